@@ -1,0 +1,267 @@
+"""BuilderConfig, BuilderFlag, OptimizationProfile: what a build is allowed to do."""
+
+from __future__ import annotations
+
+import copy
+import enum
+import fnmatch
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from workbench.datatypes import PRECISIONS, DataType
+from workbench.dimensions import SymbolicDim
+from workbench.errors import ConfigError
+from workbench.network import NetworkDefinition
+from workbench.records import ProgressMonitor
+
+
+class BuilderFlag(enum.Enum):
+    """Switches of a build, named as TensorRT names them."""
+
+    DEBUG = "DEBUG"
+    REFIT = "REFIT"
+    DISABLE_TIMING_CACHE = "DISABLE_TIMING_CACHE"
+    ERROR_ON_TIMING_CACHE_MISS = "ERROR_ON_TIMING_CACHE_MISS"
+    TF32 = "TF32"
+
+
+class MemoryPoolType(enum.Enum):
+    """Memory pools that have a limit."""
+
+    WORKSPACE = "WORKSPACE"
+
+
+class Calibrator(enum.Enum):
+    """How a tensor's range is found from its calibration histogram."""
+
+    ENTROPY = "entropy"
+    MINMAX = "minmax"
+
+
+@dataclass(frozen=True)
+class OptimizationProfile:
+    """For each dynamic input, the smallest, the tuned-for and the largest shape."""
+
+    shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = field(
+        default_factory=dict
+    )
+
+    def set_shape(
+        self, input: str, min: Sequence[int], opt: Sequence[int], max: Sequence[int]
+    ) -> OptimizationProfile:
+        """This profile with the shapes of one input. Raises ConfigError unless min <= opt <= max."""
+        low, mid, high = (tuple(int(d) for d in s) for s in (min, opt, max))
+        place = f"profile of input '{input}'"
+        if not len(low) == len(mid) == len(high):
+            raise ConfigError(f"ranks of {low}, {mid}, {high} differ", place=place)
+        for axis, (a, b, c) in enumerate(zip(low, mid, high, strict=True)):
+            if not 0 <= a <= b <= c:
+                raise ConfigError(
+                    f"axis {axis}: min {a}, opt {b}, max {c} are not in order",
+                    place=place,
+                    remedy="give 0 <= min <= opt <= max",
+                )
+        return OptimizationProfile({**self.shapes, input: (low, mid, high)})
+
+    def get_shape(self, input: str) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """(min, opt, max) of an input. Raises ConfigError."""
+        try:
+            return self.shapes[input]
+        except KeyError:
+            raise ConfigError(f"the profile has no shapes for input '{input}'") from None
+
+    def bindings(self, network: NetworkDefinition, which: int) -> dict[str, int]:
+        """Value of each size symbol at min (0), opt (1) or max (2)."""
+        bound: dict[str, int] = {}
+        for tensor in network.inputs:
+            if tensor.name not in self.shapes:
+                continue
+            shape = self.shapes[tensor.name][which]
+            if len(shape) != len(tensor.shape):
+                raise ConfigError(
+                    f"shape {shape} has rank {len(shape)}, the input has {tensor.shape}",
+                    place=f"profile of input '{tensor.name}'",
+                )
+            for want, have in zip(tensor.shape, shape, strict=True):
+                if not isinstance(want, SymbolicDim):
+                    if want != have:
+                        raise ConfigError(
+                            f"size {have} where the network has {want}",
+                            place=f"profile of input '{tensor.name}'",
+                        )
+                elif bound.setdefault(str(want), have) != have:
+                    raise ConfigError(
+                        f"'{want}' is {bound[str(want)]} in one input and {have} in another",
+                        place=f"profile of input '{tensor.name}'",
+                    )
+        missing = [s for s in network.symbols if s not in bound]
+        if missing:
+            inputs = [t.name for t in network.inputs if set(map(str, t.shape)) & set(missing)]
+            raise ConfigError(
+                f"dynamic size {', '.join(missing)} of input {', '.join(inputs)} has no range",
+                place="optimization profile",
+                remedy="config.add_optimization_profile(OptimizationProfile().set_shape("
+                f"'{inputs[0] if inputs else missing[0]}', min, opt, max))",
+            )
+        return bound
+
+    def to_json(self) -> dict[str, list[list[int]]]:
+        return {k: [list(s) for s in v] for k, v in sorted(self.shapes.items())}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Sequence[Sequence[int]]]) -> OptimizationProfile:
+        profile = cls()
+        for name, (low, mid, high) in data.items():
+            profile = profile.set_shape(name, low, mid, high)
+        return profile
+
+
+class BuilderConfig:
+    """What a build may do. Mutable until a build takes a frozen copy; JSON round trip.
+
+    precisions: (pattern over model node names, DataType) pairs; the last match wins, else
+    ``default_precision``. Patterns are shell-style (``blocks.*.attn.*``).
+    """
+
+    _JSON = (
+        "default_precision precisions calibrator flags memory_pool_limits optimization_profiles "
+        "builder_optimization_level max_num_tactics avg_timing_iterations tactic_sources "
+        "num_threads verify allow_host_layers"
+    ).split()
+
+    def __init__(self) -> None:
+        self.default_precision = DataType.FLOAT
+        self.precisions: tuple[tuple[str, DataType], ...] = ()
+        self.calibrator = Calibrator.ENTROPY
+        self.flags: frozenset[BuilderFlag] = frozenset()
+        self.memory_pool_limits: dict[MemoryPoolType, int] = {MemoryPoolType.WORKSPACE: 1 << 30}
+        self.optimization_profiles: tuple[OptimizationProfile, ...] = ()
+        self.builder_optimization_level = 3
+        self.max_num_tactics = -1
+        self.avg_timing_iterations = 8
+        self.tactic_sources: tuple[str, ...] | None = None
+        self.num_threads: int | None = None
+        self.verify = "distinct"
+        self.allow_host_layers = False
+        self.timing_cache: Any = None
+        self.progress_monitor = ProgressMonitor()
+        self._frozen = False
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if getattr(self, "_frozen", False):
+            raise ConfigError(
+                f"'{name}' cannot change while building", remedy="copy it: config.clone()"
+            )
+        if name == "verify" and value not in ("distinct", "all", "none"):
+            raise ConfigError(f"verify is {value!r}", remedy="use 'distinct', 'all' or 'none'")
+        if name == "builder_optimization_level" and value not in range(6):
+            raise ConfigError(f"builder_optimization_level is {value!r}", remedy="use 0 to 5")
+        super().__setattr__(name, value)
+
+    # -- TensorRT's methods ---------------------------------------------------------------
+    def set_flag(self, flag: BuilderFlag) -> None:
+        self.flags = self.flags | {flag}
+
+    def clear_flag(self, flag: BuilderFlag) -> None:
+        self.flags = self.flags - {flag}
+
+    def get_flag(self, flag: BuilderFlag) -> bool:
+        return flag in self.flags
+
+    def set_memory_pool_limit(self, pool: MemoryPoolType, nbytes: int) -> None:
+        """Largest bytes a tactic may take from a pool."""
+        self.memory_pool_limits = {**self.memory_pool_limits, pool: int(nbytes)}
+
+    def get_memory_pool_limit(self, pool: MemoryPoolType) -> int:
+        return self.memory_pool_limits[pool]
+
+    def add_optimization_profile(self, profile: OptimizationProfile) -> int:
+        """Add a profile; returns its index."""
+        self.optimization_profiles = (*self.optimization_profiles, profile)
+        return len(self.optimization_profiles) - 1
+
+    def set_tactic_sources(self, sources: Iterable[str]) -> None:
+        """Only these sources (by name) may offer tactics."""
+        self.tactic_sources = tuple(sources)
+
+    def set_timing_cache(self, cache: Any) -> None:
+        """Look timings up in this TimingCache, and add what is measured."""
+        self.timing_cache = cache
+
+    # -- precision ------------------------------------------------------------------------
+    def set_precision(self, pattern: str, precision: DataType | str) -> None:
+        """Request a precision for the model nodes whose name matches."""
+        kind = DataType.of(precision)
+        if kind not in PRECISIONS:
+            names = ", ".join(p.info.label for p in PRECISIONS)
+            raise ConfigError(f"{kind.value} cannot be requested for '{pattern}'; use {names}")
+        kept = tuple(p for p in self.precisions if p[0] != pattern)
+        self.precisions = (*kept, (pattern, kind))
+
+    def precision_of(self, node: str) -> DataType:
+        """What is requested for a model node."""
+        for pattern, kind in reversed(self.precisions):
+            if pattern == node or fnmatch.fnmatchcase(node, pattern):
+                return kind
+        return self.default_precision
+
+    # -- copies and JSON ------------------------------------------------------------------
+    def clone(self) -> BuilderConfig:
+        """An independent, editable copy (the timing cache and monitor are shared)."""
+        twin = BuilderConfig()
+        for k, v in self.__dict__.items():
+            if k != "_frozen":
+                setattr(twin, k, copy.copy(v) if isinstance(v, dict) else v)
+        return twin
+
+    def frozen(self) -> BuilderConfig:
+        """A copy that refuses changes."""
+        twin = self.clone()
+        object.__setattr__(twin, "_frozen", True)
+        return twin
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything that decides the plan (neither cache nor monitor)."""
+        return {
+            "default_precision": self.default_precision.value,
+            "precisions": [[p, d.value] for p, d in self.precisions],
+            "calibrator": self.calibrator.value,
+            "flags": sorted(f.value for f in self.flags),
+            "memory_pool_limits": {k.value: v for k, v in self.memory_pool_limits.items()},
+            "optimization_profiles": [p.to_json() for p in self.optimization_profiles],
+            "builder_optimization_level": self.builder_optimization_level,
+            "max_num_tactics": self.max_num_tactics,
+            "avg_timing_iterations": self.avg_timing_iterations,
+            "tactic_sources": list(self.tactic_sources) if self.tactic_sources else None,
+            "num_threads": self.num_threads,
+            "verify": self.verify,
+            "allow_host_layers": self.allow_host_layers,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any] | str) -> BuilderConfig:
+        """What ``to_json`` wrote. Raises ConfigError on an unknown key."""
+        values = json.loads(data) if isinstance(data, str) else dict(data)
+        unknown = sorted(set(values) - set(cls._JSON))
+        if unknown:
+            raise ConfigError(f"unknown setting {', '.join(unknown)}", place="BuilderConfig")
+        read: dict[str, Any] = {
+            "default_precision": DataType,
+            "precisions": lambda v: tuple((p, DataType(d)) for p, d in v),
+            "calibrator": Calibrator,
+            "flags": lambda v: frozenset(BuilderFlag(f) for f in v),
+            "memory_pool_limits": lambda v: {MemoryPoolType(k): n for k, n in v.items()},
+            "optimization_profiles": lambda v: tuple(map(OptimizationProfile.from_json, v)),
+            "tactic_sources": lambda v: tuple(v) if v else None,
+        }
+        config = cls()
+        for k, v in values.items():
+            setattr(config, k, read[k](v) if k in read else v)
+        return config
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BuilderConfig) and self.to_json() == other.to_json()
+
+    __hash__ = None  # pyright: ignore

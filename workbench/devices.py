@@ -1,0 +1,193 @@
+"""The only door to arrays and devices: Buffer, Device, fingerprints.
+
+GPU libraries are imported when a GPU is asked for, never before.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from workbench.datatypes import DataType
+from workbench.errors import DeviceError
+
+ALIGNMENT = 64
+"""Bytes: a cache line, and what vector loads and oneDNN like."""
+
+
+@dataclass(frozen=True, eq=False)
+class Buffer:
+    """A stretch of device memory. ``memory`` is a one-dimensional uint8 array that owns it."""
+
+    memory: Any
+    address: int
+    nbytes: int
+
+    def view(self, dtype: DataType, shape: Sequence[int]) -> Any:
+        """The start of the buffer as an array of the device's library (no copy)."""
+        count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        return self.memory[:count].view(dtype.numpy).reshape(tuple(shape))
+
+    def slice(self, offset: int, nbytes: int) -> Buffer:
+        """A part of this buffer."""
+        if offset + nbytes > self.nbytes:
+            raise DeviceError(f"slice {offset}+{nbytes} ends outside {self.nbytes} bytes")
+        return Buffer(self.memory[offset : offset + nbytes], self.address + offset, nbytes)
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a plan or a timing depends on: the processor and its instruction sets.
+
+    features: sorted instruction sets (CPU) or compute capability (GPU).
+    """
+
+    kind: str
+    name: str
+    features: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "name": self.name, "features": list(self.features)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Fingerprint:
+        return cls(data["kind"], data["name"], tuple(data["features"]))
+
+    def __str__(self) -> str:
+        return f"{self.name} ({', '.join(self.features)})"
+
+
+class Device(Protocol):
+    """A place to run: allocation, copies, streams, timing."""
+
+    kind: str
+
+    @property
+    def fingerprint(self) -> Fingerprint: ...
+
+    def native(self, dtype: DataType) -> bool:
+        """Whether the processor multiplies this type in hardware."""
+        ...
+
+    def allocate(self, nbytes: int) -> Buffer:
+        """Zeroed memory, aligned to ALIGNMENT."""
+        ...
+
+    def upload(self, array: np.ndarray[Any, Any], buffer: Buffer, stream: Any = None) -> None:
+        """Copy a host array to the start of a buffer."""
+        ...
+
+    def download(
+        self, buffer: Buffer, dtype: DataType, shape: Sequence[int], stream: Any = None
+    ) -> np.ndarray[Any, Any]:
+        """A host copy of the start of a buffer."""
+        ...
+
+    def stream(self) -> Any:
+        """A new stream; on the CPU, None."""
+        ...
+
+    def synchronize(self, stream: Any = None) -> None: ...
+
+    def time_us(self, launch: Callable[[], None], repeats: int, stream: Any = None) -> list[float]:
+        """Microseconds of each of ``repeats`` runs, by the device's own clock."""
+        ...
+
+
+class CpuDevice:
+    """The host processor, through NumPy. ``threads`` is what kernels may use."""
+
+    kind = "cpu"
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.threads = threads or len(os.sched_getaffinity(0)) if hasattr(
+            os, "sched_getaffinity"
+        ) else threads or os.cpu_count() or 1
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        return _cpu_fingerprint()
+
+    def native(self, dtype: DataType) -> bool:
+        features = set(self.fingerprint.features)
+        match dtype:
+            case DataType.BF16:
+                return bool(features & {"avx512_bf16", "amx_bf16", "bf16"})
+            case DataType.HALF:
+                return bool(features & {"avx512_fp16", "amx_fp16", "asimdhp"})
+            case DataType.INT8:
+                return bool(features & {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "avx2"})
+            case _:
+                return dtype in (DataType.FLOAT, DataType.DOUBLE, DataType.INT32, DataType.INT64)
+
+    def allocate(self, nbytes: int) -> Buffer:
+        raw = np.zeros(nbytes + ALIGNMENT, np.uint8)
+        start = -raw.ctypes.data % ALIGNMENT
+        memory = raw[start : start + nbytes]
+        return Buffer(memory, memory.ctypes.data, nbytes)
+
+    def upload(self, array: np.ndarray[Any, Any], buffer: Buffer, stream: Any = None) -> None:
+        buffer.view(DataType.of(array), array.shape)[...] = array
+
+    def download(
+        self, buffer: Buffer, dtype: DataType, shape: Sequence[int], stream: Any = None
+    ) -> np.ndarray[Any, Any]:
+        return buffer.view(dtype, shape).copy()
+
+    def stream(self) -> None:
+        return None
+
+    def synchronize(self, stream: Any = None) -> None:
+        return None
+
+    def time_us(self, launch: Callable[[], None], repeats: int, stream: Any = None) -> list[float]:
+        from time import perf_counter_ns
+
+        samples: list[float] = []
+        for _ in range(repeats):
+            start = perf_counter_ns()
+            launch()
+            samples.append((perf_counter_ns() - start) / 1e3)
+        return samples
+
+    def __str__(self) -> str:
+        return f"CPU: {self.fingerprint.name}, {self.threads} threads"
+
+
+_ISA = (
+    "avx2 fma avx512f avx512_vnni avx512_bf16 avx512_fp16 avx_vnni amx_tile amx_int8 amx_bf16 "
+    "amx_fp16 asimdhp asimddp bf16 sve"
+).split()
+
+
+@functools.cache
+def _cpu_fingerprint() -> Fingerprint:
+    name, flags = platform.processor() or platform.machine(), set[str]()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                name = value.strip()
+            elif key.strip().lower() in ("flags", "features"):
+                flags = set(value.split())
+                break
+    return Fingerprint("cpu", name, tuple(x for x in _ISA if x in flags))
+
+
+def open_device(name: str = "cpu", *, threads: int | None = None) -> Device:
+    """The device called ``cpu``, ``gpu`` or ``gpu:1``. Raises DeviceError; never falls back."""
+    if name == "cpu":
+        return CpuDevice(threads)
+    if name == "gpu" or name.startswith("gpu:"):
+        from workbench.gpu_device import GpuDevice
+
+        return GpuDevice(int(name.partition(":")[2] or 0))
+    raise DeviceError(f"no device is called '{name}'", remedy="use 'cpu', 'gpu' or 'gpu:<index>'")

@@ -1,0 +1,373 @@
+"""Symbolic sizes: integer polynomials over named symbols, with floor division, min and max.
+
+A Dim is an ``int`` or a ``SymbolicDim``; arithmetic that cancels to a number gives an ``int``.
+Sizes are never negative, which interval arithmetic relies on.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property, reduce
+from typing import Any
+
+from workbench.errors import NetworkError
+
+Dim = Any  # int | SymbolicDim: NumPy object arrays and JSON carry both
+Shape = tuple[Any, ...]
+Bindings = Mapping[str, int]
+Monomial = tuple[str, ...]  # atom keys, sorted, with repetition; () is the constant term
+
+_CALLS = ("floordiv", "max", "min")
+
+
+class _Atom:
+    """A symbol, or a call of floordiv/max/min that does not simplify."""
+
+    __slots__ = ("args", "call", "key")
+
+    def __init__(self, call: str, *args: Any) -> None:
+        self.call = call
+        self.args = args
+        self.key = args[0] if call == "symbol" else f"{call}({', '.join(map(str, args))})"
+
+    def value(self, of: Callable[[Any], int], bindings: Bindings) -> int:
+        if self.call == "symbol":
+            try:
+                return bindings[self.args[0]]
+            except KeyError:
+                raise NetworkError(f"size '{self.args[0]}' is not bound") from None
+        return _apply(self.call, *(of(a) for a in self.args))
+
+
+def _apply(call: str, a: Any, b: Any) -> Any:
+    return a // b if call == "floordiv" else (max(a, b) if call == "max" else min(a, b))
+
+
+class SymbolicDim:
+    """An integer polynomial over atoms. Immutable, hashable, equal when its terms are equal."""
+
+    def __init__(self, terms: Mapping[Monomial, int], atoms: Mapping[str, _Atom]) -> None:
+        self._terms = {m: c for m, c in sorted(terms.items()) if c}
+        used = {k for m in self._terms for k in m}
+        self._atoms = {k: a for k, a in atoms.items() if k in used}
+
+    # -- arithmetic -----------------------------------------------------------------------
+    def __add__(self, other: Any) -> Any:
+        if (o := _lift(other)) is None:
+            return NotImplemented
+        terms = dict(self._terms)
+        for m, c in o._terms.items():
+            terms[m] = terms.get(m, 0) + c
+        return _lower(terms, {**self._atoms, **o._atoms})
+
+    def __mul__(self, other: Any) -> Any:
+        if (o := _lift(other)) is None:
+            return NotImplemented
+        terms: dict[Monomial, int] = {}
+        for m, c in self._terms.items():
+            for n, d in o._terms.items():
+                k = tuple(sorted(m + n))
+                terms[k] = terms.get(k, 0) + c * d
+        return _lower(terms, {**self._atoms, **o._atoms})
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Any:
+        return self * -1
+
+    def __sub__(self, other: Any) -> Any:
+        return self + (-other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return (-self) + other
+
+    def __floordiv__(self, other: Any) -> Any:
+        return floordiv(self, other)
+
+    def __rfloordiv__(self, other: Any) -> Any:
+        return floordiv(other, self)
+
+    def __mod__(self, other: Any) -> Any:
+        return self - floordiv(self, other) * other
+
+    def __rmod__(self, other: Any) -> Any:
+        return other - floordiv(other, self) * self
+
+    # -- identity -------------------------------------------------------------------------
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SymbolicDim) and self._terms == other._terms
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
+        parts: list[str] = []
+        for m, c in self._terms.items():
+            factors = ([str(c)] if c != 1 or not m else []) + list(m)
+            parts.append("*".join(factors))
+        return " + ".join(parts)
+
+    # -- meaning --------------------------------------------------------------------------
+    @property
+    def symbols(self) -> frozenset[str]:
+        """Names of the free symbols."""
+        found: set[str] = set()
+        for a in self._atoms.values():
+            if a.call == "symbol":
+                found.add(a.args[0])
+            else:
+                for x in a.args:
+                    found |= symbols_of(x)
+        return frozenset(found)
+
+    def evaluate(self, bindings: Bindings) -> int:
+        """The number, with every symbol bound."""
+        values = {
+            k: a.value(lambda x: evaluate(x, bindings), bindings) for k, a in self._atoms.items()
+        }
+        return sum(c * _product(values[k] for k in m) for m, c in self._terms.items())
+
+    def substitute(self, bindings: Mapping[str, Any]) -> Any:
+        """This size with some symbols replaced by numbers or other sizes."""
+        total: Any = 0
+        for m, c in self._terms.items():
+            term: Any = c
+            for k in m:
+                a = self._atoms[k]
+                if a.call == "symbol":
+                    term = term * bindings.get(k, SymbolicDim({(k,): 1}, {k: a}))
+                else:
+                    x, y = (substitute(v, bindings) for v in a.args)
+                    term = term * _CONSTRUCT[a.call](x, y)
+            total = total + term
+        return total
+
+    def interval(self, bounds: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
+        """Smallest and largest value when each symbol lies in its bounds (all >= 0)."""
+        ranges: dict[str, tuple[int, int]] = {}
+        for k, a in self._atoms.items():
+            if a.call == "symbol":
+                if k not in bounds:
+                    raise NetworkError(f"size '{k}' has no bounds")
+                ranges[k] = bounds[k]
+            else:
+                x, y = (interval(v, bounds) for v in a.args)
+                ranges[k] = (
+                    (x[0] // y[1], x[1] // y[0])
+                    if a.call == "floordiv"
+                    else (_apply(a.call, x[0], y[0]), _apply(a.call, x[1], y[1]))
+                )
+        low = high = 0
+        for m, c in self._terms.items():
+            lo = c * _product(ranges[k][0] for k in m)
+            hi = c * _product(ranges[k][1] for k in m)
+            low, high = low + min(lo, hi), high + max(lo, hi)
+        return low, high
+
+
+def _product(values: Iterable[int]) -> int:
+    return reduce(operator.mul, values, 1)
+
+
+def _lift(value: Any) -> SymbolicDim | None:
+    if isinstance(value, SymbolicDim):
+        return value
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        return None
+    return SymbolicDim({(): operator.index(value)}, {})
+
+
+def _lower(terms: Mapping[Monomial, int], atoms: Mapping[str, _Atom]) -> Any:
+    left = {m: c for m, c in terms.items() if c}
+    if not left:
+        return 0
+    if set(left) == {()}:
+        return left[()]
+    return SymbolicDim(left, atoms)
+
+
+def _atom(call: str, *args: Any) -> Any:
+    a = _Atom(call, *args)
+    return SymbolicDim({(a.key,): 1}, {a.key: a})
+
+
+def symbol(name: str) -> SymbolicDim:
+    """The size named ``name``."""
+    return _atom("symbol", name)
+
+
+def floordiv(a: Any, b: Any) -> Any:
+    """``a // b``, simplified where every term divides."""
+    if not isinstance(a, SymbolicDim) and not isinstance(b, SymbolicDim):
+        return a // b
+    if a == b:
+        return 1
+    x, y = _lift(a), _lift(b)
+    assert x is not None and y is not None
+    if len(y._terms) == 1:
+        (divisor, k) = next(iter(y._terms.items()))
+        whole: dict[Monomial, int] = {}
+        rest: dict[Monomial, int] = {}
+        for m, c in x._terms.items():
+            if c % k == 0 and (q := _without(m, divisor)) is not None:
+                whole[q] = c // k
+            else:
+                rest[m] = c
+        if not rest:
+            return _lower(whole, x._atoms)
+        if whole:
+            # (k·A + r) // k = A + r // k for every integer A.
+            return _lower(whole, x._atoms) + floordiv(_lower(rest, x._atoms), b)
+    return _atom("floordiv", a, b)
+
+
+def _without(monomial: Monomial, divisor: Monomial) -> Monomial | None:
+    left = list(monomial)
+    for k in divisor:
+        if k not in left:
+            return None
+        left.remove(k)
+    return tuple(left)
+
+
+def ceildiv(a: Any, b: Any) -> Any:
+    """``ceil(a / b)``."""
+    return floordiv(a + b - 1, b)
+
+
+def maximum(a: Any, b: Any) -> Any:
+    """The larger size."""
+    if not isinstance(a, SymbolicDim) and not isinstance(b, SymbolicDim):
+        return max(a, b)
+    return a if a == b else _atom("max", a, b)
+
+
+def minimum(a: Any, b: Any) -> Any:
+    """The smaller size."""
+    if not isinstance(a, SymbolicDim) and not isinstance(b, SymbolicDim):
+        return min(a, b)
+    return a if a == b else _atom("min", a, b)
+
+
+_CONSTRUCT: dict[str, Callable[[Any, Any], Any]] = {
+    "floordiv": floordiv,
+    "max": maximum,
+    "min": minimum,
+}
+
+
+def is_static(shape: Iterable[Any]) -> bool:
+    """Whether every size is a number."""
+    return not any(isinstance(d, SymbolicDim) for d in shape)
+
+
+def symbols_of(value: Any) -> frozenset[str]:
+    """Free symbols of a size, or of each size of a shape."""
+    if isinstance(value, SymbolicDim):
+        return value.symbols
+    if isinstance(value, tuple):
+        return frozenset().union(*(symbols_of(v) for v in value))  # pyright: ignore
+    return frozenset()
+
+
+def evaluate(value: Any, bindings: Bindings) -> int:
+    """A size as a number."""
+    return value.evaluate(bindings) if isinstance(value, SymbolicDim) else int(value)
+
+
+def evaluate_shape(shape: Iterable[Any], bindings: Bindings) -> tuple[int, ...]:
+    """A shape as numbers."""
+    return tuple(evaluate(d, bindings) for d in shape)
+
+
+def substitute(value: Any, bindings: Mapping[str, Any]) -> Any:
+    """A size with symbols replaced."""
+    return value.substitute(bindings) if isinstance(value, SymbolicDim) else value
+
+
+def interval(value: Any, bounds: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
+    """Smallest and largest value of a size."""
+    return value.interval(bounds) if isinstance(value, SymbolicDim) else (value, value)
+
+
+def volume(shape: Iterable[Any]) -> Any:
+    """Number of elements."""
+    return reduce(operator.mul, shape, 1)
+
+
+def broadcast(*shapes: tuple[Any, ...], place: str = "") -> tuple[Any, ...]:
+    """ONNX's multidirectional broadcast of shapes; symbols are taken to fit the sizes they meet."""
+    rank = max(len(s) for s in shapes)
+    result: list[Any] = []
+    for axis in range(rank):
+        size: Any = 1
+        for s in shapes:
+            k = axis - rank + len(s)
+            d = s[k] if k >= 0 else 1
+            if size == 1 or size == d:
+                size = d
+            elif d == 1:
+                continue
+            elif isinstance(d, SymbolicDim) and isinstance(size, SymbolicDim):
+                size = maximum(size, d)
+            elif isinstance(d, SymbolicDim):
+                continue
+            elif isinstance(size, SymbolicDim):
+                size = d
+            else:
+                raise NetworkError(
+                    f"shapes {' and '.join(map(str, shapes))} do not broadcast: "
+                    f"{size} against {d} on axis {axis}",
+                    place=place,
+                    remedy="make the sizes equal, or one of them 1",
+                )
+        result.append(size)
+    return tuple(result)
+
+
+def dim_to_json(value: Any) -> int | str:
+    """A number, or the text of a symbolic size."""
+    return str(value) if isinstance(value, SymbolicDim) else int(value)
+
+
+def dim_from_json(value: int | str) -> Any:
+    """What ``dim_to_json`` wrote; any other text is refused."""
+    if isinstance(value, int):
+        return value
+    try:
+        return _from_tree(ast.parse(value, mode="eval").body)
+    except (SyntaxError, ValueError):
+        raise NetworkError(f"not a size: {value!r}") from None
+
+
+_OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+}
+
+
+def _from_tree(node: ast.expr) -> Any:
+    match node:
+        case ast.Constant(value=int(v)):
+            return v
+        case ast.Name(id=name):
+            return symbol(name)
+        case ast.UnaryOp(op=ast.USub(), operand=x):
+            return -_from_tree(x)
+        case ast.BinOp(left=a, op=op, right=b) if type(op) in _OPERATORS:
+            return _OPERATORS[type(op)](_from_tree(a), _from_tree(b))
+        case ast.Call(func=ast.Name(id=name), args=[a, b]) if name in _CALLS:
+            return _CONSTRUCT[name](_from_tree(a), _from_tree(b))
+        case _:
+            raise ValueError(ast.dump(node))

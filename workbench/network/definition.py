@@ -1,0 +1,471 @@
+"""NetworkDefinition: layers and tensors, edited only through its methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from workbench import dimensions
+from workbench.body import Array, Operator, TensorType, infer_node
+from workbench.datatypes import DataType
+from workbench.errors import NetworkError
+from workbench.network.graph import Cause, Layer, Tensor, Weight, close, frozen_array
+from workbench.network.layer_api import LayerApi
+from workbench.operators import operator_named
+
+
+class NetworkDefinition(LayerApi):
+    """A network: inputs, layers, marked outputs. A stage works on a ``clone()``.
+
+    Every edit either succeeds and leaves the network valid, or raises NetworkError and changes
+    nothing. ``layers`` is in topological order.
+    """
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+        self.inputs: list[Tensor] = []
+        self.outputs: list[Tensor] = []
+        self.tensors: dict[str, Tensor] = {}
+        self._layers: dict[str, Layer] = {}
+        self._order: list[Layer] | None = None
+        self.model_nodes: tuple[str, ...] = ()
+        self.absorbed: dict[str, str] = {}
+
+    # -- reading --------------------------------------------------------------------------
+    @property
+    def layers(self) -> list[Layer]:
+        """Every layer, producers first, otherwise in the order of insertion."""
+        if self._order is None:
+            self._order = self._sorted()
+        return list(self._order)
+
+    def layer(self, name: str) -> Layer:
+        """The layer of this name. Raises NetworkError."""
+        try:
+            return self._layers[name]
+        except KeyError:
+            raise NetworkError(f"no layer is named '{name}'", place=self.name) from None
+
+    def has_layer(self, name: str) -> bool:
+        return name in self._layers
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor of this name. Raises NetworkError."""
+        try:
+            return self.tensors[name]
+        except KeyError:
+            raise NetworkError(f"no tensor is named '{name}'", place=self.name) from None
+
+    @property
+    def num_layers(self) -> int:
+        return len(self._layers)
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Size symbols of the inputs."""
+        names = (s for t in self.inputs for d in t.shape for s in sorted(dimensions.symbols_of(d)))
+        return tuple(dict.fromkeys(names))
+
+    def _sorted(self) -> list[Layer]:
+        waiting = {
+            layer.name: len({t.producer.name for t in layer.inputs if t and t.producer})
+            for layer in self._layers.values()
+        }
+        ready = [layer for layer in self._layers.values() if not waiting[layer.name]]
+        order: list[Layer] = []
+        position = 0
+        while position < len(ready):
+            layer = ready[position]
+            position += 1
+            order.append(layer)
+            for user in {u.name: u for t in layer.outputs for u in t.users}.values():
+                waiting[user.name] -= 1
+                if not waiting[user.name]:
+                    ready.append(user)
+        if len(order) < len(self._layers):
+            stuck = [n for n, k in waiting.items() if k > 0]
+            raise NetworkError(f"layers form a cycle: {', '.join(stuck[:8])}", place=self.name)
+        return order
+
+    # -- building -------------------------------------------------------------------------
+    def add_input(self, name: str, dtype: DataType | str, shape: Sequence[Any]) -> Tensor:
+        """A network input; a size may be a name (symbolic) or -1 (named after its place)."""
+        sizes = tuple(
+            dimensions.symbol(d)
+            if isinstance(d, str)
+            else dimensions.symbol(f"{name}_{axis}")
+            if isinstance(d, int) and d < 0
+            else d
+            for axis, d in enumerate(shape)
+        )
+        tensor = self._new_tensor(Tensor(name, TensorType(DataType.of(dtype), sizes)))
+        tensor.is_network_input = True
+        self.inputs.append(tensor)
+        return tensor
+
+    def constant(self, array: Any, name: str = "constant") -> Tensor:
+        """A constant tensor. The array is copied if the caller could still write it."""
+        return self.add_weight(Weight(self.unique(name), frozen_array(array)))
+
+    def add_weight(self, weight: Weight) -> Tensor:
+        """A constant tensor from a Weight (which may be derived)."""
+        kind = TensorType(DataType.of(weight.array), weight.array.shape)
+        return self._new_tensor(Tensor(self.unique(weight.name), kind, weight=weight))
+
+    def add_layer(
+        self,
+        operator: str | Operator,
+        inputs: Sequence[Tensor | None],
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        name: str = "",
+        outputs: Sequence[str] | int = 1,
+        origin: Sequence[str] = (),
+        cause: Cause | None = None,
+    ) -> Layer:
+        """Apply an operator. Raises NetworkError or InferenceError naming the layer."""
+        row = operator_named(operator) if isinstance(operator, str) else operator
+        name = self.unique_layer(name or row.name)
+        place = f"{row.name} '{name}'"
+        full = row.complete(attributes or {}, place=place)
+        for t in inputs:
+            if t is not None and self.tensors.get(t.name) is not t:
+                raise NetworkError(f"tensor '{t.name}' is not of this network", place=place)
+        names = (
+            [self.unique(f"{name}_out{i}" if outputs > 1 else f"{name}_out") for i in range(outputs)]
+            if isinstance(outputs, int)
+            else list(outputs)
+        )
+        types, values = infer_node(
+            row,
+            full,
+            tuple(t.type if t else None for t in inputs),
+            tuple(t.value if t else None for t in inputs),
+            len(names),
+            place=place,
+        )
+        layer = Layer(name, row, full, list(inputs), [], tuple(origin), cause)
+        made = [
+            Tensor(n, t, producer=layer, value=v)
+            for n, t, v in zip(names, types, values, strict=False)
+        ]
+        return self._insert(layer, made)
+
+    def mark_output(self, tensor: Tensor) -> None:
+        """Make a tensor an output of the network: no fusion may swallow it."""
+        if not tensor.is_network_output:
+            tensor.is_network_output = True
+            self.outputs.append(tensor)
+
+    def unmark_output(self, tensor: Tensor) -> None:
+        """Undo ``mark_output``."""
+        if tensor.is_network_output:
+            tensor.is_network_output = False
+            self.outputs.remove(tensor)
+
+    # -- editing --------------------------------------------------------------------------
+    def replace_input(self, layer: Layer, index: int, tensor: Tensor | None) -> None:
+        """Feed input ``index`` of a layer from another tensor (None: leave it out)."""
+        old = layer.inputs[index]
+        if old is tensor:
+            return
+        layer.inputs[index] = tensor
+        if old is not None and old not in layer.inputs:
+            old.users.remove(layer)
+        if tensor is not None and layer not in tensor.users:
+            tensor.users.append(layer)
+        if layer.fused is not None:
+            raise NetworkError("a fused layer's inputs are fixed", place=layer.name)
+        layer.forget()
+        self._order = None
+
+    def replace_uses(self, old: Tensor, new: Tensor, *, keep_output: bool = False) -> None:
+        """Every reader of ``old`` reads ``new`` instead; an output mark moves along.
+
+        A marked output keeps its public name: ``new`` takes it over, unless ``new`` is itself an
+        input, a constant, or an output, or ``keep_output`` says to leave the mark where it is.
+        """
+        for user in list(old.users):
+            for i, t in enumerate(user.inputs):
+                if t is old:
+                    user.inputs[i] = new
+            old.users.remove(user)
+            if user not in new.users:
+                new.users.append(user)
+            user.forget()
+        self._order = None
+        if old.is_network_output and not keep_output:
+            if new.is_network_input or new.is_constant or new.is_network_output:
+                raise NetworkError(
+                    f"output '{old.name}' cannot become another name of '{new.name}'",
+                    place=self.name,
+                    remedy="keep an Identity layer between them",
+                )
+            public = old.name
+            self.outputs[self.outputs.index(old)] = new
+            old.is_network_output, new.is_network_output = False, True
+            self.rename_tensor(old, self.unique(f"{public}_replaced"))
+            self.rename_tensor(new, public)
+
+    def rename_tensor(self, tensor: Tensor, name: str) -> None:
+        """Give a tensor another, unused name."""
+        if name in self.tensors:
+            raise NetworkError(f"tensor name '{name}' is taken", place=self.name)
+        del self.tensors[tensor.name]
+        if tensor.producer is not None:
+            layer = tensor.producer
+            if layer.fused is not None:
+                layer.fused = _renamed(layer.fused, tensor.name, name)
+            layer.forget()
+        for user in tensor.users:
+            if user.fused is not None:
+                user.fused = _renamed(user.fused, tensor.name, name)
+            user.forget()
+        tensor.name = name
+        self.tensors[name] = tensor
+
+    def remove_layer(self, layer: Layer) -> None:
+        """Remove a layer whose outputs nobody reads. Raises NetworkError otherwise."""
+        for t in layer.outputs:
+            if t.users or t.is_network_output:
+                who = ", ".join(u.name for u in t.users) or "the caller (it is a network output)"
+                raise NetworkError(f"its output '{t.name}' is still read by {who}", place=layer.name)
+        for t in layer.outputs:
+            del self.tensors[t.name]
+        self._detach(layer)
+
+    def remove_unused_constants(self) -> list[str]:
+        """Drop constants that nobody reads; returns their names."""
+        dead = [
+            t.name
+            for t in self.tensors.values()
+            if t.is_constant and not t.users and not t.is_network_output
+        ]
+        for name in dead:
+            del self.tensors[name]
+        return dead
+
+    def set_constant(self, tensor: Tensor, weight: Weight) -> Tensor:
+        """Replace a layer's output by a stored constant of the same type; its layer goes."""
+        kind = TensorType(DataType.of(weight.array), weight.array.shape)
+        new = self._new_tensor(Tensor(self.unique(weight.name), kind, weight=weight))
+        self.replace_uses(tensor, new, keep_output=True)
+        return new
+
+    def fuse(self, layers: Iterable[Layer], *, anchor: Layer | None, name: str = "") -> Layer:
+        """Replace layers by one fused layer whose Body is those layers.
+
+        Outputs are the tensors that are read outside or marked. Keeps the origins. Raises
+        NetworkError if the group is not convex (a path leaves it and comes back).
+        """
+        group = set(layers)
+        ordered = tuple(x for x in self.layers if x in group)
+        self._check_convex(group)
+        outputs = tuple(
+            t
+            for x in ordered
+            for t in x.outputs
+            if t.is_network_output or any(u not in group for u in t.users) or not t.users
+        )
+        body, operands = close(ordered, outputs, anchor)
+        origin = tuple(dict.fromkeys(o for x in ordered for o in x.origin))
+        causes = [x.cause for x in ordered if x.cause is not None]
+        keep = anchor or ordered[0]
+        for x in ordered:
+            for t in x.outputs:
+                if t not in outputs:
+                    del self.tensors[t.name]
+            self._detach(x)
+        fused = Layer(
+            self.unique_layer(name or keep.name),
+            None,
+            {},
+            list(operands),
+            list(outputs),
+            origin,
+            causes[0] if causes and not origin else None,
+            body,
+        )
+        for t in outputs:
+            t.producer = fused
+            t.users = [u for u in t.users if u not in group]
+        self._layers[fused.name] = fused
+        for t in operands:
+            if fused not in t.users:
+                t.users.append(fused)
+        self._order = None
+        return fused
+
+    def add_fused(
+        self,
+        body: Any,
+        operands: Sequence[Tensor],
+        outputs: Sequence[str],
+        *,
+        name: str,
+        origin: Sequence[str] = (),
+        cause: Cause | None = None,
+    ) -> Layer:
+        """A fused layer from a Body written by hand (a plugin, a plan, a test)."""
+        layer = Layer(
+            self.unique_layer(name), None, {}, list(operands), [], tuple(origin), cause, body
+        )
+        made = [
+            Tensor(n, body.types[o], producer=layer)
+            for n, o in zip(outputs, body.outputs, strict=True)
+        ]
+        return self._insert(layer, made)
+
+    def _check_convex(self, group: set[Layer]) -> None:
+        outside = [u for x in group for t in x.outputs for u in t.users if u not in group]
+        position = {x.name: i for i, x in enumerate(self.layers)}
+        last = max((position[x.name] for x in group), default=0)
+        seen: set[str] = set()
+        while outside:
+            x = outside.pop()
+            if x.name in seen or position[x.name] > last:
+                continue
+            seen.add(x.name)
+            for t in x.outputs:
+                for u in t.users:
+                    if u in group:
+                        raise NetworkError(
+                            f"fusing would form a cycle through '{x.name}'", place=u.name
+                        )
+                    outside.append(u)
+
+    # -- whole network --------------------------------------------------------------------
+    def verify(self) -> None:
+        """Raise NetworkError if any link, type or order is inconsistent."""
+        for layer in self.layers:
+            for t in layer.inputs:
+                if t is not None and (
+                    self.tensors.get(t.name) is not t or layer not in t.users
+                ):
+                    raise NetworkError(f"its input '{t.name}' is not linked", place=layer.name)
+            for t in layer.outputs:
+                if self.tensors.get(t.name) is not t or t.producer is not layer:
+                    raise NetworkError(f"its output '{t.name}' is not linked", place=layer.name)
+            want = layer.body.output_types
+            have = tuple(t.type for t in layer.outputs)
+            if want != have:
+                raise NetworkError(f"outputs are {have}, its operator gives {want}", place=layer.name)
+        for t in self.tensors.values():
+            for u in t.users:
+                if t not in u.inputs:
+                    raise NetworkError(f"'{u.name}' does not read it", place=t.name)
+            if t.producer is None and not t.is_constant and not t.is_network_input:
+                raise NetworkError("nothing produces it", place=t.name)
+        if not self.outputs:
+            raise NetworkError("no tensor is marked as output", place=self.name)
+
+    def clone(self) -> NetworkDefinition:
+        """An independent copy; weights are shared (they are never written)."""
+        copy = NetworkDefinition(self.name)
+        copy.model_nodes, copy.absorbed = self.model_nodes, dict(self.absorbed)
+        twin: dict[str, Tensor] = {}
+        for name, t in self.tensors.items():
+            twin[name] = Tensor(name, t.type, weight=t.weight, value=t.value)
+            twin[name].is_network_input = t.is_network_input
+            twin[name].is_network_output = t.is_network_output
+        for name, x in self._layers.items():
+            y = Layer(
+                name,
+                x.operator,
+                x.attributes,
+                [twin[t.name] if t else None for t in x.inputs],
+                [twin[t.name] for t in x.outputs],
+                x.origin,
+                x.cause,
+                x.fused,
+            )
+            for t in y.outputs:
+                t.producer = y
+            copy._layers[name] = y
+        for name, t in self.tensors.items():
+            twin[name].users = [copy._layers[u.name] for u in t.users]
+        copy.tensors = twin
+        copy.inputs = [twin[t.name] for t in self.inputs]
+        copy.outputs = [twin[t.name] for t in self.outputs]
+        return copy
+
+    def run(self, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
+        """Reference evaluation of the whole network (slow): outputs, or every tensor."""
+        values: dict[str, Array] = dict(inputs)
+        values.update({t.name: t.weight.array for t in self.tensors.values() if t.weight})
+        for layer in self.layers:
+            body, operands = layer.body, layer.operands
+            given = {i.name: values[t.name] for i, t in zip(body.inputs, operands, strict=True)}
+            results = body.evaluate(given)
+            for o, t in zip(body.outputs, layer.outputs, strict=True):
+                values[t.name] = results[o]
+        return values if keep else {t.name: values[t.name] for t in self.outputs}
+
+    def unique(self, name: str) -> str:
+        """``name``, or ``name_2``, ``name_3``... while it is taken by a tensor."""
+        return _unused(name, self.tensors)
+
+    def unique_layer(self, name: str) -> str:
+        """As ``unique``, among layers."""
+        return _unused(name, self._layers)
+
+    def __str__(self) -> str:
+        head = ", ".join(f"{t.name}: {t.type}" for t in self.inputs)
+        tail = ", ".join(t.name for t in self.outputs)
+        lines = "\n".join(f"  {x!r}" for x in self.layers)
+        return f"network {self.name}({head}) -> {tail}:\n{lines}"
+
+    # -- inner ----------------------------------------------------------------------------
+    def _new_tensor(self, tensor: Tensor) -> Tensor:
+        if not tensor.name or tensor.name in self.tensors:
+            raise NetworkError(f"tensor name '{tensor.name}' is empty or taken", place=self.name)
+        self.tensors[tensor.name] = tensor
+        return tensor
+
+    def _insert(self, layer: Layer, made: list[Tensor]) -> Layer:
+        for t in made:
+            self._new_tensor(t)
+        layer.outputs = made
+        self._layers[layer.name] = layer
+        for t in layer.inputs:
+            if t is not None and layer not in t.users:
+                t.users.append(layer)
+        self._order = None
+        return layer
+
+    def _detach(self, layer: Layer) -> None:
+        for t in layer.inputs:
+            if t is not None and layer in t.users:
+                t.users.remove(layer)
+        del self._layers[layer.name]
+        self._order = None
+
+
+def _unused(name: str, taken: Mapping[str, object]) -> str:
+    if name not in taken:
+        return name
+    k = 2
+    while f"{name}_{k}" in taken:
+        k += 1
+    return f"{name}_{k}"
+
+
+def _renamed(body: Any, old: str, new: str) -> Any:
+    from dataclasses import replace
+
+    def name(v: str) -> str:
+        return new if v == old else v
+
+    return replace(
+        body,
+        inputs=tuple(replace(i, name=name(i.name)) for i in body.inputs),
+        nodes=tuple(
+            replace(
+                n,
+                inputs=tuple(map(name, n.inputs)),
+                outputs=tuple(map(name, n.outputs)),
+            )
+            for n in body.nodes
+        ),
+        outputs=tuple(map(name, body.outputs)),
+    )

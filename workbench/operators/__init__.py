@@ -1,0 +1,38 @@
+"""The operators: a table per family; to add one, add a row to its family's table."""
+
+from __future__ import annotations
+
+from workbench.body import CONSTANT, Operator
+from workbench.errors import NetworkError
+from workbench.operators.convolution import CONVOLUTION
+from workbench.operators.matrix import MATRIX
+from workbench.operators.movement import MOVEMENT
+from workbench.operators.normalization import NORMALIZATION
+from workbench.operators.pointwise import POINTWISE
+from workbench.operators.pooling import POOLING
+from workbench.operators.quantization import QUANTIZATION
+from workbench.operators.reduction import REDUCTION
+from workbench.operators.shape import SHAPE
+
+FAMILIES: tuple[tuple[Operator, ...], ...] = (
+    (CONSTANT,),
+    POINTWISE,
+    CONVOLUTION,
+    MATRIX,
+    POOLING,
+    NORMALIZATION,
+    REDUCTION,
+    MOVEMENT,
+    SHAPE,
+    QUANTIZATION,
+)
+
+OPERATORS: dict[str, Operator] = {row.name: row for family in FAMILIES for row in family}
+
+
+def operator_named(name: str) -> Operator:
+    """The operator of this ONNX name. Raises NetworkError."""
+    try:
+        return OPERATORS[name]
+    except KeyError:
+        raise NetworkError(f"operator {name} is not implemented") from None

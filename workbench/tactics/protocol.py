@@ -1,0 +1,120 @@
+"""TacticSource, Tactic, Call: how a layer is run, and who offers to run it.
+
+A source looks at a Problem (a Body with every size bound) and offers Tactics, or a Refusal with
+its reason. A Tactic is plain data: it is timed, stored in the plan, and prepared again by the
+runtime. ``prepare`` turns it into a Call: compiled, weights packed, ready to be bound to addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from workbench.body import Array, Body, TensorType
+from workbench.datatypes import DataType
+from workbench.devices import Buffer, Device
+from workbench.formats import LINEAR, Format
+from workbench.records import Refusal
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """One layer to run.
+
+    body: with every size a number. constants: values of its constant inputs, by input name.
+    workspace_limit: bytes that a Call may ask for. threads: what a CPU kernel may use.
+    """
+
+    body: Body
+    constants: Mapping[str, Array]
+    device: Device
+    threads: int = 1
+    workspace_limit: int = 1 << 30
+
+
+@dataclass(frozen=True)
+class Tactic:
+    """One way to run a Body: a recipe, not a compiled thing. JSON in and out.
+
+    parameters: what distinguishes it within its source (implementation, tile sizes).
+    inputs, outputs: the layout of each dynamic input and each output.
+    precision: type in which its kernel multiplies; emulated when that is not what was asked
+    for, or the device has no such arithmetic.
+    version: of the source's code and library: a timing belongs to it.
+    """
+
+    source: str
+    name: str
+    inputs: tuple[Format, ...]
+    outputs: tuple[Format, ...]
+    precision: DataType
+    parameters: tuple[tuple[str, Any], ...] = ()
+    version: str = ""
+    emulated: bool = False
+    deterministic: bool = True
+
+    def parameter(self, name: str) -> Any:
+        """The value of a parameter. KeyError if it has none of that name."""
+        return dict(self.parameters)[name]
+
+    @property
+    def title(self) -> str:
+        """Source and name, and layouts where they are not linear."""
+        layouts = [f for f in (*self.inputs, *self.outputs) if f != LINEAR]
+        suffix = f" [{'>'.join(str(f) for f in dict.fromkeys(layouts))}]" if layouts else ""
+        return f"{self.source} {self.name}{suffix}"
+
+
+Launch = Callable[[], None]
+"""Runs one prepared, bound kernel (CPU), or enqueues it on the stream it was bound to (GPU)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A prepared tactic.
+
+    bind(inputs, outputs, workspace, stream) gives a Launch over those addresses. inputs are the
+    Body's dynamic inputs in order, outputs its outputs, each laid out as the tactic says.
+    workspace has at least ``workspace_bytes``; it is None when that is 0.
+    kernel: the implementation's own name, shown by the profiler.
+    capturable: whether a CUDA graph may record the Launch.
+    packed: derived constants that it keeps (bytes are counted as weights).
+    """
+
+    kernel: str
+    bind: Callable[[Sequence[Buffer], Sequence[Buffer], Buffer | None, Any], Launch]
+    workspace_bytes: int = 0
+    capturable: bool = True
+    packed: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class TacticSource(Protocol):
+    """A family of kernels. Stateless but for caches; importing its module loads no library."""
+
+    name: str
+    device_kind: str
+
+    def unavailable(self) -> Refusal | None:
+        """Why this source cannot be used on this machine, or None."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Code and library version; part of every timing's key."""
+        ...
+
+    def candidates(self, problem: Problem) -> Sequence[Tactic | Refusal]:
+        """Every tactic worth timing for this Body, best guess first, or the reasons for none."""
+        ...
+
+    def prepare(self, tactic: Tactic, problem: Problem) -> Call | Refusal:
+        """Compile, pack weights, and give the Call. Only for this source's own tactics."""
+        ...
+
+    def reformat(
+        self, type_: TensorType, source: Format, target: Format
+    ) -> Tactic | Refusal:
+        """A tactic for the Body ``Identity`` that rewrites a tensor from one layout to another."""
+        ...
