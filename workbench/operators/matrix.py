@@ -1,0 +1,7 @@
+"""Matrix products: Gemm, MatMul, Einsum, Attention."""
+
+from __future__ import annotations
+
+from workbench.body import Operator
+
+MATRIX: tuple[Operator, ...] = ()
