@@ -1,0 +1,1 @@
+"""oneDNN: Intel's open-source CPU kernels, through its C API."""
