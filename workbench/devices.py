@@ -5,10 +5,12 @@ GPU libraries are imported when a GPU is asked for, never before.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import platform
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -90,8 +92,20 @@ class Device(Protocol):
         """A host copy of the start of a buffer."""
         ...
 
+    def copy_in(self, slot: Buffer, source: Any, stream: Any = None) -> None:
+        """Fill a buffer from an address or array of the caller's."""
+        ...
+
+    def copy_out(self, target: Any, slot: Buffer, stream: Any = None) -> None:
+        """Write a buffer to an address or array of the caller's."""
+        ...
+
+    def capture(self, launches: Sequence[Callable[[], None]], stream: Any) -> Any:
+        """Record launches as a graph with a method ``launch(stream)``. Raises DeviceError."""
+        ...
+
     def stream(self) -> Any:
-        """A new stream; on the CPU, None."""
+        """A new stream for ``execute_async_v3``."""
         ...
 
     def synchronize(self, stream: Any = None) -> None: ...
@@ -101,15 +115,45 @@ class Device(Protocol):
         ...
 
 
+class CpuStream:
+    """A queue of work on one thread of its own, started on first use."""
+
+    def __init__(self) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+        self._pending: list[Future[None]] = []
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Run ``work`` after everything submitted before it."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, thread_name_prefix="workbench-stream")
+        self._pending.append(self._pool.submit(work))
+
+    def synchronize(self) -> None:
+        """Wait for all work; raises the first error that occurred in it."""
+        pending, self._pending = self._pending, []
+        for future in pending:
+            future.result()
+
+
+def _host_address(place: Any, nbytes: int) -> int:
+    if isinstance(place, int):
+        return place
+    if not place.flags.c_contiguous or place.nbytes < nbytes:
+        raise DeviceError(
+            f"the array has {place.nbytes} bytes{'' if place.flags.c_contiguous else ' in pieces'}, "
+            f"{nbytes} are needed",
+            remedy="give a C-contiguous array of the tensor's type and shape",
+        )
+    return int(place.ctypes.data)
+
+
 class CpuDevice:
     """The host processor, through NumPy. ``threads`` is what kernels may use."""
 
     kind = "cpu"
 
     def __init__(self, threads: int | None = None) -> None:
-        self.threads = threads or len(os.sched_getaffinity(0)) if hasattr(
-            os, "sched_getaffinity"
-        ) else threads or os.cpu_count() or 1
+        self.threads = threads or usable_cpus()
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -141,11 +185,21 @@ class CpuDevice:
     ) -> np.ndarray[Any, Any]:
         return buffer.view(dtype, shape).copy()
 
-    def stream(self) -> None:
-        return None
+    def copy_in(self, slot: Buffer, source: Any, stream: Any = None) -> None:
+        ctypes.memmove(slot.address, _host_address(source, slot.nbytes), slot.nbytes)
+
+    def copy_out(self, target: Any, slot: Buffer, stream: Any = None) -> None:
+        ctypes.memmove(_host_address(target, slot.nbytes), slot.address, slot.nbytes)
+
+    def capture(self, launches: Sequence[Callable[[], None]], stream: Any) -> Any:
+        raise DeviceError("a CPU records no graphs", place=self.fingerprint.name)
+
+    def stream(self) -> CpuStream:
+        return CpuStream()
 
     def synchronize(self, stream: Any = None) -> None:
-        return None
+        if stream is not None:
+            stream.synchronize()
 
     def time_us(self, launch: Callable[[], None], repeats: int, stream: Any = None) -> list[float]:
         from time import perf_counter_ns
@@ -159,6 +213,12 @@ class CpuDevice:
 
     def __str__(self) -> str:
         return f"CPU: {self.fingerprint.name}, {self.threads} threads"
+
+
+def usable_cpus() -> int:
+    """Processors that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 _ISA = (

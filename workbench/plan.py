@@ -5,15 +5,28 @@ What the runtime needs and nothing else: no clock, no path, no host name, no Pyt
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from workbench.body import Array, Body, TensorType
 from workbench.datatypes import DataType
 from workbench.devices import Fingerprint
+from workbench.dimensions import dim_from_json, dim_to_json
+from workbench.files import write_atomically
 from workbench.formats import Format
-from workbench.tactics.protocol import Tactic
+from workbench.operators import operator_named
+from workbench.plan_file import map_file, read_file, write_file
+from workbench.tactics.protocol import (
+    Tactic,
+    format_from_json,
+    format_to_json,
+    tactic_from_json,
+    tactic_to_json,
+)
 
 
 @dataclass(frozen=True)
@@ -80,3 +93,124 @@ class Plan:
     absorbed: Mapping[str, str]
     config: Mapping[str, Any]
     versions: Mapping[str, str]
+
+    def to_bytes(self) -> bytes:
+        """The plan file. Equal plans give equal bytes."""
+        return write_file(self.records(), self.weights)
+
+    def save(self, path: str | Path) -> str:
+        """Write the plan file atomically; returns its SHA-256."""
+        data = self.to_bytes()
+        write_atomically(Path(path), data)
+        return hashlib.sha256(data).hexdigest()
+
+    @classmethod
+    def from_bytes(cls, data: bytes | memoryview, *, verify: str = "full") -> Plan:
+        """Read a plan. Raises PlanError on any damage; ``verify="lazy"`` skips the weights."""
+        records, weights = read_file(data, verify=verify)
+        return _plan_from_records(records, weights)
+
+    @classmethod
+    def load(cls, path: str | Path, *, verify: str = "full") -> Plan:
+        """Read a plan file; its weights stay mapped, not copied."""
+        return cls.from_bytes(map_file(Path(path)), verify=verify)
+
+    def records(self) -> dict[str, Any]:
+        """Everything but the weights, as JSON values."""
+        bodies: dict[str, int] = {}
+        table: list[Any] = []
+        steps: list[Any] = []
+        for s in self.steps:
+            text = json.dumps(s.body.to_json(), sort_keys=True)
+            if text not in bodies:
+                bodies[text] = len(table)
+                table.append(s.body.to_json())
+            steps.append(
+                {
+                    "name": s.name,
+                    "type": s.type,
+                    "body": bodies[text],
+                    "tactic": tactic_to_json(s.tactic),
+                    "inputs": list(s.inputs),
+                    "constants": list(s.constants),
+                    "outputs": list(s.outputs),
+                    "origin": list(s.origin),
+                    "cause": s.cause,
+                    "precision": [s.requested.value, s.built.value, s.executed.value],
+                }
+            )
+        return {
+            "name": self.name,
+            "device": self.device.to_json(),
+            "threads": self.threads,
+            "tensors": [
+                [
+                    t.name,
+                    t.type.dtype.value,
+                    [dim_to_json(d) for d in t.type.shape],
+                    format_to_json(t.format),
+                    t.kind,
+                ]
+                for t in self.tensors
+            ],
+            "bodies": table,
+            "steps": steps,
+            "profiles": [
+                {
+                    "shapes": {k: [list(x) for x in v] for k, v in p.shapes.items()},
+                    "offsets": dict(p.offsets),
+                    "arena_bytes": p.arena_bytes,
+                    "workspace_bytes": p.workspace_bytes,
+                }
+                for p in self.profiles
+            ],
+            "absorbed": dict(self.absorbed),
+            "config": dict(self.config),
+            "versions": dict(self.versions),
+        }
+
+
+def _plan_from_records(data: Mapping[str, Any], weights: Mapping[str, Array]) -> Plan:
+    bodies = [Body.from_json(b, operator_named) for b in data["bodies"]]
+    return Plan(
+        data["name"],
+        Fingerprint.from_json(data["device"]),
+        data["threads"],
+        tuple(
+            PlanTensor(
+                name,
+                TensorType(DataType(dtype), tuple(map(dim_from_json, shape))),
+                format_from_json(layout),
+                kind,
+            )
+            for name, dtype, shape, layout, kind in data["tensors"]
+        ),
+        tuple(
+            PlanStep(
+                s["name"],
+                s["type"],
+                bodies[s["body"]],
+                tactic_from_json(s["tactic"]),
+                tuple(s["inputs"]),
+                tuple(s["constants"]),
+                tuple(s["outputs"]),
+                tuple(s["origin"]),
+                s["cause"],
+                *map(DataType, s["precision"]),
+            )
+            for s in data["steps"]
+        ),
+        tuple(
+            PlanProfile(
+                {k: tuple(map(tuple, v)) for k, v in p["shapes"].items()},
+                p["offsets"],
+                p["arena_bytes"],
+                p["workspace_bytes"],
+            )
+            for p in data["profiles"]
+        ),
+        weights,
+        data["absorbed"],
+        data["config"],
+        data["versions"],
+    )

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from workbench.body import Array, Body, TensorType
 from workbench.datatypes import DataType
 from workbench.devices import Buffer, Device
-from workbench.formats import LINEAR, Format
+from workbench.formats import LINEAR, Format, format_named
 from workbench.records import Refusal
 
 
@@ -118,3 +118,53 @@ class TacticSource(Protocol):
     ) -> Tactic | Refusal:
         """A tactic for the Body ``Identity`` that rewrites a tensor from one layout to another."""
         ...
+
+
+def format_to_json(layout: Format) -> Any:
+    """A layout's name, or all of an opaque one."""
+    if not layout.owner:
+        return layout.name
+    return [layout.name, layout.channels_last, layout.block, layout.owner, layout.digest]
+
+
+def format_from_json(data: Any) -> Format:
+    """What ``format_to_json`` wrote."""
+    return format_named(data) if isinstance(data, str) else Format(*data)
+
+
+def tactic_to_json(tactic: Tactic) -> dict[str, Any]:
+    """A tactic as JSON values. Parameters must be JSON values themselves (tuples become lists)."""
+    return {
+        "source": tactic.source,
+        "name": tactic.name,
+        "inputs": [format_to_json(f) for f in tactic.inputs],
+        "outputs": [format_to_json(f) for f in tactic.outputs],
+        "precision": tactic.precision.value,
+        "parameters": [[k, _plain(v)] for k, v in tactic.parameters],
+        "version": tactic.version,
+        "emulated": tactic.emulated,
+        "deterministic": tactic.deterministic,
+    }
+
+
+def tactic_from_json(data: Mapping[str, Any]) -> Tactic:
+    """What ``tactic_to_json`` wrote."""
+    return Tactic(
+        data["source"],
+        data["name"],
+        tuple(format_from_json(f) for f in data["inputs"]),
+        tuple(format_from_json(f) for f in data["outputs"]),
+        DataType(data["precision"]),
+        tuple((k, _tupled(v)) for k, v in data["parameters"]),
+        data["version"],
+        data["emulated"],
+        data["deterministic"],
+    )
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(_tupled(v) for v in value) if isinstance(value, list) else value

@@ -1,0 +1,192 @@
+"""The plan's file format: safetensors, written deterministically, with digests.
+
+Layout: 8-byte little-endian header length; a compact JSON header, sorted, padded with spaces so
+that the data start at a multiple of 64; then the sections. Tensors named ``pad/N`` make each
+section start at a multiple of 64 bytes. ``records`` is JSON in a uint8 tensor; ``weights/NAME`` are
+the execution weights. The header's ``__metadata__`` holds a digest of header and records, and
+one of the weights. Any safetensors reader opens the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workbench.body import Array
+from workbench.datatypes import DataType
+from workbench.errors import PlanError
+
+FORMAT = "inference-workbench-plan"
+FORMAT_VERSION = 1
+_ALIGN = 64
+_LARGEST_HEADER = 100_000_000  # the safetensors format's own limit
+
+_TYPES: dict[DataType, str] = {
+    DataType.FLOAT: "F32",
+    DataType.HALF: "F16",
+    DataType.BF16: "BF16",
+    DataType.DOUBLE: "F64",
+    DataType.FP8: "F8_E4M3",
+    DataType.FP8E5M2: "F8_E5M2",
+    DataType.INT8: "I8",
+    DataType.UINT8: "U8",
+    DataType.INT16: "I16",
+    DataType.UINT16: "U16",
+    DataType.INT32: "I32",
+    DataType.UINT32: "U32",
+    DataType.INT64: "I64",
+    DataType.UINT64: "U64",
+    DataType.BOOL: "BOOL",
+}
+_NAMES = {v: k for k, v in _TYPES.items()}
+
+
+def write_file(records: Mapping[str, Any], weights: Mapping[str, Array]) -> bytes:
+    """The bytes of a plan file. Raises PlanError for a weight type the format cannot store."""
+    text = json.dumps(records, sort_keys=True, separators=(",", ":"), allow_nan=True).encode()
+    sections: list[tuple[str, str, tuple[int, ...], bytes]] = [
+        ("records", "U8", (len(text),), text)
+    ]
+    for name, array in sorted(weights.items()):
+        kind = DataType.of(array)
+        if kind not in _TYPES:
+            raise PlanError(f"weight of type {kind.value} cannot be stored", place=name)
+        sections.append((f"weights/{name}", _TYPES[kind], array.shape, _raw(array)))
+    header: dict[str, Any] = {}
+    chunks: list[bytes] = []
+    end = 0
+    for index, (name, kind, shape, raw) in enumerate(sections):
+        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [end, end + len(raw)]}
+        chunks.append(raw)
+        end += len(raw)
+        if pad := -end % _ALIGN:
+            header[f"pad/{index}"] = {
+                "dtype": "U8",
+                "shape": [pad],
+                "data_offsets": [end, end + pad],
+            }
+            chunks.append(bytes(pad))
+            end += pad
+    digest = hashlib.sha256()
+    for _, _, _, raw in sections[1:]:
+        digest.update(raw)
+    metadata = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "weights_sha256": digest.hexdigest(),
+    }
+    metadata["sha256"] = _header_digest(header, metadata, text)
+    encoded = _encode({**header, "__metadata__": metadata})
+    encoded += b" " * (-(len(encoded) + 8) % _ALIGN)
+    return struct.pack("<Q", len(encoded)) + encoded + b"".join(chunks)
+
+
+def read_file(
+    data: bytes | memoryview | mmap.mmap, *, verify: str = "full"
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    """(records, weights) of a plan file; weights are read-only views of ``data``.
+
+    Raises PlanError naming what is damaged. ``verify="lazy"`` leaves the weights unverified.
+    """
+    if verify not in ("full", "lazy"):
+        raise PlanError(f"verify is {verify!r}", remedy="use 'full' or 'lazy'")
+    view = memoryview(data)
+    header, metadata, start = _read_header(view)
+    raw: dict[str, memoryview] = {}
+    for name, entry in header.items():
+        low, high = entry["data_offsets"]
+        if not 0 <= low <= high <= len(view) - start:
+            raise _damaged(f"section '{name}' ends at byte {start + high} of {len(view)}")
+        raw[name] = view[start + low : start + high]
+    if "records" not in raw:
+        raise _damaged("there is no section 'records'")
+    expected = metadata.pop("sha256", "")
+    found = _header_digest(header, metadata, bytes(raw["records"]))
+    if found != expected:
+        raise _damaged(f"header and records have SHA-256 {found[:12]}..., the file says {expected[:12]}...")
+    names = sorted(n for n in header if n.startswith("weights/"))
+    if verify == "full":
+        digest = hashlib.sha256()
+        for name in names:
+            digest.update(raw[name])
+        found, expected = digest.hexdigest(), metadata.get("weights_sha256", "")
+        if found != expected:
+            raise _damaged(f"weights have SHA-256 {found[:12]}..., the file says {expected[:12]}...")
+        for name, entry in header.items():
+            if name.startswith("pad/") and any(raw[name]):
+                raise _damaged(f"padding '{name}' is not zero")
+    weights = {
+        n.removeprefix("weights/"): np.frombuffer(
+            raw[n], dtype=_NAMES[header[n]["dtype"]].numpy
+        ).reshape(header[n]["shape"])
+        for n in names
+    }
+    return json.loads(bytes(raw["records"])), weights
+
+
+def map_file(path: Path) -> memoryview:
+    """A file's bytes, mapped read-only. Raises PlanError."""
+    try:
+        with path.open("rb") as f:
+            if os.fstat(f.fileno()).st_size < 8:
+                raise _damaged("it is shorter than 8 bytes", str(path))
+            return memoryview(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ))
+    except OSError as e:
+        raise PlanError(f"cannot be read: {e.strerror}", place=str(path)) from None
+
+
+def _read_header(view: memoryview) -> tuple[dict[str, Any], dict[str, str], int]:
+    if len(view) < 8:
+        raise _damaged(f"it has {len(view)} bytes")
+    (length,) = struct.unpack("<Q", view[:8])
+    if length > min(len(view) - 8, _LARGEST_HEADER):
+        raise _damaged(f"its header would take {length} bytes of {len(view) - 8}")
+    try:
+        header = json.loads(bytes(view[8 : 8 + length]))
+        metadata: dict[str, str] = dict(header.pop("__metadata__"))
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise _damaged("its header is not a plan's") from None
+    if metadata.get("format") != FORMAT:
+        raise PlanError(
+            f"its format is {metadata.get('format')!r}, not {FORMAT!r}",
+            place="plan file",
+            remedy="give a plan written by this workbench (NVIDIA TensorRT's plans differ)",
+        )
+    if metadata.get("format_version") != str(FORMAT_VERSION):
+        raise PlanError(
+            f"it has format version {metadata.get('format_version')}, "
+            f"this runtime reads {FORMAT_VERSION}",
+            place="plan file",
+            remedy="build the plan again with this version",
+        )
+    if _encode({**header, "__metadata__": metadata}) != bytes(view[8 : 8 + length]).rstrip(b" "):
+        raise _damaged("its header is not in the canonical form")
+    return header, metadata, 8 + length
+
+
+def _header_digest(header: Mapping[str, Any], metadata: Mapping[str, str], records: bytes) -> str:
+    digest = hashlib.sha256(_encode({"header": header, "metadata": metadata}))
+    digest.update(records)
+    return digest.hexdigest()
+
+
+def _encode(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _raw(array: Array) -> bytes:
+    return np.ascontiguousarray(array).view(np.uint8).tobytes() if array.ndim else array.tobytes()
+
+
+def _damaged(what: str, place: str = "plan file") -> PlanError:
+    return PlanError(
+        f"it is damaged: {what}", place=place, remedy="copy it again, or build it again"
+    )

@@ -1,0 +1,292 @@
+"""ExecutionContext: one stream of executions of an engine, with its own memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from workbench import dimensions
+from workbench.body import Array
+from workbench.datatypes import DataType
+from workbench.devices import Buffer
+from workbench.errors import ExecutionError
+from workbench.formats import LINEAR
+from workbench.plan import PlanTensor
+from workbench.runtime.engine import Engine
+from workbench.runtime.profiler import LayerProfile, Profile, Profiler
+from workbench.tactics.protocol import Launch
+
+
+@dataclass(frozen=True, eq=False)
+class _Bound:
+    """Every launch, bound to this context's memory at one set of sizes."""
+
+    launches: tuple[Launch, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    kernels: tuple[str, ...]
+    capturable: bool
+
+
+class ExecutionContext:
+    """Runs an engine. Several contexts share the engine's weights; each has its own arena.
+
+    One context is for one thread at a time. Inputs and outputs pass through fixed slots, so that
+    another address never rebinds anything.
+    """
+
+    def __init__(self, engine: Engine, profile: int = 0) -> None:
+        self.engine = engine
+        self.profiler: Profiler | None = None
+        self._device = engine.device
+        self._stream = engine.device.stream()
+        self._addresses: dict[str, Any] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._bound: dict[tuple[tuple[str, int], ...], _Bound] = {}
+        self._graphs: dict[tuple[tuple[str, int], ...], Any] = {}
+        self.use_graph = engine.device.kind == "gpu"
+        self.active_optimization_profile = -1
+        self.set_optimization_profile_async(profile)
+
+    # -- shapes and addresses -------------------------------------------------------------
+    def set_optimization_profile_async(self, index: int, stream: Any = None) -> bool:
+        """Use another profile: its arena replaces the present one. Raises ExecutionError."""
+        profiles = self.engine.plan.profiles
+        if not 0 <= index < len(profiles):
+            raise ExecutionError(
+                f"profile {index} of {len(profiles)}", place=self.engine.name, remedy="use 0 and up"
+            )
+        if index == self.active_optimization_profile:
+            return True
+        self.active_optimization_profile = index
+        self._profile = profiles[index]
+        self._bound.clear()
+        self._graphs.clear()
+        self._arena = self._device.allocate(self._profile.arena_bytes)
+        size = self._profile.workspace_bytes
+        self._workspace = self._device.allocate(size) if size else None
+        largest = self.engine.bindings_of({k: v[2] for k, v in self._profile.shapes.items()})
+        self._slots = {
+            t.name: self._device.allocate(
+                max(1, dimensions.evaluate(t.format.volume(t.type.shape), largest))
+                * t.type.dtype.itemsize
+            )
+            for t in self.engine.io_tensors
+        }
+        self._shapes = {}
+        return True
+
+    def set_input_shape(self, name: str, shape: Sequence[int]) -> None:
+        """The shape of an input's next execution. Raises ExecutionError outside the profile."""
+        tensor = self.engine.io(name)
+        given = tuple(int(d) for d in shape)
+        if tensor.kind != "input":
+            raise ExecutionError("it is an output; its shape follows", place=f"tensor '{name}'")
+        self.engine.bindings_of({name: given})
+        if name in self._profile.shapes:
+            low, _, high = self._profile.shapes[name]
+            if not all(a <= d <= b for a, d, b in zip(low, given, high, strict=True)):
+                raise ExecutionError(
+                    f"shape {given} is outside profile {self.active_optimization_profile}, "
+                    f"which allows {low} to {high}",
+                    place=f"input '{name}'",
+                    remedy="give a shape inside, or build with a wider profile",
+                )
+        self._shapes[name] = given
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        """Shape at the inputs' present shapes; -1 while a size is not yet set."""
+        tensor = self.engine.io(name)
+        bound = self.engine.bindings_of(self._shapes)
+        return tuple(
+            dimensions.evaluate(d, bound) if dimensions.symbols_of(d) <= set(bound) else -1
+            for d in tensor.type.shape
+        )
+
+    def set_tensor_address(self, name: str, address: Any) -> None:
+        """Where an input is read or an output written: an address, or an array (kept alive)."""
+        self.engine.io(name)
+        self._addresses[name] = address
+
+    def get_tensor_address(self, name: str) -> Any:
+        return self._addresses.get(name)
+
+    # -- execution ------------------------------------------------------------------------
+    def execute_v2(self, bindings: Sequence[Any]) -> bool:
+        """Run now with an address (or array) per input and output, in the engine's order."""
+        for t, address in zip(self.engine.io_tensors, bindings, strict=True):
+            self.set_tensor_address(t.name, address)
+        self._enqueue(self._stream)
+        self._device.synchronize(self._stream)
+        return True
+
+    def execute_async_v3(self, stream_handle: Any = None) -> bool:
+        """Enqueue a run on a stream, on the addresses that were set; returns before it ends.
+
+        On the CPU a stream is a worker thread (``device.stream()``); None runs at once.
+        """
+        stream = self._stream if stream_handle is None else stream_handle
+        submit = getattr(stream, "submit", None)
+        if submit is None:
+            self._enqueue(stream)
+        else:
+            submit(lambda: self._enqueue(None))
+        return True
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run on host arrays; returns host arrays. Raises ExecutionError on a misfit."""
+        for t in self.engine.io_tensors:
+            if t.kind == "input":
+                self._check_input(t, inputs)
+        unknown = sorted(set(inputs) - {t.name for t in self.engine.io_tensors})
+        if unknown:
+            self.engine.io(unknown[0])
+        for name, array in inputs.items():
+            self.set_input_shape(name, array.shape)
+            stored = self.engine.io(name).format.pack(np.asarray(array))
+            self._device.upload(stored, self._slots[name], self._stream)
+        bound = self._bind()
+        self._launch(bound)
+        return self._outputs(bound)
+
+    __call__ = run
+
+    def profile(self, inputs: Mapping[str, Array], *, iterations: int = 20) -> Profile:
+        """Per-layer times on these inputs: each layer timed alone, and the whole end to end."""
+        self.run(inputs)
+        bound = self._bind()
+        device, stream = self._device, self._stream
+        whole = [device.time_us(lambda: self._launch(bound), 1, stream)[0] for _ in range(iterations)]
+        rows: list[list[float]] = [[] for _ in bound.launches]
+        for _ in range(iterations):
+            for samples, launch in zip(rows, bound.launches, strict=True):
+                samples.extend(device.time_us(launch, 1, stream))
+        layers = tuple(
+            LayerProfile.of(s, k, r)
+            for s, k, r in zip(self.engine.plan.steps, bound.kernels, rows, strict=True)
+        )
+        return Profile(layers, float(np.median(whole)), float(np.min(whole)), iterations)
+
+    # -- inner ----------------------------------------------------------------------------
+    def _check_input(self, tensor: PlanTensor, inputs: Mapping[str, Array]) -> None:
+        place = f"input '{tensor.name}'"
+        if tensor.name not in inputs:
+            given = ", ".join(inputs) or "none"
+            raise ExecutionError(f"it is missing (given: {given})", place=place)
+        dtype = DataType.of(inputs[tensor.name])
+        if dtype is not tensor.type.dtype:
+            want = tensor.type.dtype
+            raise ExecutionError(
+                f"its type is {dtype.value}, the engine reads {want.value}",
+                place=place,
+                remedy=f"convert it: array.astype('{want.numpy.name}')",
+            )
+
+    def _bind(self) -> _Bound:
+        missing = [
+            t.name
+            for t in self.engine.io_tensors
+            if t.kind == "input"
+            and t.name not in self._shapes
+            and not dimensions.is_static(t.type.shape)
+        ]
+        if missing:
+            raise ExecutionError(
+                f"the shape of input {', '.join(missing)} is not set",
+                place=self.engine.name,
+                remedy="call set_input_shape first",
+            )
+        bindings = self.engine.bindings_of(self._shapes)
+        key = tuple(sorted(bindings.items()))
+        if key not in self._bound:
+            self._bound[key] = self._bind_at(bindings)
+        return self._bound[key]
+
+    def _bind_at(self, bindings: Mapping[str, int]) -> _Bound:
+        calls = self.engine.calls(bindings)
+        needed = max((c.workspace_bytes for c in calls), default=0)
+        if needed and (self._workspace is None or needed > self._workspace.nbytes):
+            # Another size may want more scratch than any size of the build did.
+            self._workspace = self._device.allocate(needed)
+            self._bound.clear()
+        shapes = {
+            t.name: dimensions.evaluate_shape(t.type.shape, bindings)
+            for t in self.engine.plan.tensors
+        }
+        launches = tuple(
+            call.bind(
+                [self._buffer(n, shapes) for n in step.inputs],
+                [self._buffer(n, shapes) for n in step.outputs],
+                self._workspace if call.workspace_bytes else None,
+                self._stream,
+            )
+            for step, call in zip(self.engine.plan.steps, calls, strict=True)
+        )
+        return _Bound(
+            launches, shapes, tuple(c.kernel for c in calls), all(c.capturable for c in calls)
+        )
+
+    def _buffer(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> Buffer:
+        tensor = self.engine.tensor(name)
+        nbytes = tensor.format.volume(shapes[name]) * tensor.type.dtype.itemsize
+        if name in self._slots:
+            return self._slots[name].slice(0, nbytes)
+        return self._arena.slice(self._profile.offsets[name], nbytes)
+
+    def _launch(self, bound: _Bound) -> None:
+        if self.use_graph and bound.capturable:
+            self._graph(bound).launch(self._stream)
+            return
+        for launch in bound.launches:
+            launch()
+
+    def _graph(self, bound: _Bound) -> Any:
+        key = tuple(sorted(self.engine.bindings_of(self._shapes).items()))
+        if key not in self._graphs:
+            for launch in bound.launches:
+                launch()
+            self._graphs[key] = self._device.capture(bound.launches, self._stream)
+        return self._graphs[key]
+
+    def _enqueue(self, stream: Any) -> None:
+        bound = self._bind()
+        device = self._device
+        for t in self.engine.io_tensors:
+            if t.name not in self._addresses:
+                raise ExecutionError(
+                    f"no address is set for '{t.name}'", remedy="call set_tensor_address first"
+                )
+        for t in self.engine.io_tensors:
+            if t.kind == "input":
+                slot = self._buffer(t.name, bound.shapes)
+                device.copy_in(slot, self._addresses[t.name], stream)
+        self._launch_with_profiler(bound)
+        for t in self.engine.io_tensors:
+            if t.kind == "output":
+                slot = self._buffer(t.name, bound.shapes)
+                device.copy_out(self._addresses[t.name], slot, stream)
+
+    def _launch_with_profiler(self, bound: _Bound) -> None:
+        if self.profiler is None:
+            self._launch(bound)
+            return
+        for step, launch in zip(self.engine.plan.steps, bound.launches, strict=True):
+            start = time.perf_counter()
+            launch()
+            self._device.synchronize(self._stream)
+            self.profiler.report_layer_time(step.name, (time.perf_counter() - start) * 1e3)
+
+    def _outputs(self, bound: _Bound) -> dict[str, Array]:
+        results: dict[str, Array] = {}
+        for t in self.engine.io_tensors:
+            if t.kind != "output":
+                continue
+            shape = bound.shapes[t.name]
+            stored = self._device.download(
+                self._slots[t.name], t.type.dtype, t.format.physical_shape(shape), self._stream
+            )
+            results[t.name] = stored if t.format == LINEAR else t.format.unpack(stored, shape)
+        return results

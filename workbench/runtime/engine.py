@@ -1,0 +1,260 @@
+"""Runtime and Engine: a plan made ready on a device, shared by its contexts."""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from workbench.body import TensorType
+from workbench.datatypes import DataType
+from workbench.devices import Device, open_device
+from workbench.dimensions import SymbolicDim, is_static
+from workbench.errors import ExecutionError, NetworkError, PlanError
+from workbench.formats import Format
+from workbench.plan import Plan, PlanStep, PlanTensor
+from workbench.records import Refusal
+from workbench.tactics import source_named
+from workbench.tactics.protocol import Call, Problem
+
+if TYPE_CHECKING:
+    from workbench.runtime.context import ExecutionContext
+    from workbench.runtime.inspector import EngineInspector
+
+
+class TensorIOMode(enum.Enum):
+    """Whether an engine reads or writes a tensor."""
+
+    INPUT = "INPUT"
+    OUTPUT = "OUTPUT"
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """One preparation of every step for one set of sizes: seconds, and whether it was extra.
+
+    Sizes other than a profile's opt prepare once, on first use.
+    """
+
+    sizes: tuple[tuple[str, int], ...]
+    seconds: float
+
+
+class Runtime:
+    """Deserializes plans onto one device (``cpu``, ``gpu``, ``gpu:1``). Never falls back."""
+
+    def __init__(self, device: str | Device = "cpu") -> None:
+        self.device = device
+
+    def deserialize_cuda_engine(
+        self, plan: bytes | memoryview | str | Path | Plan, *, verify: str = "full"
+    ) -> Engine:
+        """An Engine from plan bytes, a plan file's path, or a Plan.
+
+        Raises PlanError: damaged, of another version, for another kind of device, or with
+        tactics that do not prepare here (all of them are named).
+        """
+        if isinstance(plan, str | Path):
+            plan = Plan.load(plan, verify=verify)
+        elif not isinstance(plan, Plan):
+            plan = Plan.from_bytes(plan, verify=verify)
+        device = (
+            open_device(self.device, threads=plan.threads)
+            if isinstance(self.device, str)
+            else self.device
+        )
+        return Engine(plan, device)
+
+    deserialize = deserialize_cuda_engine
+
+
+class Engine:
+    """A plan ready to run: packed weights and compiled kernels, shared by every context.
+
+    notes: what differs from the machine that built the plan, for people to read.
+    """
+
+    def __init__(self, plan: Plan, device: Device) -> None:
+        if plan.device.kind != device.kind:
+            raise PlanError(
+                f"the plan is for a {plan.device.kind} ({plan.device.name}), "
+                f"this is a {device.kind} ({device.fingerprint.name})",
+                place=plan.name,
+                remedy=f"open it with Runtime('{plan.device.kind}') on such a machine, "
+                "or build it for this device",
+            )
+        self.plan = plan
+        self.device = device
+        self.notes: tuple[str, ...] = ()
+        if plan.device != device.fingerprint:
+            self.notes = (f"built on {plan.device}; prepared again for {device.fingerprint}",)
+        self.preparations: list[Preparation] = []
+        self._tensors = {t.name: t for t in plan.tensors}
+        self._calls: dict[tuple[tuple[str, int], ...], tuple[Call, ...]] = {}
+        for index in range(len(plan.profiles)):
+            self.calls(self.bindings_of({k: v[1] for k, v in plan.profiles[index].shapes.items()}))
+
+    # -- TensorRT's queries ---------------------------------------------------------------
+    @property
+    def name(self) -> str:
+        return self.plan.name
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.plan.steps)
+
+    @property
+    def io_tensors(self) -> tuple[PlanTensor, ...]:
+        """Inputs, then outputs."""
+        return tuple(t for k in ("input", "output") for t in self.plan.tensors if t.kind == k)
+
+    @property
+    def num_io_tensors(self) -> int:
+        return len(self.io_tensors)
+
+    @property
+    def num_optimization_profiles(self) -> int:
+        return len(self.plan.profiles)
+
+    def get_tensor_name(self, index: int) -> str:
+        return self.io_tensors[index].name
+
+    def __getitem__(self, index: int) -> str:
+        return self.get_tensor_name(index)
+
+    def __len__(self) -> int:
+        return self.num_io_tensors
+
+    def io(self, name: str) -> PlanTensor:
+        """The input or output of this name. Raises ExecutionError listing the known ones."""
+        for t in self.io_tensors:
+            if t.name == name:
+                return t
+        known = ", ".join(t.name for t in self.io_tensors)
+        raise ExecutionError(
+            f"no input or output is named '{name}'", place=self.name, remedy=f"known: {known}"
+        )
+
+    def get_tensor_mode(self, name: str) -> TensorIOMode:
+        return TensorIOMode.INPUT if self.io(name).kind == "input" else TensorIOMode.OUTPUT
+
+    def get_tensor_dtype(self, name: str) -> DataType:
+        return self.io(name).type.dtype
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        """Shape with -1 for a dynamic size."""
+        return tuple(-1 if isinstance(d, SymbolicDim) else d for d in self.io(name).type.shape)
+
+    def get_tensor_format(self, name: str) -> Format:
+        return self.io(name).format
+
+    def get_tensor_location(self, name: str) -> str:
+        """HOST or DEVICE: where its memory is expected."""
+        self.io(name)
+        return "HOST" if self.device.kind == "cpu" else "DEVICE"
+
+    def get_tensor_profile_shape(
+        self, name: str, profile: int
+    ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """(min, opt, max) of an input in a profile."""
+        tensor = self.io(name)
+        if is_static(tensor.type.shape):
+            return (tensor.type.shape,) * 3
+        return self.plan.profiles[profile].shapes[name]
+
+    @property
+    def device_memory_size_v2(self) -> int:
+        """Bytes of arena and workspace that a context takes, at the largest profile."""
+        return max(p.arena_bytes + p.workspace_bytes for p in self.plan.profiles)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the linear execution weights."""
+        return sum(w.nbytes for w in self.plan.weights.values())
+
+    def create_execution_context(self, profile: int = 0) -> ExecutionContext:
+        """A context of its own: arena, bound launches, current shapes. Weights are shared."""
+        from workbench.runtime.context import ExecutionContext
+
+        return ExecutionContext(self, profile)
+
+    def create_engine_inspector(self) -> EngineInspector:
+        from workbench.runtime.inspector import EngineInspector
+
+        return EngineInspector(self)
+
+    # -- preparation ----------------------------------------------------------------------
+    def tensor(self, name: str) -> PlanTensor:
+        """Any tensor of the plan."""
+        return self._tensors[name]
+
+    def bindings_of(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+        """Values of the size symbols when the inputs have these shapes. Raises ExecutionError."""
+        bound: dict[str, int] = {}
+        for t in self.io_tensors:
+            if t.kind != "input" or t.name not in shapes:
+                continue
+            given = tuple(shapes[t.name])
+            _check_shape(t.name, t.type, given, bound)
+        return bound
+
+    def calls(self, bindings: Mapping[str, int]) -> tuple[Call, ...]:
+        """The prepared Calls of every step at these sizes, made once. Raises ExecutionError."""
+        key = tuple(sorted(bindings.items()))
+        if key not in self._calls:
+            start = time.perf_counter()
+            made = [self._prepare(s, bindings) for s in self.plan.steps]
+            refused = [
+                f"{s.name} ({s.tactic.title}): {c.reason}"
+                for s, c in zip(self.plan.steps, made, strict=True)
+                if isinstance(c, Refusal)
+            ]
+            if refused:
+                raise PlanError(
+                    f"{len(refused)} tactics do not prepare here: {' | '.join(refused)}",
+                    place=self.plan.name,
+                    remedy="build the plan again on this machine, or run a shape of its profile",
+                )
+            self._calls[key] = tuple(c for c in made if isinstance(c, Call))
+            self.preparations.append(Preparation(key, time.perf_counter() - start))
+        return self._calls[key]
+
+    def _prepare(self, step: PlanStep, bindings: Mapping[str, int]) -> Call | Refusal:
+        constants = [i.name for i in step.body.inputs if i.constant]
+        try:
+            body = step.body.substitute(bindings)
+        except NetworkError as e:
+            raise ExecutionError(e.problem, place=step.name, remedy=e.remedy) from None
+        problem = Problem(
+            body,
+            {n: self.plan.weights[w] for n, w in zip(constants, step.constants, strict=True)},
+            self.device,
+            self.plan.threads,
+        )
+        return source_named(step.tactic.source).prepare(step.tactic, problem)
+
+
+def _check_shape(
+    name: str, type_: TensorType, given: tuple[int, ...], bound: dict[str, int]
+) -> None:
+    place = f"input '{name}'"
+    if len(given) != len(type_.shape):
+        raise ExecutionError(
+            f"shape {given} has rank {len(given)}, the engine has {_text(type_)}", place=place
+        )
+    for axis, (want, have) in enumerate(zip(type_.shape, given, strict=True)):
+        expected = want if not isinstance(want, SymbolicDim) else bound.setdefault(str(want), have)
+        if expected != have:
+            raise ExecutionError(
+                f"shape {given} has {have} on axis {axis}, the engine has "
+                f"{_text(type_)} with {want} = {expected}",
+                place=place,
+                remedy="give the shape that the engine was built for",
+            )
+
+
+def _text(type_: TensorType) -> str:
+    return f"({', '.join(map(str, type_.shape))})"

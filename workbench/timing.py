@@ -1,0 +1,196 @@
+"""How a tactic is timed, and the TimingCache that keeps what was measured.
+
+A timing is taken after warm-up, alone on the machine, on warm data (a layer's inputs were just
+written by its neighbour): microseconds, the median of several samples, each long enough for the
+clock. Hopeless tactics are cut off early.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from workbench.body import Body
+from workbench.devices import Device, Fingerprint
+from workbench.errors import TimingCacheError
+from workbench.files import write_atomically
+from workbench.tactics.protocol import Tactic, tactic_to_json
+
+PROTOCOL = 1
+"""Version of the timing method; part of every key."""
+SAMPLE_US = 60.0
+"""Shortest sample worth reading off the clock."""
+CUT_OFF = 4.0
+"""A tactic whose first run takes this many times the best median so far is timed no further."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A measured time in microseconds.
+
+    spread_us: median absolute deviation, scaled to a standard deviation. noisy: the machine was
+    too busy for the ranking to be trusted. cut_off: one sample only, far behind the best.
+    """
+
+    median_us: float
+    min_us: float
+    spread_us: float
+    samples: int
+    date: str
+    noisy: bool = False
+    cut_off: bool = False
+
+    @classmethod
+    def of(cls, samples_us: list[float], *, cut_off: bool = False) -> Timing:
+        """From samples. A spread above a fifth of the median is noisy."""
+        median = statistics.median(samples_us)
+        spread = 1.4826 * statistics.median(abs(s - median) for s in samples_us)
+        today = datetime.datetime.now(datetime.UTC).date().isoformat()
+        noisy = len(samples_us) > 2 and spread > 0.2 * median
+        return cls(median, min(samples_us), spread, len(samples_us), today, noisy, cut_off)
+
+    def distinguishable(self, other: Timing) -> bool:
+        """Whether the two medians differ by more than their spreads and 3%."""
+        gap = abs(self.median_us - other.median_us)
+        noise = max(self.spread_us, other.spread_us, 0.03 * min(self.median_us, other.median_us))
+        return gap > noise
+
+
+def measure(
+    launch: Callable[[], None],
+    device: Device,
+    *,
+    iterations: int,
+    best_us: float = float("inf"),
+    stream: Any = None,
+) -> Timing:
+    """Time a bound launch. ``best_us``: the best median so far, for the early cut-off."""
+    launch()
+    device.synchronize(stream)
+    first = device.time_us(launch, 1, stream)[0]
+    if first > CUT_OFF * best_us:
+        again = device.time_us(launch, 1, stream)[0]
+        if again > CUT_OFF * best_us:
+            return Timing.of([min(first, again)], cut_off=True)
+    inner = max(1, min(256, int(SAMPLE_US / max(first, 0.1))))
+
+    def burst() -> None:
+        for _ in range(inner):
+            launch()
+
+    samples = device.time_us(burst, iterations, stream)
+    return Timing.of([s / inner for s in samples])
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the cache keeps of one tactic: its timing, and the outcome of its check.
+
+    worst: largest error as a fraction of the bound; None when it was not checked.
+    failure: why it is quarantined, or empty.
+    """
+
+    timing: Timing | None
+    worst: float | None = None
+    failure: str = ""
+
+
+class TimingCache:
+    """A keyed store of timings of one device. Merges; refuses another device's timings.
+
+    hits, misses: lookups since it was made.
+    """
+
+    def __init__(self, device: Fingerprint) -> None:
+        self.device = device
+        self.entries: dict[str, Entry] = {}
+        self.hits = 0
+        self.misses = 0
+
+    def key(self, tactic: Tactic, body: Body, threads: int) -> str:
+        """Identity of a timing: tactic, Body (with sizes and types), layouts, threads, device."""
+        parts = {
+            "tactic": tactic_to_json(tactic),
+            "body": body.signature,
+            "threads": threads,
+            "device": self.device.to_json(),
+            "protocol": PROTOCOL,
+        }
+        text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+        return f"{tactic.source}/{tactic.name}/{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+    def query(self, key: str) -> Entry | None:
+        """The entry, or None; counts a hit or a miss."""
+        entry = self.entries.get(key)
+        if entry is None:
+            self.misses += 1
+        else:
+            self.hits += 1
+        return entry
+
+    def update(self, key: str, entry: Entry) -> None:
+        self.entries[key] = entry
+
+    def combine(self, other: TimingCache, ignore_mismatch: bool = False) -> bool:
+        """Add another cache's entries that this one lacks. Raises TimingCacheError."""
+        if other.device != self.device and not ignore_mismatch:
+            raise TimingCacheError(
+                f"it was measured on {other.device}, this is {self.device}",
+                place="timing cache",
+                remedy="measure on this device, with a cache of its own",
+            )
+        self.entries = {**other.entries, **self.entries}
+        return True
+
+    def reset(self) -> bool:
+        self.entries.clear()
+        return True
+
+    def serialize(self) -> bytes:
+        """The cache as bytes (JSON), sorted."""
+        data = {
+            "format": "inference-workbench-timing-cache",
+            "protocol": PROTOCOL,
+            "device": self.device.to_json(),
+            "entries": {k: asdict(v) for k, v in sorted(self.entries.items())},
+        }
+        return json.dumps(data, indent=0, sort_keys=True).encode()
+
+    @classmethod
+    def deserialize(cls, data: bytes) -> TimingCache:
+        """What ``serialize`` wrote. Raises TimingCacheError."""
+        try:
+            values: Mapping[str, Any] = json.loads(data)
+            if values["format"] != "inference-workbench-timing-cache":
+                raise ValueError(values["format"])
+            cache = cls(Fingerprint.from_json(values["device"]))
+            for key, entry in values["entries"].items():
+                timing = Timing(**entry["timing"]) if entry["timing"] else None
+                cache.entries[key] = Entry(timing, entry["worst"], entry["failure"])
+        except (ValueError, KeyError, TypeError) as e:
+            raise TimingCacheError(
+                f"it is damaged ({e})", place="timing cache", remedy="delete it and measure again"
+            ) from None
+        return cache
+
+    def save(self, path: str | Path) -> None:
+        """Merge into the file: what another process stored meanwhile is kept. Atomic."""
+        target = Path(path)
+        if target.exists():
+            self.combine(TimingCache.deserialize(target.read_bytes()))
+        write_atomically(target, self.serialize())
+
+    @classmethod
+    def load(cls, path: str | Path, device: Fingerprint) -> TimingCache:
+        """The file's cache, or an empty one if there is none. Raises TimingCacheError."""
+        target = Path(path)
+        cache = cls(device)
+        if target.exists():
+            cache.combine(cls.deserialize(target.read_bytes()))
+        return cache
