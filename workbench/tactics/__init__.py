@@ -1,0 +1,24 @@
+"""Tactic sources, in order: where two tactics are not distinguishable by time, the first wins."""
+
+from __future__ import annotations
+
+from workbench.errors import PlanError
+from workbench.tactics.numpy_source import NUMPY
+from workbench.tactics.protocol import TacticSource
+
+SOURCES: tuple[TacticSource, ...] = (NUMPY,)
+
+
+def source_named(name: str) -> TacticSource:
+    """The source of this name, COMPOSED included. Raises PlanError."""
+    for s in SOURCES:
+        if s.name == name:
+            return s
+    raise PlanError(
+        f"no tactic source is named '{name}'", remedy=f"known: {[s.name for s in SOURCES]}"
+    )
+
+
+def sources_for(device_kind: str) -> tuple[TacticSource, ...]:
+    """The sources that run on this kind of device (``cpu``, ``gpu``), in order."""
+    return tuple(s for s in SOURCES if s.device_kind == device_kind)

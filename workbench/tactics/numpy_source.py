@@ -1,0 +1,141 @@
+"""NUMPY: runs every Body on every platform, through NumPy and its BLAS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from workbench import dimensions
+from workbench.body import Array, Body, TensorType
+from workbench.datatypes import DataType
+from workbench.devices import Buffer
+from workbench.formats import LINEAR, Format
+from workbench.records import Refusal
+from workbench.tactics.arithmetic import emulated_in_float
+from workbench.tactics.protocol import Call, Launch, Problem, Tactic
+
+REVISION = "1"
+"""Changes when a kernel of this source changes: timings of other revisions do not count."""
+
+
+class NumpySource:
+    """NumPy kernels. Every Body has the tactic ``reference``: the typed reference interpreter."""
+
+    name = "NUMPY"
+    device_kind = "cpu"
+
+    def unavailable(self) -> Refusal | None:
+        return None
+
+    @property
+    def version(self) -> str:
+        return f"{REVISION}+numpy-{np.__version__}"
+
+    def candidates(self, problem: Problem) -> Sequence[Tactic | Refusal]:
+        if (refusal := _refused(problem.body)) is not None:
+            return (refusal,)
+        return (self._tactic("reference", problem.body),)
+
+    def prepare(self, tactic: Tactic, problem: Problem) -> Call | Refusal:
+        if (refusal := _refused(problem.body)) is not None:
+            return refusal
+        match tactic.name:
+            case "reference":
+                return _reference_call(problem)
+            case "reformat":
+                return _reformat_call(tactic, problem)
+            case _:
+                return Refusal(f"NUMPY has no tactic '{tactic.name}'", code="unknown_tactic")
+
+    def reformat(self, type_: TensorType, source: Format, target: Format) -> Tactic | Refusal:
+        for f in (source, target):
+            if f.owner:
+                return Refusal(f"only {f.owner} reads layout {f}", code="opaque_format")
+            if not f.fits(len(type_.shape)):
+                return Refusal(f"{type_} cannot lie in layout {f}", code="format_rank")
+        return Tactic(
+            self.name, "reformat", (source,), (target,), type_.dtype, version=self.version
+        )
+
+    def _tactic(self, name: str, body: Body) -> Tactic:
+        return Tactic(
+            self.name,
+            name,
+            (LINEAR,) * len(body.dynamic_inputs),
+            (LINEAR,) * len(body.outputs),
+            body.compute_type,
+            version=self.version,
+            emulated=emulated_in_float(body),
+            deterministic=all(n.operator.deterministic for n in body.nodes),
+        )
+
+
+def _refused(body: Body) -> Refusal | None:
+    for name, t in body.types.items():
+        if t.dtype is DataType.STRING:
+            return Refusal(f"'{name}' holds strings", code="strings")
+    for name, t in zip(body.outputs, body.output_types, strict=True):
+        if not dimensions.is_static(t.shape):
+            return Refusal(
+                f"the size of '{name}' {t} depends on values",
+                remedy="bind every size before a tactic is asked for",
+                code="dynamic_shape",
+            )
+    return None
+
+
+def views(body: Body, buffers: Sequence[Buffer], *, outputs: bool) -> dict[str, Array]:
+    """Linear arrays over the buffers of a Body's dynamic inputs, or of its outputs."""
+    if outputs:
+        named = zip(body.outputs, body.output_types, strict=True)
+    else:
+        named = ((i.name, i.type) for i in body.dynamic_inputs)
+    return {
+        n: b.view(t.dtype, t.shape) for (n, t), b in zip(list(named), buffers, strict=True)
+    }
+
+
+def _reference_call(problem: Problem) -> Call:
+    body, constants = problem.body, dict(problem.constants)
+
+    def bind(
+        inputs: Sequence[Buffer], outputs: Sequence[Buffer], workspace: Buffer | None, stream: Any
+    ) -> Launch:
+        given = {**constants, **views(body, inputs, outputs=False)}
+        results = [
+            b.view(t.dtype, t.shape) for t, b in zip(body.output_types, outputs, strict=True)
+        ]
+
+        def launch() -> None:
+            computed = body.evaluate(given)
+            for name, out in zip(body.outputs, results, strict=True):
+                out[...] = computed[name]
+
+        return launch
+
+    return Call("numpy reference", bind)
+
+
+def _reformat_call(tactic: Tactic, problem: Problem) -> Call | Refusal:
+    if problem.body.operator_names != ("Identity",):
+        return Refusal("a reformat runs the Body Identity only", code="not_identity")
+    (source,), (target,) = tactic.inputs, tactic.outputs
+    type_ = problem.body.inputs[0].type
+
+    def bind(
+        inputs: Sequence[Buffer], outputs: Sequence[Buffer], workspace: Buffer | None, stream: Any
+    ) -> Launch:
+        stored = inputs[0].view(type_.dtype, source.physical_shape(type_.shape))
+        result = outputs[0].view(type_.dtype, target.physical_shape(type_.shape))
+
+        def launch() -> None:
+            result[...] = target.pack(source.unpack(stored, type_.shape))
+
+        return launch
+
+    return Call("numpy reformat", bind)
+
+
+NUMPY = NumpySource()
