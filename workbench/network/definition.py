@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import heapq
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from workbench import dimensions
-from workbench.body import Array, Operator, TensorType, infer_node
+from workbench.body import Array, Body, Operator, TensorType, infer_node
 from workbench.datatypes import DataType
 from workbench.errors import NetworkError
 from workbench.network.graph import Cause, Layer, Tensor, Weight, close, frozen_array
@@ -28,6 +33,8 @@ class NetworkDefinition(LayerApi):
         self.tensors: dict[str, Tensor] = {}
         self._layers: dict[str, Layer] = {}
         self._order: list[Layer] | None = None
+        self._inserted = 0
+        self._standing_at: int | None = None
         self.model_nodes: tuple[str, ...] = ()
         self.absorbed: dict[str, str] = {}
 
@@ -71,21 +78,29 @@ class NetworkDefinition(LayerApi):
             layer.name: len({t.producer.name for t in layer.inputs if t and t.producer})
             for layer in self._layers.values()
         }
-        ready = [layer for layer in self._layers.values() if not waiting[layer.name]]
+        ready = [(x.place, x.name) for x in self._layers.values() if not waiting[x.name]]
+        heapq.heapify(ready)
         order: list[Layer] = []
-        position = 0
-        while position < len(ready):
-            layer = ready[position]
-            position += 1
+        while ready:
+            layer = self._layers[heapq.heappop(ready)[1]]
             order.append(layer)
-            for user in {u.name: u for t in layer.outputs for u in t.users}.values():
+            for user in dict.fromkeys(u for t in layer.outputs for u in t.users):
                 waiting[user.name] -= 1
                 if not waiting[user.name]:
-                    ready.append(user)
+                    heapq.heappush(ready, (user.place, user.name))
         if len(order) < len(self._layers):
             stuck = [n for n, k in waiting.items() if k > 0]
             raise NetworkError(f"layers form a cycle: {', '.join(stuck[:8])}", place=self.name)
         return order
+
+    @contextmanager
+    def standing_at(self, layer: Layer) -> Generator[None]:
+        """Layers added meanwhile take ``layer``'s position in ``layers``, not the end."""
+        before, self._standing_at = self._standing_at, layer.place[0]
+        try:
+            yield
+        finally:
+            self._standing_at = before
 
     # -- building -------------------------------------------------------------------------
     def add_input(self, name: str, dtype: DataType | str, shape: Sequence[Any]) -> Tensor:
@@ -111,6 +126,15 @@ class NetworkDefinition(LayerApi):
         """A constant tensor from a Weight (which may be derived)."""
         kind = TensorType(DataType.of(weight.array), weight.array.shape)
         return self._new_tensor(Tensor(self.unique(weight.name), kind, weight=weight))
+
+    def sizes(self, sizes: Any, name: str = "sizes") -> Tensor:
+        """A known value with symbolic sizes (an INT64 object array); Bodies take it as a literal.
+
+        No layer computes it, so only structural operands may be it.
+        """
+        value = np.asarray(sizes, dtype=object)
+        kind = TensorType(DataType.INT64, value.shape)
+        return self._new_tensor(Tensor(self.unique(name), kind, value=value))
 
     def add_layer(
         self,
@@ -144,7 +168,8 @@ class NetworkDefinition(LayerApi):
             len(names),
             place=place,
         )
-        layer = Layer(name, row, full, list(inputs), [], tuple(origin), cause)
+        where = self._place()
+        layer = Layer(name, row, full, list(inputs), [], tuple(origin), cause, place=where)
         made = [
             Tensor(n, t, producer=layer, value=v)
             for n, t, v in zip(names, types, values, strict=False)
@@ -169,13 +194,13 @@ class NetworkDefinition(LayerApi):
         old = layer.inputs[index]
         if old is tensor:
             return
+        if layer.fused is not None:
+            raise NetworkError("a fused layer's inputs are fixed", place=layer.name)
         layer.inputs[index] = tensor
         if old is not None and old not in layer.inputs:
             old.users.remove(layer)
         if tensor is not None and layer not in tensor.users:
             tensor.users.append(layer)
-        if layer.fused is not None:
-            raise NetworkError("a fused layer's inputs are fixed", place=layer.name)
         layer.forget()
         self._order = None
 
@@ -224,6 +249,15 @@ class NetworkDefinition(LayerApi):
         tensor.name = name
         self.tensors[name] = tensor
 
+    def rename_layer(self, layer: Layer, name: str) -> None:
+        """Give a layer another, unused name."""
+        if name in self._layers:
+            raise NetworkError(f"layer name '{name}' is taken", place=self.name)
+        del self._layers[layer.name]
+        layer.name = name
+        self._layers[name] = layer
+        layer.forget()
+
     def remove_layer(self, layer: Layer) -> None:
         """Remove a layer whose outputs nobody reads. Raises NetworkError otherwise."""
         for t in layer.outputs:
@@ -235,11 +269,13 @@ class NetworkDefinition(LayerApi):
         self._detach(layer)
 
     def remove_unused_constants(self) -> list[str]:
-        """Drop constants that nobody reads; returns their names."""
+        """Drop constants and known sizes that nobody reads; returns their names."""
         dead = [
             t.name
             for t in self.tensors.values()
-            if t.is_constant and not t.users and not t.is_network_output
+            if (t.is_constant or (t.producer is None and not t.is_network_input))
+            and not t.users
+            and not t.is_network_output
         ]
         for name in dead:
             del self.tensors[name]
@@ -258,8 +294,8 @@ class NetworkDefinition(LayerApi):
         Outputs are the tensors that are read outside or marked. Keeps the origins. Raises
         NetworkError if the group is not convex (a path leaves it and comes back).
         """
-        group = set(layers)
-        ordered = tuple(x for x in self.layers if x in group)
+        group = dict.fromkeys(layers)
+        ordered = _producers_first(group)
         self._check_convex(group)
         outputs = tuple(
             t
@@ -285,6 +321,7 @@ class NetworkDefinition(LayerApi):
             origin,
             causes[0] if causes and not origin else None,
             body,
+            self._place(max(x.place[0] for x in ordered)),
         )
         for t in outputs:
             t.producer = fused
@@ -308,7 +345,15 @@ class NetworkDefinition(LayerApi):
     ) -> Layer:
         """A fused layer from a Body written by hand (a plugin, a plan, a test)."""
         layer = Layer(
-            self.unique_layer(name), None, {}, list(operands), [], tuple(origin), cause, body
+            self.unique_layer(name),
+            None,
+            {},
+            list(operands),
+            [],
+            tuple(origin),
+            cause,
+            body,
+            self._place(),
         )
         made = [
             Tensor(n, body.types[o], producer=layer)
@@ -316,10 +361,15 @@ class NetworkDefinition(LayerApi):
         ]
         return self._insert(layer, made)
 
-    def _check_convex(self, group: set[Layer]) -> None:
-        outside = [u for x in group for t in x.outputs for u in t.users if u not in group]
+    def _check_convex(self, group: Mapping[Layer, object]) -> None:
+        users = {x: [u for t in x.outputs for u in t.users] for x in group}
+        exits = [x for x in group if any(u not in group for u in users[x])]
+        last_ones = [x for x in group if not any(u in group for u in users[x])]
+        if len(last_ones) == 1 and exits in ([], last_ones):
+            return  # A path that leaves by the only last layer and returns would be a cycle.
+        outside = [u for x in exits for t in x.outputs for u in t.users if u not in group]
         position = {x.name: i for i, x in enumerate(self.layers)}
-        last = max((position[x.name] for x in group), default=0)
+        last = max(position[x.name] for x in group)
         seen: set[str] = set()
         while outside:
             x = outside.pop()
@@ -354,7 +404,7 @@ class NetworkDefinition(LayerApi):
             for u in t.users:
                 if t not in u.inputs:
                     raise NetworkError(f"'{u.name}' does not read it", place=t.name)
-            if t.producer is None and not t.is_constant and not t.is_network_input:
+            if t.producer is None and t.value is None and not t.is_network_input:
                 raise NetworkError("nothing produces it", place=t.name)
         if not self.outputs:
             raise NetworkError("no tensor is marked as output", place=self.name)
@@ -363,6 +413,7 @@ class NetworkDefinition(LayerApi):
         """An independent copy; weights are shared (they are never written)."""
         copy = NetworkDefinition(self.name)
         copy.model_nodes, copy.absorbed = self.model_nodes, dict(self.absorbed)
+        copy._inserted = self._inserted
         twin: dict[str, Tensor] = {}
         for name, t in self.tensors.items():
             twin[name] = Tensor(name, t.type, weight=t.weight, value=t.value)
@@ -378,6 +429,7 @@ class NetworkDefinition(LayerApi):
                 x.origin,
                 x.cause,
                 x.fused,
+                x.place,
             )
             for t in y.outputs:
                 t.producer = y
@@ -422,6 +474,12 @@ class NetworkDefinition(LayerApi):
         self.tensors[tensor.name] = tensor
         return tensor
 
+    def _place(self, position: int | None = None) -> tuple[int, int]:
+        self._inserted += 1
+        if position is None:
+            position = self._standing_at
+        return (self._inserted if position is None else position, self._inserted)
+
     def _insert(self, layer: Layer, made: list[Tensor]) -> Layer:
         for t in made:
             self._new_tensor(t)
@@ -450,8 +508,29 @@ def _unused(name: str, taken: Mapping[str, object]) -> str:
     return f"{name}_{k}"
 
 
-def _renamed(body: Any, old: str, new: str) -> Any:
-    from dataclasses import replace
+def _producers_first(group: Mapping[Layer, object]) -> tuple[Layer, ...]:
+    """The group in an order that depends on its structure alone: depth first from its last."""
+    inner = {t.producer for x in group for t in x.inputs if t is not None and t.producer in group}
+    done: dict[Layer, None] = {}
+    todo = [(x, False) for x in reversed([x for x in group if x not in inner])]
+    while todo:
+        x, ready = todo.pop()
+        if x in done:
+            continue
+        if ready:
+            done[x] = None
+            continue
+        todo.append((x, True))
+        before = (t.producer for t in reversed(x.inputs) if t is not None)
+        todo.extend((p, False) for p in before if p is not None and p in group and p not in done)
+    return tuple(done)
+
+
+def _renamed(body: Body, old: str, new: str) -> Body:
+    """The Body with one value renamed, unless it has another of the new name."""
+    values = {i.name for i in body.inputs} | {v for n in body.nodes for v in n.outputs}
+    if old not in values or new in values:
+        return body
 
     def name(v: str) -> str:
         return new if v == old else v

@@ -114,7 +114,8 @@ class Layer:
 
     origin: names of the model nodes that it stands for. cause: why it was inserted, else None.
     inputs: tensors, None where an optional input is absent; for a fused layer, aligned with its
-    Body's inputs.
+    Body's inputs. place: where it stands among layers that are ready at once (position in the
+    model, then order of insertion).
     """
 
     name: str
@@ -125,6 +126,7 @@ class Layer:
     origin: tuple[str, ...] = ()
     cause: Cause | None = None
     fused: Body | None = None
+    place: tuple[int, int] = (0, 0)
     _cached: tuple[Body, tuple[Tensor, ...]] | None = field(default=None, repr=False)
 
     @property
@@ -218,9 +220,10 @@ def close(
     prefixed with its name. ``outputs`` fixes the Body's outputs.
     """
     made = {t.name for layer in layers for t in layer.outputs}
+    taken = made | {t.name for layer in layers for t in layer.inputs if t is not None}
     inputs: dict[str, tuple[BodyInput, Tensor]] = {}
     nodes: list[Node] = []
-    literals: set[str] = set()
+    literals: dict[str, str] = {}
     anchor_index: int | None = None
 
     def operand(tensor: Tensor | None, operator: Operator | None, index: int) -> str:
@@ -230,11 +233,11 @@ def close(
             return tensor.name
         if operator is not None and is_literal(tensor, operator, index):
             if tensor.name not in literals:
-                literals.add(tensor.name)
+                literals[tensor.name] = _inner_name(f"{tensor.name}'", taken)
                 assert tensor.value is not None
                 value = Literal.of(tensor.value, tensor.dtype)
-                nodes.append(Node(CONSTANT, (), (f"{tensor.name}'",), {"value": value}))
-            return f"{tensor.name}'"
+                nodes.append(Node(CONSTANT, (), (literals[tensor.name],), {"value": value}))
+            return literals[tensor.name]
         inputs[tensor.name] = (BodyInput(tensor.name, tensor.type, tensor.is_constant), tensor)
         return tensor.name
 
@@ -258,7 +261,8 @@ def close(
             anchor_index = len(nodes) + body.anchor
         for n in body.nodes:
             for v in n.outputs:
-                rename.setdefault(v, v if "/" in v else f"{layer.name}/{v}")
+                if v not in rename:
+                    rename[v] = _inner_name(v if "/" in v else f"{layer.name}/{v}", taken)
             nodes.append(
                 Node(
                     n.operator,
@@ -272,3 +276,11 @@ def close(
         tuple(i for i, _ in ordered), tuple(nodes), tuple(t.name for t in outputs), anchor_index
     )
     return body, tuple(t for _, t in ordered)
+
+
+def _inner_name(name: str, taken: set[str]) -> str:
+    """``name``, primed while another value of the Body has it; marks it as taken."""
+    while name in taken:
+        name += "'"
+    taken.add(name)
+    return name
