@@ -249,14 +249,29 @@ def maximum(a: Any, b: Any) -> Any:
     """The larger size."""
     if not isinstance(a, SymbolicDim) and not isinstance(b, SymbolicDim):
         return max(a, b)
-    return a if a == b else _atom("max", a, b)
+    if a == b or _is_call(b, "min", a):
+        return a
+    return b if _is_call(a, "min", b) else _atom("max", a, b)
 
 
 def minimum(a: Any, b: Any) -> Any:
     """The smaller size."""
     if not isinstance(a, SymbolicDim) and not isinstance(b, SymbolicDim):
         return min(a, b)
-    return a if a == b else _atom("min", a, b)
+    if a == b or _is_call(b, "max", a):
+        return a
+    return b if _is_call(a, "max", b) else _atom("min", a, b)
+
+
+def _is_call(value: Any, call: str, argument: Any) -> bool:
+    """Whether ``value`` is ``call`` of ``argument``: max(a, min(a, b)) is a, and so is its dual."""
+    if not isinstance(value, SymbolicDim) or list(value._terms.values()) != [1]:
+        return False
+    (monomial,) = value._terms
+    if len(monomial) != 1:
+        return False
+    atom = value._atoms[monomial[0]]
+    return atom.call == call and argument in atom.args
 
 
 _CONSTRUCT: dict[str, Callable[[Any, Any], Any]] = {
