@@ -112,8 +112,8 @@ class Cost:
 
 InferRule = Callable[[Inference], tuple[TensorType, ...]]
 Reference = Callable[[Attributes, Sequence[Any]], tuple[Array, ...]]
-"""(attributes, inputs) -> outputs. Inputs are arrays, None where absent. Computes in the dtype
-that it is given: float32, float64, integers, bool; never in halves."""
+"""(attributes, inputs) -> outputs, optional trailing ones included. Inputs are arrays, None where
+absent. Computes in the dtype that it is given: float32, float64, integers, bool; never in halves."""
 BoundRule = Callable[[Attributes, Sequence[Any], Sequence[Any], Sequence[Any], float], Any]
 """(attributes, inputs, input bounds, outputs, unit) -> a bound array per output.
 
@@ -441,7 +441,8 @@ class Body:
         values: dict[str, Array] = dict(inputs)
         for n in self.nodes:
             args = [_widened(values[v]) if v else None for v in n.inputs]
-            for o, v in zip(n.outputs, _run(n, n.operator.reference, args, bindings), strict=True):
+            made = _run(n, n.operator.reference, args, bindings)[: len(n.outputs)]
+            for o, v in zip(n.outputs, made, strict=True):
                 if o:
                     values[o] = np.asarray(v).astype(types[o].dtype.numpy, copy=False)
         return values if keep else {o: values[o] for o in self.outputs}
@@ -451,8 +452,8 @@ class Body:
     ) -> dict[str, tuple[Array, Array]]:
         """float64 evaluation without inner rounding: output name -> (value, error bound).
 
-        unit: the accumulator's unit roundoff. Each typed value adds eps(type)·|value|; integer
-        types are exact.
+        unit: the accumulator's unit roundoff. Each typed value adds eps(type)·|value|, and the
+        type's smallest step near zero; integer types are exact.
         """
         bindings = self.bind({k: v.shape for k, v in inputs.items()})
         types = self.substitute(bindings).types if self.symbols else self.types
@@ -465,13 +466,16 @@ class Body:
             outputs = _run(n, rule, args, bindings)
             if n.operator is CONSTANT:
                 outputs = (_as_exact(outputs[0]),)
-            own = n.operator.bound(n.attributes, args, bounds, outputs, unit)
-            for o, y, e in zip(n.outputs, outputs, own, strict=True):
+            with np.errstate(all="ignore"):
+                own = n.operator.bound(n.attributes, args, bounds, outputs, unit)
+            asked = slice(len(n.outputs))
+            for o, y, e in zip(n.outputs, outputs[asked], own[asked], strict=True):
                 if not o:
                     continue
                 values[o] = y
-                eps = 0.0 if n.operator is CONSTANT else types[o].dtype.info.eps
-                errors[o] = e + eps * np.abs(y) if eps else e
+                form = types[o].dtype.info
+                stored = n.operator is not CONSTANT and form.eps
+                errors[o] = e + form.eps * np.abs(y) + form.tiny if stored else e
         return {
             o: (np.asarray(values[o]), np.broadcast_to(errors[o], np.shape(values[o])))
             for o in self.outputs
@@ -555,6 +559,9 @@ def infer_node(
         assert inputs[0] is not None
         start, end = attributes["start"], attributes["end"]
         return types, (_sizes(inputs[0].shape[slice(start, end)]),)
+    if operator.name == "Size":
+        assert inputs[0] is not None
+        return types, (_sizes((dimensions.volume(inputs[0].shape),)).reshape(()),)
     ready = operator.symbolic and all(
         v is not None for v, t in zip(values, inputs, strict=False) if t is not None
     )
@@ -564,7 +571,8 @@ def infer_node(
         return types, unknown
     try:
         # Comparisons of unbound sizes have no answer; then the value is simply not known.
-        results = operator.reference(attributes, values)
+        with np.errstate(all="ignore"):
+            results = operator.reference(attributes, values)[: len(types)]
     except (TypeError, NetworkError):
         return types, unknown
     return types, tuple(_settled(r, t) for r, t in zip(results, types, strict=True))

@@ -102,6 +102,21 @@ class NumberFormat:
     accumulator: str
     label: str
 
+    @property
+    def tiny(self) -> float:
+        """Absolute error of storing a float near zero, where ``eps`` is no longer relative.
+
+        The smallest subnormal; for types with float32's exponent or a wider one the smallest
+        normal number, because kernels may flush their subnormals to zero. 0 for other kinds.
+        """
+        if self.kind != "float":
+            return 0.0
+        if self.numpy == ml_dtypes.float8_e8m0fnu:
+            return 2.0**-127
+        info = ml_dtypes.finfo(self.numpy)
+        wide = info.minexp <= -126
+        return float(info.smallest_normal if wide else info.smallest_subnormal)
+
 
 def _float(dtype: Any, bits: int, label: str, accumulator: str = "FLOAT") -> NumberFormat:
     info = ml_dtypes.finfo(dtype)
