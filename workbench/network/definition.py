@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,10 @@ class NetworkDefinition(LayerApi):
             return self._layers[name]
         except KeyError:
             raise NetworkError(f"no layer is named '{name}'", place=self.name) from None
+
+    def latest_layers(self, count: int) -> tuple[Layer, ...]:
+        """The ``count`` layers that were added or renamed last, oldest first."""
+        return tuple(islice(reversed(self._layers.values()), count))[::-1]
 
     def has_layer(self, name: str) -> bool:
         return name in self._layers
@@ -267,6 +272,12 @@ class NetworkDefinition(LayerApi):
         for t in layer.outputs:
             del self.tensors[t.name]
         self._detach(layer)
+
+    def remove_if_unread(self, tensor: Tensor) -> bool:
+        """Drop a constant or known sizes that nobody reads; whether it was dropped."""
+        if tensor.users or tensor.is_network_output or tensor.is_network_input or tensor.producer:
+            return False
+        return self.tensors.pop(tensor.name, None) is not None
 
     def remove_unused_constants(self) -> list[str]:
         """Drop constants and known sizes that nobody reads; returns their names."""

@@ -1,0 +1,225 @@
+"""apply_rules and replay: rules driven to a fixpoint over a worklist, every attempt kept."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+
+from workbench.body import Array, Body
+from workbench.checks import check_rewrite
+from workbench.errors import NetworkError
+from workbench.network import Layer, NetworkDefinition
+from workbench.records import Attempt, Refusal, Stage
+from workbench.rewrite.edit import Edit, apply_match, refusal_of
+from workbench.rewrite.match import Match
+from workbench.rewrite.rule import RewriteRule
+
+
+def apply_rules(
+    rules: Sequence[RewriteRule],
+    network: NetworkDefinition,
+    *,
+    stage: Stage,
+    max_rewrites: int | None = None,
+    verify: str = "distinct",
+) -> tuple[Attempt, ...]:
+    """Rewrite the network in place until no rule applies; what was tried, in order.
+
+    An earlier rule goes first everywhere; within a rule, layers go in the network's order.
+    verify: ``distinct`` checks each (rule, Body) once and each change of weights by itself,
+    ``all`` checks every rewrite, ``none`` none. A rewrite whose result is off is not made, and its
+    Attempt says by how much. Raises NetworkError if rules undo each other without end.
+    """
+    return _Rewriter(rules, network, stage, max_rewrites, _Checker(verify)).run()
+
+
+def replay(
+    network: NetworkDefinition, attempts: Iterable[Attempt], rules: Sequence[RewriteRule]
+) -> None:
+    """Make the applied attempts' rewrites again, in order, by rule name and place.
+
+    On the network that they were made on this gives the same network, names included. Raises
+    NetworkError naming the first attempt that does not fit.
+    """
+    by_name = {r.name: r for r in rules}
+    for attempt in attempts:
+        if attempt.applied:
+            _repeat(network, attempt, by_name)
+
+
+def _repeat(
+    network: NetworkDefinition, attempt: Attempt, rules: Mapping[str, RewriteRule]
+) -> None:
+    where = f"{attempt.rule} at {', '.join(attempt.place)}"
+    rule = rules.get(attempt.rule)
+    if rule is None:
+        raise NetworkError(f"no rule is named '{attempt.rule}'", place=where)
+    reason = "the rule finds no match there"
+    layers = [network.layer(n) for n in attempt.place]
+    for root in sorted(layers, key=lambda x: x.place, reverse=True):
+        for match in rule.finder.find(root):
+            if match.place != attempt.place:
+                continue
+            answer = refusal_of(rule, match) or apply_match(rule, match, network, _unchecked)
+            if isinstance(answer, Edit):
+                return
+            reason = str(answer)
+    raise NetworkError(reason, place=where, remedy="replay on the network it was recorded on")
+
+
+def _unchecked(
+    rule: RewriteRule, before: Body, after: Body, constants: Mapping[str, Array]
+) -> Refusal | None:
+    return None
+
+
+class _Checker:
+    """Runs the numeric check of rewrites as often as ``verify`` asks."""
+
+    def __init__(self, verify: str) -> None:
+        if verify not in ("all", "distinct", "none"):
+            raise NetworkError(f"verify is '{verify}'", remedy="use 'all', 'distinct' or 'none'")
+        self.verify = verify
+        self._passed: set[tuple[str, str, str]] = set()
+
+    def __call__(
+        self, rule: RewriteRule, before: Body, after: Body, constants: Mapping[str, Array]
+    ) -> Refusal | None:
+        if self.verify == "none":
+            return None
+        key = (rule.name, before.signature, after.signature)
+        if self.verify == "distinct" and not rule.changes_weights and key in self._passed:
+            return None
+        result = check_rewrite(before, after, constants)
+        if not result.passed:
+            return Refusal(
+                f"quarantined: its result is {result.worst:.3g} times the allowed error off",
+                place=result.where,
+                code="check_failed",
+            )
+        self._passed.add(key)
+        return None
+
+
+class _Rewriter:
+    """One run of ``apply_rules``."""
+
+    def __init__(
+        self,
+        rules: Sequence[RewriteRule],
+        network: NetworkDefinition,
+        stage: Stage,
+        max_rewrites: int | None,
+        check: _Checker,
+    ) -> None:
+        self.rules, self.network, self.stage, self.check = rules, network, stage, check
+        self.max_rewrites = max_rewrites
+        self.endless = 100 * network.num_layers + 1000
+        self.reach = max((r.finder.depth for r in rules), default=0)
+        self.ledger: dict[tuple[object, ...], Attempt] = {}
+        self.applied = 0
+        self.heap: list[tuple[int, tuple[int, int], Layer]] = []
+        self.queued: set[tuple[int, Layer]] = set()
+
+    def run(self) -> tuple[Attempt, ...]:
+        for layer in self.network.layers:
+            self._push(layer, 0)
+        heapq.heapify(self.heap)
+        while self.heap and self.applied != self.max_rewrites:
+            index, _, layer = heapq.heappop(self.heap)
+            self.queued.discard((index, layer))
+            if self._is_here(layer):
+                self._visit(self.rules[index], layer)
+        return settled(tuple(self.ledger.values()))
+
+    def _is_here(self, layer: Layer) -> bool:
+        name = layer.name
+        return self.network.has_layer(name) and self.network.layer(name) is layer
+
+    def _push(self, layer: Layer, distance: int) -> None:
+        """Queue every rule that may find something at this layer."""
+        for index, rule in enumerate(self.rules):
+            finder = rule.finder
+            wanted = finder.operators is None or layer.op in finder.operators
+            if wanted and distance < finder.depth and (index, layer) not in self.queued:
+                self.queued.add((index, layer))
+                heapq.heappush(self.heap, (index, layer.place, layer))
+
+    def _visit(self, rule: RewriteRule, layer: Layer) -> None:
+        for match in rule.finder.find(layer):
+            answer = refusal_of(rule, match) or apply_match(
+                rule, match, self.network, self.check
+            )
+            if isinstance(answer, Edit):
+                self._applied(rule, match, answer)
+                return
+            self._refused(rule, match.place, answer)
+        miss = rule.finder.nearest_miss(layer)
+        if miss is not None:
+            refusal = Refusal(miss.reason, code="nearest_miss")
+            self._refused(rule, tuple(x.name for x in miss.layers), refusal)
+
+    def _applied(self, rule: RewriteRule, match: Match, edit: Edit) -> None:
+        self.applied += 1
+        if self.applied > self.endless:
+            raise NetworkError(
+                f"{self.applied} rewrites and no end", place=rule.name, remedy="rules undo others"
+            )
+        self.ledger.pop((rule.name, match.place), None)
+        self.ledger[(rule.name, match.place, self.applied)] = Attempt(
+            rule.name,
+            match.place,
+            applied=True,
+            created=tuple(x.name for x in edit.created),
+            stage=self.stage,
+            detail=edit.detail,
+        )
+        self._touch(edit.touched)
+        for layer in edit.upstream:
+            if self._is_here(layer):
+                self._push(layer, 0)
+
+    def _refused(self, rule: RewriteRule, place: tuple[str, ...], refusal: Refusal) -> None:
+        self.ledger.pop((rule.name, place), None)
+        self.ledger[(rule.name, place)] = Attempt(
+            rule.name, place, applied=False, refusal=refusal, stage=self.stage
+        )
+
+    def _touch(self, layers: Sequence[Layer]) -> None:
+        """Queue the layers, and what lies downstream as far as a pattern reaches."""
+        seen: set[Layer] = set()
+        front = [x for x in layers if self._is_here(x)]
+        for distance in range(self.reach):
+            following: list[Layer] = []
+            for layer in front:
+                if layer not in seen:
+                    seen.add(layer)
+                    self._push(layer, distance)
+                    following += [u for t in layer.outputs for u in t.users]
+            front = following
+
+
+def settled(attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
+    """The attempts without refusals that later rewrites made moot.
+
+    A refusal whose layers all ended in one layer was only a matter of order.
+    """
+    stands: dict[str, str] = {}
+
+    def final(name: str) -> str:
+        seen: set[str] = set()
+        while name in stands and name not in seen:
+            seen.add(name)
+            name = stands[name]
+        return name
+
+    kept: list[Attempt] = []
+    for attempt in reversed(attempts):
+        if attempt.applied and len(attempt.created) == 1:
+            for name in attempt.place:
+                if name != attempt.created[0]:
+                    stands[name] = attempt.created[0]
+        elif not attempt.applied and len({final(n) for n in attempt.place}) == 1 < len(attempt.place):
+            continue
+        kept.append(attempt)
+    return tuple(reversed(kept))

@@ -1,0 +1,228 @@
+"""The matcher: every way in which a pattern fits at a layer, and the nearest miss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import permutations
+from typing import Protocol
+
+from workbench.network import Layer, Tensor
+from workbench.rewrite.pattern import Element, Variable
+
+
+@dataclass(frozen=True, eq=False)
+class Match:
+    """Layers that fit a rule.
+
+    layers: every matched layer, anchor first, then in the network's order. root: the last in the
+    flow of data, where the search began. tensors: the pattern's variables. named: the elements
+    that have a name.
+    """
+
+    layers: tuple[Layer, ...]
+    root: Layer
+    tensors: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    named: Mapping[str, Layer] = field(default_factory=dict[str, Layer])
+    anchor: Layer | None = None
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    def layer(self, name: str) -> Layer:
+        """The layer that matched the element of this name."""
+        return self.named[name]
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """Names of the matched layers, anchor first."""
+        return tuple(x.name for x in self.layers)
+
+    @property
+    def inner(self) -> tuple[Tensor, ...]:
+        """Outputs of the matched layers, the root's left out."""
+        return tuple(t for x in self.layers if x is not self.root for t in x.outputs)
+
+
+@dataclass(frozen=True, eq=False)
+class Miss:
+    """A pattern that fitted in part. layers: what fitted, root first; reason: what did not."""
+
+    layers: tuple[Layer, ...]
+    reason: str
+
+
+class Finder(Protocol):
+    """Finds a rule's matches at a layer: a compiled pattern, or a search of one's own.
+
+    operators: values of ``Layer.op`` at which it can find any, None for all.
+    depth: a change this many layers upstream (less one) may change what it finds.
+    size: most layers in one match.
+    """
+
+    @property
+    def operators(self) -> frozenset[str] | None: ...
+    @property
+    def depth(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+
+    def find(self, layer: Layer) -> Iterator[Match]:
+        """Every match with this root, in a fixed order."""
+        ...
+
+    def nearest_miss(self, layer: Layer) -> Miss | None:
+        """Where no match has this root: what came nearest, if it came near."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class _Bound:
+    """What a partial match has bound so far; extended by copying."""
+
+    elements: Mapping[int, Layer]
+    layers: tuple[Layer, ...]
+    tensors: Mapping[str, Tensor]
+    named: Mapping[str, Layer]
+
+
+@dataclass(frozen=True, eq=False)
+class PatternFinder:
+    """A pattern as a Finder."""
+
+    pattern: Element
+
+    @property
+    def operators(self) -> frozenset[str] | None:
+        return self.pattern.operators
+
+    @property
+    def depth(self) -> int:
+        return self.pattern.depth
+
+    @property
+    def size(self) -> int:
+        return self.pattern.size
+
+    def find(self, layer: Layer) -> Iterator[Match]:
+        """Every match with this root, the first order of commutative operands first."""
+        seen: set[tuple[Layer, ...]] = set()
+        for bound in _Search().layer(self.pattern, layer, _Bound({}, (), {}, {})):
+            match = _as_match(bound)
+            key = (*match.layers, *match.named.values())
+            if key not in seen:
+                seen.add(key)
+                yield match
+
+    def nearest_miss(self, layer: Layer) -> Miss | None:
+        """The furthest partial match: at least two layers, and all elements but one or two."""
+        if self.pattern.size < 3:
+            return None
+        search = _Search()
+        if next(search.layer(self.pattern, layer, _Bound({}, (), {}, {})), None) is not None:
+            return None
+        miss = search.furthest
+        near = miss is not None and len(miss.layers) >= max(2, self.pattern.size - 2)
+        return miss if near else None
+
+
+def _as_match(bound: _Bound) -> Match:
+    anchor = next((x for x in bound.layers if _has_anchor(x)), None)
+    rest = sorted((x for x in bound.layers if x is not anchor), key=lambda x: x.place)
+    layers = (anchor, *rest) if anchor is not None else tuple(rest)
+    return Match(layers, bound.layers[0], bound.tensors, bound.named, anchor)
+
+
+def _has_anchor(layer: Layer) -> bool:
+    """Whether the layer carries work that a fused layer can be named after."""
+    if layer.operator is not None:
+        return not layer.operator.pointwise and layer.operator.family != "quantization"
+    return layer.fused is not None and layer.fused.anchor is not None
+
+
+class _Search:
+    """One search; remembers the furthest partial match."""
+
+    def __init__(self) -> None:
+        self.furthest: Miss | None = None
+
+    def layer(self, element: Element, layer: Layer, bound: _Bound) -> Iterator[_Bound]:
+        if id(element) in bound.elements:
+            if bound.elements[id(element)] is layer:
+                yield bound
+            return
+        if layer in bound.layers:
+            return
+        if not element.accepts(layer):
+            self._missed(bound, f"wants {element.described}, found {layer.op} '{layer.name}'")
+            return
+        given = _operands(layer)
+        if not element.anywhere and not _arity_fits(element, given):
+            self._missed(bound, f"{layer.op} '{layer.name}' has {len(given)} operands")
+            return
+        extended = _Bound(
+            {**bound.elements, id(element): layer},
+            (*bound.layers, layer),
+            bound.tensors,
+            {**bound.named, element.name: layer} if element.name else bound.named,
+        )
+        for operands in _arrangements(element, given):
+            yield from self._operands(element.inputs, operands, extended)
+
+    def _operands(
+        self,
+        patterns: Sequence[Variable | Element],
+        operands: Sequence[Tensor | None],
+        bound: _Bound,
+    ) -> Iterator[_Bound]:
+        if not patterns:
+            yield bound
+            return
+        for found in self._tensor(patterns[0], operands[0], bound):
+            yield from self._operands(patterns[1:], operands[1:], found)
+
+    def _tensor(
+        self, pattern: Variable | Element, tensor: Tensor | None, bound: _Bound
+    ) -> Iterator[_Bound]:
+        if tensor is None:
+            return
+        if isinstance(pattern, Variable):
+            if bound.tensors.get(pattern.name, tensor) is tensor:
+                tensors = {**bound.tensors, pattern.name: tensor}
+                yield _Bound(bound.elements, bound.layers, tensors, bound.named)
+            return
+        if tensor.producer is None:
+            kind = "constant" if tensor.is_constant else "network input"
+            self._missed(bound, f"wants {pattern.described}, found {kind} '{tensor.name}'")
+            return
+        yield from self.layer(pattern, tensor.producer, bound)
+
+    def _missed(self, bound: _Bound, reason: str) -> None:
+        if self.furthest is None or len(bound.layers) > len(self.furthest.layers):
+            self.furthest = Miss(bound.layers, reason)
+
+
+def _operands(layer: Layer) -> list[Tensor | None]:
+    """The inputs without absent ones at the end."""
+    given = list(layer.inputs)
+    while given and given[-1] is None:
+        given.pop()
+    return given
+
+
+def _arity_fits(element: Element, given: Sequence[Tensor | None]) -> bool:
+    wanted = len(element.inputs)
+    return len(given) >= wanted if element.rest else len(given) == wanted
+
+
+def _arrangements(
+    element: Element, given: Sequence[Tensor | None]
+) -> Iterator[Sequence[Tensor | None]]:
+    """The orders in which the operands may meet the element's patterns."""
+    wanted = len(element.inputs)
+    if element.anywhere:
+        yield from permutations(given, wanted) if wanted else iter([()])
+        return
+    yield given
+    if element.commutative and len(given) == 2 and given[0] is not given[1]:
+        yield (given[1], given[0])
