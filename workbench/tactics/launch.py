@@ -101,5 +101,3 @@ def reformat_body(type_: TensorType) -> Body:
     """The Body ``Identity`` that a reformat tactic runs."""
     node = Node(operator_named("Identity"), ("input",), ("output",))
     return Body((BodyInput("input", type_),), (node,), ("output",))
-
-

@@ -14,14 +14,25 @@ from workbench.devices import Buffer
 from workbench.formats import LINEAR, Format
 from workbench.records import Refusal
 from workbench.tactics.arithmetic import emulated_in_float
+from workbench.tactics.numpy_pointwise import POINTWISE_MAKERS
+from workbench.tactics.numpy_pooling import POOLING_MAKERS
+from workbench.tactics.numpy_products import PRODUCT_MAKERS
+from workbench.tactics.numpy_program import KernelMaker, lower
 from workbench.tactics.protocol import Call, Launch, Problem, Tactic
+
+MAKERS: dict[str, KernelMaker] = {**PRODUCT_MAKERS, **POOLING_MAKERS, **POINTWISE_MAKERS}
+"""How the tactic ``prepared`` computes an operator; others run by their reference."""
 
 REVISION = "1"
 """Changes when a kernel of this source changes: timings of other revisions do not count."""
 
 
 class NumpySource:
-    """NumPy kernels. Every Body has the tactic ``reference``: the typed reference interpreter."""
+    """NumPy kernels, on linear tensors.
+
+    ``reference`` is the typed reference interpreter, and runs every Body. ``prepared`` lowers the
+    Body to BLAS products, strided views and ufuncs over prepared buffers.
+    """
 
     name = "NUMPY"
     device_kind = "cpu"
@@ -36,12 +47,17 @@ class NumpySource:
     def candidates(self, problem: Problem) -> Sequence[Tactic | Refusal]:
         if (refusal := _refused(problem.body)) is not None:
             return (refusal,)
-        return (self._tactic("reference", problem.body),)
+        reference = self._tactic("reference", problem.body)
+        if any(n.op in MAKERS for n in problem.body.nodes):
+            return (self._tactic("prepared", problem.body), reference)
+        return (reference,)
 
     def prepare(self, tactic: Tactic, problem: Problem) -> Call | Refusal:
         if (refusal := _refused(problem.body)) is not None:
             return refusal
         match tactic.name:
+            case "prepared":
+                return lower(problem, MAKERS).call(problem)
             case "reference":
                 return _reference_call(problem)
             case "reformat":
@@ -92,9 +108,7 @@ def views(body: Body, buffers: Sequence[Buffer], *, outputs: bool) -> dict[str, 
         named = zip(body.outputs, body.output_types, strict=True)
     else:
         named = ((i.name, i.type) for i in body.dynamic_inputs)
-    return {
-        n: b.view(t.dtype, t.shape) for (n, t), b in zip(list(named), buffers, strict=True)
-    }
+    return {n: b.view(t.dtype, t.shape) for (n, t), b in zip(list(named), buffers, strict=True)}
 
 
 def _reference_call(problem: Problem) -> Call:
