@@ -40,18 +40,18 @@ class Calibrator(enum.Enum):
     MINMAX = "minmax"
 
 
-@dataclass(frozen=True)
+@dataclass
 class OptimizationProfile:
     """For each dynamic input, the smallest, the tuned-for and the largest shape."""
 
-    shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = field(
+    shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = field(
         default_factory=dict
     )
 
     def set_shape(
         self, input: str, min: Sequence[int], opt: Sequence[int], max: Sequence[int]
     ) -> OptimizationProfile:
-        """This profile with the shapes of one input. Raises ConfigError unless min <= opt <= max."""
+        """Set the shapes of one input; returns self. Raises ConfigError unless min <= opt <= max."""
         low, mid, high = (tuple(int(d) for d in s) for s in (min, opt, max))
         place = f"profile of input '{input}'"
         if not len(low) == len(mid) == len(high):
@@ -63,7 +63,8 @@ class OptimizationProfile:
                     place=place,
                     remedy="give 0 <= min <= opt <= max",
                 )
-        return OptimizationProfile({**self.shapes, input: (low, mid, high)})
+        self.shapes[input] = (low, mid, high)
+        return self
 
     def get_shape(self, input: str) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         """(min, opt, max) of an input. Raises ConfigError."""
@@ -114,7 +115,7 @@ class OptimizationProfile:
     def from_json(cls, data: Mapping[str, Sequence[Sequence[int]]]) -> OptimizationProfile:
         profile = cls()
         for name, (low, mid, high) in data.items():
-            profile = profile.set_shape(name, low, mid, high)
+            profile.set_shape(name, low, mid, high)
         return profile
 
 
@@ -214,6 +215,9 @@ class BuilderConfig:
         for k, v in self.__dict__.items():
             if k != "_frozen":
                 setattr(twin, k, copy.copy(v) if isinstance(v, dict) else v)
+        twin.optimization_profiles = tuple(
+            OptimizationProfile(dict(p.shapes)) for p in self.optimization_profiles
+        )
         return twin
 
     def frozen(self) -> BuilderConfig:

@@ -90,15 +90,18 @@ def measure(
 
 @dataclass(frozen=True)
 class Entry:
-    """What the cache keeps of one tactic: its timing, and the outcome of its check.
+    """What the cache keeps of one tactic: its timing, and what preparing and checking it gave.
 
     worst: largest error as a fraction of the bound; None when it was not checked.
-    failure: why it is quarantined, or empty.
+    failure: why it was refused or is quarantined, or empty. kernel: the implementation's name.
     """
 
     timing: Timing | None
     worst: float | None = None
     failure: str = ""
+    quarantined: bool = False
+    kernel: str = ""
+    workspace_bytes: int = 0
 
 
 class TimingCache:
@@ -172,7 +175,7 @@ class TimingCache:
             cache = cls(Fingerprint.from_json(values["device"]))
             for key, entry in values["entries"].items():
                 timing = Timing(**entry["timing"]) if entry["timing"] else None
-                cache.entries[key] = Entry(timing, entry["worst"], entry["failure"])
+                cache.entries[key] = Entry(**{**entry, "timing": timing})
         except (ValueError, KeyError, TypeError) as e:
             raise TimingCacheError(
                 f"it is damaged ({e})", place="timing cache", remedy="delete it and measure again"

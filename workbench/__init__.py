@@ -1,0 +1,43 @@
+"""An inference-optimization workbench in TensorRT's style: build, inspect and run engines.
+
+Public names are resolved on first use, so that ``import workbench`` stays fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Builder": "workbench.builder",
+    "BuilderConfig": "workbench.config",
+    "BuilderFlag": "workbench.config",
+    "Calibrator": "workbench.config",
+    "DataType": "workbench.datatypes",
+    "Engine": "workbench.runtime",
+    "ExecutionContext": "workbench.runtime",
+    "MemoryPoolType": "workbench.config",
+    "NetworkDefinition": "workbench.network",
+    "OnnxParser": "workbench.onnx_parser",
+    "OptimizationProfile": "workbench.config",
+    "Plan": "workbench.plan",
+    "Runtime": "workbench.runtime",
+    "Session": "workbench.session",
+    "TimingCache": "workbench.timing",
+    "WorkbenchError": "workbench.errors",
+    "bundled": "workbench.bundled",
+}
+
+__all__ = [*_PUBLIC, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'workbench' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

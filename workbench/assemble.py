@@ -1,0 +1,181 @@
+"""From a tuned network to a Plan: steps with their reformats, and the arena of each profile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from workbench import __version__
+from workbench.body import Array
+from workbench.config import BuilderConfig, OptimizationProfile
+from workbench.devices import Device
+from workbench.dimensions import interval
+from workbench.formats import LINEAR, Format
+from workbench.memory import Lifetime, MemoryPlan, plan_memory
+from workbench.network import Layer, NetworkDefinition, Tensor
+from workbench.plan import Plan, PlanProfile, PlanStep, PlanTensor
+from workbench.selection import ReformatChoice, Tuned
+from workbench.selection.choice import LayerChoice
+from workbench.tactics import source_named
+from workbench.tactics.launch import reformat_body
+
+
+def assemble(
+    name: str,
+    network: NetworkDefinition,
+    tuned: Tuned,
+    config: BuilderConfig,
+    device: Device,
+) -> Plan:
+    """The plan before its memory is laid out (profiles have no offsets)."""
+    return _Assembly(name, network, tuned, config, device).plan()
+
+
+class _Assembly:
+    def __init__(
+        self,
+        name: str,
+        network: NetworkDefinition,
+        tuned: Tuned,
+        config: BuilderConfig,
+        device: Device,
+    ) -> None:
+        self.name, self.network, self.tuned = name, network, tuned
+        self.config, self.device = config, device
+        self.choices = {c.layer: c for c in tuned.layers}
+        self.reformats: dict[str, list[ReformatChoice]] = {}
+        for r in tuned.reformats:
+            self.reformats.setdefault(r.tensor, []).append(r)
+        self.tensors: dict[str, PlanTensor] = {}
+        self.weights: dict[str, Array] = {}
+
+    def plan(self) -> Plan:
+        steps: list[PlanStep] = []
+        for t in self.network.inputs:
+            self._tensor(t, LINEAR)
+            steps.extend(self._reformat(r, t) for r in self.reformats.get(t.name, ()))
+        for layer in self.network.layers:
+            steps.append(self._step(layer, self.choices[layer.name]))
+            for t in layer.outputs:
+                steps.extend(self._reformat(r, t) for r in self.reformats.get(t.name, ()))
+        profiles = self.config.optimization_profiles or (OptimizationProfile(),)
+        winners = [c.winner for c in (*self.tuned.layers, *self.tuned.reformats)]
+        workspace = max((c.workspace_bytes for c in winners), default=0)
+        versions = {s: source_named(s).version for s in sorted({x.tactic.source for x in steps})}
+        return Plan(
+            self.name,
+            self.device.fingerprint,
+            self.config.num_threads or getattr(self.device, "threads", 1),
+            tuple(self.tensors.values()),
+            tuple(steps),
+            tuple(PlanProfile(dict(p.shapes), {}, 0, workspace) for p in profiles),
+            self.weights,
+            dict(self.network.absorbed),
+            self.config.to_json(),
+            {"inference-workbench": __version__, **versions},
+        )
+
+    def _step(self, layer: Layer, choice: LayerChoice) -> PlanStep:
+        tactic = choice.winner.tactic
+        assert tactic is not None
+        dynamic: list[str] = []
+        constants: list[str] = []
+        layouts = iter(tactic.inputs)
+        for i, t in zip(layer.body.inputs, layer.operands, strict=True):
+            if t.weight is not None and i.constant:
+                self.weights[t.weight.name] = t.weight.array
+                constants.append(t.weight.name)
+            else:
+                dynamic.append(self._tensor(t, next(layouts)))
+        outputs = [
+            self._tensor(t, layout)
+            for t, layout in zip(layer.outputs, tactic.outputs, strict=True)
+        ]
+        return PlanStep(
+            layer.name,
+            layer.type,
+            layer.body,
+            tactic,
+            tuple(dynamic),
+            tuple(constants),
+            tuple(outputs),
+            layer.origin,
+            f"{layer.cause.stage}: {layer.cause.reason}" if layer.cause else "",
+            choice.requested,
+            choice.built,
+            choice.executed,
+        )
+
+    def _reformat(self, r: ReformatChoice, tensor: Tensor) -> PlanStep:
+        tactic = r.winner.tactic
+        assert tactic is not None
+        source, target = self._tensor(tensor, r.source), self._tensor(tensor, r.target)
+        return PlanStep(
+            f"reformat {source} to {r.target}",
+            "REFORMAT",
+            reformat_body(tensor.type),
+            tactic,
+            (source,),
+            (),
+            (target,),
+            (),
+            f"Tune: {r.reason}",
+            tensor.dtype,
+            tensor.dtype,
+            tactic.precision,
+        )
+
+    def _tensor(self, tensor: Tensor, layout: Format) -> str:
+        """The PlanTensor of a network tensor in a layout; made on first use."""
+        public = tensor.is_network_input or tensor.is_network_output
+        name = tensor.name if layout == LINEAR else f"{tensor.name}@{layout}"
+        kind = "inner"
+        if public and layout == LINEAR:
+            kind = "input" if tensor.is_network_input else "output"
+        self.tensors.setdefault(name, PlanTensor(name, tensor.type, layout, kind))
+        return name
+
+
+def memory_stage(draft: Plan) -> tuple[Plan, tuple[MemoryPlan, ...]]:
+    """The plan with its arenas, and each profile's memory plan."""
+    plans: list[MemoryPlan] = []
+    profiles: list[PlanProfile] = []
+    for p in draft.profiles:
+        bounds = _bounds(draft, p)
+        memory = plan_memory(lifetimes(draft, bounds))
+        plans.append(memory)
+        profiles.append(replace(p, offsets=memory.offsets, arena_bytes=memory.arena_bytes))
+    return replace(draft, profiles=tuple(profiles)), tuple(plans)
+
+
+def lifetimes(plan: Plan, bounds: Mapping[str, tuple[int, int]]) -> list[Lifetime]:
+    """When each inner tensor is written and last read, and its bytes at the largest sizes."""
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
+    for index, step in enumerate(plan.steps):
+        for name in step.outputs:
+            first[name] = last[name] = index
+        for name in step.inputs:
+            last[name] = index
+    return [
+        Lifetime(t.name, first[t.name], last[t.name], largest_bytes(t, bounds))
+        for t in plan.tensors
+        if t.kind == "inner"
+    ]
+
+
+def largest_bytes(tensor: PlanTensor, bounds: Mapping[str, tuple[int, int]]) -> int:
+    """Stored bytes at the largest sizes, by interval arithmetic."""
+    volume = tensor.format.volume(tensor.type.shape)
+    return max(1, interval(volume, bounds)[1]) * tensor.type.dtype.itemsize
+
+
+def _bounds(plan: Plan, profile: PlanProfile) -> dict[str, tuple[int, int]]:
+    bounds: dict[str, tuple[int, int]] = {}
+    for t in plan.tensors:
+        if t.kind == "input" and t.name in profile.shapes:
+            low, _, high = profile.shapes[t.name]
+            for d, a, b in zip(t.type.shape, low, high, strict=True):
+                if not isinstance(d, int):
+                    bounds[str(d)] = (a, b)
+    return bounds

@@ -1,0 +1,14 @@
+"""Calibration: ranges of tensors from representative data, one pass, bounded memory."""
+
+from workbench.calibration.calibrators import scale_threshold
+from workbench.calibration.collect import CalibrationResult, TensorRange, calibrate, data_digest
+from workbench.calibration.histogram import Histogram
+
+__all__ = [
+    "CalibrationResult",
+    "Histogram",
+    "TensorRange",
+    "calibrate",
+    "data_digest",
+    "scale_threshold",
+]

@@ -1,0 +1,7 @@
+"""Selection: try every tactic, then choose tactics and layouts together (PBQP)."""
+
+from workbench.selection.candidates import Candidate
+from workbench.selection.choice import LayerChoice, ReformatChoice, Tuned
+from workbench.selection.tuning import tune
+
+__all__ = ["Candidate", "LayerChoice", "ReformatChoice", "Tuned", "tune"]

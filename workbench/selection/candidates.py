@@ -1,0 +1,298 @@
+"""Every tactic tried for one layer: prepared, checked against the reference, timed, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from workbench.body import Array, Body
+from workbench.checks import Reference, sample_inputs
+from workbench.config import BuilderConfig, BuilderFlag, MemoryPoolType
+from workbench.datatypes import DataType
+from workbench.devices import Device
+from workbench.errors import TimingCacheError
+from workbench.records import Refusal
+from workbench.tactics import sources_for
+from workbench.tactics.launch import bind, run_once
+from workbench.tactics.protocol import Call, Problem, Tactic, TacticSource
+from workbench.timing import Entry, Timing, TimingCache, measure
+
+TACTICS_BY_LEVEL = (4, 4, 8, 24, 64, 1 << 30)
+"""Tactics timed a layer at builder_optimization_level 0 to 5, unless max_num_tactics says."""
+CHECK_LIMIT_FLOPS = 4e9
+"""A float64 reference of more work than this is evaluated at the smallest shape only."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One tactic of one layer and what became of it.
+
+    timing: None when it was refused, or not timed (level 0). worst: its largest error as a
+    fraction of the bound. eligible: whether the selection may choose it; if not, ``refusal``
+    says why.
+    """
+
+    source: str
+    title: str
+    tactic: Tactic | None
+    timing: Timing | None = None
+    worst: float | None = None
+    kernel: str = ""
+    workspace_bytes: int = 0
+    refusal: Refusal | None = None
+    cached: bool = False
+
+    @property
+    def eligible(self) -> bool:
+        return self.tactic is not None and self.refusal is None
+
+    def rank(self, order: Mapping[str, int]) -> tuple[int, str, str]:
+        """What decides between tactics that time cannot tell apart."""
+        return (order.get(self.source, len(order)), self.title, str(self.tactic))
+
+
+@dataclass(frozen=True, eq=False)
+class LayerProblem:
+    """A layer's Body bound at the profile's opt, and at each shape where it must work."""
+
+    name: str
+    opt: Body
+    shapes: tuple[Body, ...]
+    constants: Mapping[str, Array]
+    built: DataType
+
+    @property
+    def check_at(self) -> tuple[Body, ...]:
+        """The shapes at which outputs are compared with the float64 reference."""
+        small = tuple(b for b in self.shapes if body_flops(b) <= CHECK_LIMIT_FLOPS)
+        return small or (min(self.shapes, key=body_flops),)
+
+
+def body_flops(body: Body) -> int:
+    """Floating-point (or integer) operations of a bound Body."""
+    types = body.types
+    return sum(
+        n.operator.cost(
+            n.attributes,
+            [types[v] if v else None for v in n.inputs],
+            [types[v] for v in n.outputs if v],
+        ).flops
+        for n in body.nodes
+    )
+
+
+class Workshop:
+    """Prepares, checks and times tactics on one device under one config.
+
+    timed, checked: how many were measured and compared anew (not from the cache).
+    """
+
+    def __init__(self, device: Device, config: BuilderConfig, cache: TimingCache) -> None:
+        self.device = device
+        self.config = config
+        self.cache = cache
+        self.threads = config.num_threads or getattr(device, "threads", 1)
+        self.timed = 0
+        self.checked = 0
+        self._stream = device.stream()
+        allowed = config.tactic_sources
+        self.sources: tuple[TacticSource, ...] = ()
+        self.missing: tuple[Refusal, ...] = ()
+        for s in sources_for(device.kind):
+            reason = s.unavailable()
+            if allowed is not None and s.name not in allowed:
+                reason = Refusal("not among the tactic sources set in the config", s.name)
+            if reason is None:
+                self.sources = (*self.sources, s)
+            else:
+                self.missing = (*self.missing, replace(reason, place=s.name))
+        self.order = {s.name: i for i, s in enumerate(self.sources)}
+
+    def problem(self, body: Body, constants: Mapping[str, Array]) -> Problem:
+        return Problem(
+            body,
+            constants,
+            self.device,
+            self.threads,
+            self.config.get_memory_pool_limit(MemoryPoolType.WORKSPACE),
+        )
+
+    def candidates(self, layer: LayerProblem) -> tuple[Candidate, ...]:
+        """Every tactic that the sources offer for this layer, and every refusal."""
+        found = [Candidate(r.place, r.place, None, refusal=r) for r in self.missing]
+        problem = self.problem(layer.opt, layer.constants)
+        trial = Trial(self, layer)
+        limit = self.config.max_num_tactics
+        if limit < 0:
+            limit = TACTICS_BY_LEVEL[self.config.builder_optimization_level]
+        for source in self.sources:
+            tried = 0
+            for offer in source.candidates(problem):
+                if isinstance(offer, Refusal):
+                    found.append(Candidate(source.name, source.name, None, refusal=offer))
+                    continue
+                if tried >= limit:
+                    reason = Refusal(f"not tried: {limit} tactics a source", code="max_num_tactics")
+                    found.append(Candidate(source.name, offer.title, offer, refusal=reason))
+                    continue
+                tried += 1
+                found.append(trial.candidate(source, offer))
+                if self.config.builder_optimization_level == 0 and self._settles(layer, found[-1]):
+                    return self.contract(layer, found)
+        return self.contract(layer, found)
+
+    def _settles(self, layer: LayerProblem, candidate: Candidate) -> bool:
+        """Level 0 takes the first tactic that prepares, passes its check and keeps the type."""
+        tactic = candidate.tactic
+        return candidate.eligible and tactic is not None and tactic.precision is layer.built
+
+    def contract(
+        self, layer: LayerProblem, found: Sequence[Candidate]
+    ) -> tuple[Candidate, ...]:
+        """Refuse what would not run in the built type; emulation only where nothing is native."""
+        native = any(
+            c.eligible and c.tactic and not c.tactic.emulated and c.tactic.precision is layer.built
+            for c in found
+        )
+        kept: list[Candidate] = []
+        for c in found:
+            if c.eligible and c.tactic is not None:
+                if c.tactic.precision is not layer.built:
+                    reason = f"runs in {c.tactic.precision.value}, built as {layer.built.value}"
+                    c = replace(c, refusal=Refusal(reason, code="precision"))
+                elif c.tactic.emulated and native:
+                    reason = f"emulates {layer.built.value}; another tactic runs it natively"
+                    c = replace(c, refusal=Refusal(reason, code="emulated"))
+            kept.append(c)
+        return tuple(kept)
+
+
+class Trial:
+    """The tactics of one layer, tried one after another; the best so far cuts off the hopeless."""
+
+    def __init__(self, shop: Workshop, layer: LayerProblem) -> None:
+        self.shop = shop
+        self.layer = layer
+        self.best_us = float("inf")
+        self._references: dict[str, Reference] = {}
+        self._inputs: dict[str, dict[str, Array]] = {}
+
+    def candidate(self, source: Any, tactic: Tactic) -> Candidate:
+        """One tactic's outcome, from the cache where it is known."""
+        shop, config = self.shop, self.shop.config
+        timed = config.builder_optimization_level > 0
+        use_cache = timed and not config.get_flag(BuilderFlag.DISABLE_TIMING_CACHE)
+        key = shop.cache.key(tactic, self.layer.opt, shop.threads)
+        entry = shop.cache.query(key) if use_cache else None
+        cached = entry is not None
+        if entry is None:
+            if use_cache and config.get_flag(BuilderFlag.ERROR_ON_TIMING_CACHE_MISS):
+                raise TimingCacheError(
+                    f"no timing of {tactic.title}",
+                    place=self.layer.name,
+                    remedy="build once without ERROR_ON_TIMING_CACHE_MISS, with the same cache",
+                )
+            entry = self._measure(source, tactic, timed=timed)
+            if use_cache:
+                shop.cache.update(key, entry)
+        if entry.timing is not None:
+            self.best_us = min(self.best_us, entry.timing.median_us)
+        return Candidate(
+            source.name,
+            tactic.title,
+            tactic,
+            entry.timing,
+            entry.worst,
+            entry.kernel,
+            entry.workspace_bytes,
+            self._refusal(entry),
+            cached,
+        )
+
+    def _refusal(self, entry: Entry) -> Refusal | None:
+        limit = self.shop.config.get_memory_pool_limit(MemoryPoolType.WORKSPACE)
+        if entry.failure:
+            code = "quarantined" if entry.quarantined else "refused"
+            return Refusal(entry.failure, code=code)
+        if entry.workspace_bytes > limit:
+            need, have = entry.workspace_bytes / 2**20, limit / 2**20
+            return Refusal(
+                f"needs {need:.1f} MiB of workspace > limit {have:.1f} MiB",
+                remedy="raise MemoryPoolType.WORKSPACE",
+                code="workspace",
+            )
+        return None
+
+    def _measure(self, source: Any, tactic: Tactic, *, timed: bool) -> Entry:
+        calls: list[tuple[Body, Call]] = []
+        for body in self.layer.shapes:
+            call = source.prepare(tactic, self.shop.problem(body, self.layer.constants))
+            if isinstance(call, Refusal):
+                return Entry(None, failure=str(call))
+            calls.append((body, call))
+        kernel = next(c.kernel for b, c in calls if b is self.layer.opt)
+        space = max(c.workspace_bytes for _, c in calls)
+        if space > self.shop.config.get_memory_pool_limit(MemoryPoolType.WORKSPACE):
+            return Entry(None, kernel=kernel, workspace_bytes=space)
+        worst = None
+        if self.shop.config.verify != "none":
+            worst, failure = self._check(tactic, calls)
+            if failure:
+                return Entry(None, worst, failure, True, kernel, space)
+        timing = None
+        if timed:
+            problem = self.shop.problem(self.layer.opt, self.layer.constants)
+            call = next(c for b, c in calls if b is self.layer.opt)
+            stream = self.shop._stream  # pyright: ignore[reportPrivateUsage]
+            bound = bind(call, tactic, problem, stream)
+            bound.write(self._inputs_for(self.layer.opt), stream)
+            timing = measure(
+                bound.launch,
+                self.shop.device,
+                iterations=self.shop.config.avg_timing_iterations,
+                best_us=self.best_us,
+                stream=stream,
+            )
+            self.shop.timed += 1
+        return Entry(timing, worst, "", False, kernel, space)
+
+    def _check(self, tactic: Tactic, calls: Sequence[tuple[Body, Call]]) -> tuple[float, str]:
+        worst = 0.0
+        where = {id(b) for b in self.layer.check_at}
+        for body, call in calls:
+            if id(body) not in where:
+                continue
+            problem = self.shop.problem(body, self.layer.constants)
+            inputs = self._inputs_for(body)
+            outputs = run_once(call, tactic, problem, inputs)
+            result = self._reference_for(body).check(outputs)
+            worst = max(worst, result.worst)
+            if not result.passed:
+                return worst, f"wrong result at {sizes_text(body)}: {result.message}"
+            if tactic.deterministic:
+                again = run_once(call, tactic, problem, inputs)
+                for name, first in outputs.items():
+                    if first.tobytes() != again[name].tobytes():
+                        return worst, f"two runs differ in '{name}', yet it is declared deterministic"
+        self.shop.checked += 1
+        return worst, ""
+
+    def _inputs_for(self, body: Body) -> dict[str, Array]:
+        key = body.signature
+        if key not in self._inputs:
+            drawn = sample_inputs(body, seed=0, constants=self.layer.constants)
+            self._inputs[key] = {i.name: drawn[i.name] for i in body.dynamic_inputs}
+        return self._inputs[key]
+
+    def _reference_for(self, body: Body) -> Reference:
+        key = body.signature
+        if key not in self._references:
+            inputs = {**self._inputs_for(body), **self.layer.constants}
+            self._references[key] = Reference(body, inputs)
+        return self._references[key]
+
+
+def sizes_text(body: Body) -> str:
+    """The shapes of a bound Body's dynamic inputs, for messages."""
+    return ", ".join(str(i.type) for i in body.dynamic_inputs)

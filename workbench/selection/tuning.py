@@ -1,0 +1,323 @@
+"""tune: every layer's candidates, then one choice of tactics and layouts for the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from workbench.body import Body, TensorType
+from workbench.config import BuilderConfig, OptimizationProfile
+from workbench.datatypes import DataType
+from workbench.devices import Device
+from workbench.dimensions import evaluate_shape
+from workbench.errors import NoTacticError
+from workbench.formats import FORMATS, LINEAR, Format
+from workbench.network import Layer, NetworkDefinition, Tensor
+from workbench.records import Progress, Refusal
+from workbench.selection.candidates import Candidate, LayerProblem, Trial, Workshop
+from workbench.selection.choice import LayerChoice, ReformatChoice, Tuned
+from workbench.selection.composing import composed_candidates
+from workbench.selection.pbqp import Matrix, Solution, solve
+from workbench.tactics.launch import reformat_body
+from workbench.timing import TimingCache
+
+UNTIMED_REFORMAT = 0.25
+"""Cost of a reformat at level 0, where a layer's cost is its candidate's rank."""
+
+
+def tune(
+    network: NetworkDefinition,
+    device: Device,
+    config: BuilderConfig,
+    cache: TimingCache,
+    requested: Mapping[str, DataType],
+) -> Tuned:
+    """Choose a tactic for every layer and a layout for every edge.
+
+    requested: precision asked for, by layer name. Raises NoTacticError naming each layer that
+    nothing can run, with every refusal; BuildCancelled when the monitor says stop.
+    """
+    return _Tuning(network, device, config, cache).run(requested)
+
+
+class _Tuning:
+    def __init__(
+        self,
+        network: NetworkDefinition,
+        device: Device,
+        config: BuilderConfig,
+        cache: TimingCache,
+    ) -> None:
+        self.network = network
+        self.config = config
+        self.shop = Workshop(device, config, cache)
+        self.cache = cache
+        profiles = config.optimization_profiles or (OptimizationProfile(),)
+        self.bindings = [p.bindings(network, which) for p in profiles for which in range(3)]
+        self.opt = profiles[0].bindings(network, 1)
+        self._reformats: dict[tuple[TensorType, Format, Format], Candidate | None] = {}
+
+    def run(self, requested: Mapping[str, DataType]) -> Tuned:
+        hits = self.cache.hits
+        layers = self.network.layers
+        groups: dict[tuple[str, DataType], list[Layer]] = {}
+        for layer in layers:
+            key = (layer.body.substitute(self.opt).signature, layer.precision)
+            groups.setdefault(key, []).append(layer)
+        found: dict[str, tuple[Candidate, ...]] = {}
+        failures: list[tuple[Layer, tuple[Candidate, ...]]] = []
+        monitor = self.config.progress_monitor
+        with Progress(monitor, "Tune", len(groups)) as progress:
+            for group in groups.values():
+                candidates = self._candidates(group[0])
+                for layer in group:
+                    found[layer.name] = candidates
+                if not any(c.eligible for c in candidates):
+                    failures.append((group[0], candidates))
+                progress.step()
+        if failures:
+            raise _nothing_runs(failures)
+        return self._select(layers, found, requested, hits)
+
+    def _candidates(self, layer: Layer) -> tuple[Candidate, ...]:
+        bodies: dict[str, Body] = {}
+        opt = layer.body.substitute(self.opt)
+        bodies[opt.signature] = opt
+        for b in self.bindings:
+            body = layer.body.substitute(b)
+            bodies.setdefault(body.signature, body)
+        constants = {
+            i.name: t.weight.array
+            for i, t in zip(layer.body.inputs, layer.operands, strict=True)
+            if t.weight is not None
+        }
+        problem = LayerProblem(layer.name, opt, tuple(bodies.values()), constants, layer.precision)
+        candidates = self.shop.candidates(problem)
+        composed = composed_candidates(self.shop, problem, candidates, self.reformat)
+        return self.shop.contract(problem, (*candidates, *composed))
+
+    # -- reformats ------------------------------------------------------------------------
+    def reformat(self, type_: TensorType, source: Format, target: Format) -> Candidate | None:
+        """The fastest tactic that rewrites a tensor (sizes bound) to another layout, or None."""
+        key = (type_, source, target)
+        if key not in self._reformats:
+            self._reformats[key] = self._best_reformat(type_, source, target)
+        return self._reformats[key]
+
+    def _best_reformat(
+        self, type_: TensorType, source: Format, target: Format
+    ) -> Candidate | None:
+        body = reformat_body(type_)
+        trial = Trial(self.shop, LayerProblem("reformat", body, (body,), {}, type_.dtype))
+        tried: list[Candidate] = []
+        for s in self.shop.sources:
+            offer = s.reformat(type_, source, target)
+            if not isinstance(offer, Refusal):
+                tried.append(trial.candidate(s, offer))
+        able = [c for c in tried if c.eligible]
+        return _fastest(able, self.shop.order) if able else None
+
+    def _reformat_cost(self, type_: TensorType, source: Format, target: Format) -> float:
+        if source == target:
+            return 0.0
+        best = self.reformat(type_, source, target)
+        if best is None:
+            return np.inf
+        return best.timing.median_us if best.timing else UNTIMED_REFORMAT
+
+    # -- selection ------------------------------------------------------------------------
+    def _select(
+        self,
+        layers: Sequence[Layer],
+        found: Mapping[str, tuple[Candidate, ...]],
+        requested: Mapping[str, DataType],
+        hits: int,
+    ) -> Tuned:
+        menus = [_menu(found[x.name], self.shop.order) for x in layers]
+        nodes, edges = self._costs(layers, menus)
+        solution = solve(nodes, edges)
+        picks = [m[c] for m, c in zip(menus, solution.choices, strict=True)]
+        chosen = [
+            self._layer_choice(x, found[x.name], pick, requested)
+            for x, pick in zip(layers, picks, strict=True)
+        ]
+        return Tuned(
+            tuple(chosen),
+            self._reformat_choices(layers, picks),
+            solution.cost,
+            solution.exact,
+            solution.lower_bound,
+            self._single_formats(layers, menus, nodes, edges),
+            self.shop.timed,
+            self.shop.checked,
+            self.cache.hits - hits,
+            tuple(s.name for s in self.shop.sources),
+        )
+
+    def _costs(
+        self, layers: Sequence[Layer], menus: Sequence[Sequence[Candidate]]
+    ) -> tuple[list[Matrix], dict[tuple[int, int], Matrix]]:
+        index = {x.name: i for i, x in enumerate(layers)}
+        nodes = [
+            np.array([c.timing.median_us if c.timing else float(k) for k, c in enumerate(m)])
+            for m in menus
+        ]
+        edges: dict[tuple[int, int], Matrix] = {}
+        for i, layer in enumerate(layers):
+            for slot, tensor in enumerate(_dynamic(layer)):
+                type_ = self._bound_type(tensor)
+                wants = [_formats(c)[0][slot] for c in menus[i]]
+                if tensor.producer is None:
+                    costs = [self._reformat_cost(type_, LINEAR, w) for w in wants]
+                    nodes[i] = nodes[i] + np.array(costs)
+                    continue
+                p = index[tensor.producer.name]
+                gives = self._gives(tensor, menus[p])
+                matrix = np.array(
+                    [[self._reformat_cost(type_, g, w) for w in wants] for g in gives]
+                )
+                edges[p, i] = edges[p, i] + matrix if (p, i) in edges else matrix
+            for tensor in layer.outputs:
+                if tensor.is_network_output:
+                    gives = self._gives(tensor, menus[i])
+                    type_ = self._bound_type(tensor)
+                    costs = [self._reformat_cost(type_, g, LINEAR) for g in gives]
+                    nodes[i] = nodes[i] + np.array(costs)
+        return nodes, edges
+
+    def _gives(self, tensor: Tensor, menu: Sequence[Candidate]) -> list[Format]:
+        assert tensor.producer is not None
+        slot = tensor.producer.outputs.index(tensor)
+        return [_formats(c)[1][slot] for c in menu]
+
+    def _bound_type(self, tensor: Tensor) -> TensorType:
+        return TensorType(tensor.dtype, evaluate_shape(tensor.shape, self.opt))
+
+    def _single_formats(
+        self,
+        layers: Sequence[Layer],
+        menus: Sequence[Sequence[Candidate]],
+        nodes: Sequence[Matrix],
+        edges: Mapping[tuple[int, int], Matrix],
+    ) -> dict[str, float]:
+        """Best total when every layer that can use a layout uses only that one (or linear)."""
+        totals: dict[str, float] = {}
+        for layout in FORMATS:
+            limited: list[Matrix] = []
+            for menu, node in zip(menus, nodes, strict=True):
+                allowed = [_uses_only(c, layout) for c in menu]
+                if not any(allowed):
+                    allowed = [_uses_only(c, LINEAR) for c in menu]
+                limited.append(np.where(allowed, node, np.inf))
+            solution: Solution = solve(limited, edges)
+            if np.isfinite(solution.cost):
+                totals[layout.name] = solution.cost
+        return totals
+
+    def _layer_choice(
+        self,
+        layer: Layer,
+        candidates: tuple[Candidate, ...],
+        pick: Candidate,
+        requested: Mapping[str, DataType],
+    ) -> LayerChoice:
+        others = [c for c in candidates if c.eligible and c is not pick and c.timing]
+        runner = min(others, key=lambda c: c.timing.median_us if c.timing else 0.0, default=None)
+        return LayerChoice(
+            layer.name,
+            layer.type,
+            layer.operator_names,
+            layer.origin,
+            requested.get(layer.name, layer.precision),
+            layer.precision,
+            candidates,
+            candidates.index(pick),
+            candidates.index(runner) if runner else None,
+            next((i for i, c in enumerate(candidates) if c.source == "COMPOSED"), None),
+            not (runner and runner.timing and pick.timing)
+            or pick.timing.distinguishable(runner.timing),
+        )
+
+    def _reformat_choices(
+        self, layers: Sequence[Layer], picks: Sequence[Candidate]
+    ) -> tuple[ReformatChoice, ...]:
+        formats = {x.name: _formats(c) for x, c in zip(layers, picks, strict=True)}
+        wanted: dict[tuple[str, Format], list[str]] = {}
+        tensors: dict[str, Tensor] = {}
+        for layer in layers:
+            for slot, tensor in enumerate(_dynamic(layer)):
+                target = formats[layer.name][0][slot]
+                wanted.setdefault((tensor.name, target), []).append(layer.name)
+                tensors[tensor.name] = tensor
+        for tensor in self.network.outputs:
+            wanted.setdefault((tensor.name, LINEAR), []).append("the caller")
+            tensors[tensor.name] = tensor
+        made: list[ReformatChoice] = []
+        for (name, target), readers in wanted.items():
+            tensor = tensors[name]
+            source = LINEAR
+            if tensor.producer is not None:
+                slot = tensor.producer.outputs.index(tensor)
+                source = formats[tensor.producer.name][1][slot]
+            if source != target:
+                winner = self.reformat(self._bound_type(tensor), source, target)
+                assert winner is not None
+                unique = tuple(dict.fromkeys(readers))
+                made.append(
+                    ReformatChoice(name, tensor.type, source, target, winner, unique)
+                )
+        return tuple(made)
+
+
+def _dynamic(layer: Layer) -> list[Tensor]:
+    return [
+        t for i, t in zip(layer.body.inputs, layer.operands, strict=True) if not i.constant
+    ]
+
+
+def _formats(candidate: Candidate) -> tuple[tuple[Format, ...], tuple[Format, ...]]:
+    assert candidate.tactic is not None
+    return candidate.tactic.inputs, candidate.tactic.outputs
+
+
+def _uses_only(candidate: Candidate, layout: Format) -> bool:
+    ins, outs = _formats(candidate)
+    return all(f == layout for f in (*ins, *outs))
+
+
+def _menu(candidates: Sequence[Candidate], order: Mapping[str, int]) -> list[Candidate]:
+    """The candidates worth choosing from: the fastest for each combination of layouts."""
+    groups: dict[tuple[tuple[Format, ...], tuple[Format, ...]], list[Candidate]] = {}
+    for c in candidates:
+        if c.eligible:
+            groups.setdefault(_formats(c), []).append(c)
+    return [_fastest(g, order) for g in groups.values()]
+
+
+def _fastest(candidates: Sequence[Candidate], order: Mapping[str, int]) -> Candidate:
+    """The fastest; among those that time cannot tell from it, the first by source, then name."""
+    timed = [c for c in candidates if c.timing is not None]
+    if not timed:
+        return candidates[0]
+    best = min(timed, key=lambda c: (c.timing.median_us if c.timing else 0.0, c.rank(order)))
+    assert best.timing is not None
+    close = [c for c in timed if c.timing and not c.timing.distinguishable(best.timing)]
+    return min(close or [best], key=lambda c: c.rank(order))
+
+
+def _nothing_runs(failures: Sequence[tuple[Layer, tuple[Candidate, ...]]]) -> NoTacticError:
+    lines: list[str] = []
+    refusals: list[Refusal] = []
+    for layer, candidates in failures:
+        own = [replace(c.refusal, place=c.title) for c in candidates if c.refusal]
+        refusals.extend(own)
+        why = " | ".join(dict.fromkeys(map(str, own))) or "no source offered a tactic"
+        lines.append(f"{layer.name} ({'+'.join(layer.operator_names)}): {why}")
+    return NoTacticError(
+        f"no tactic runs {len(failures)} kinds of layer: " + "\n  ".join(lines),
+        place="Tune",
+        remedy="allow more tactic sources, more workspace, or another precision",
+        refusals=refusals,
+    )
