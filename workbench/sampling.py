@@ -1,0 +1,159 @@
+"""Realistic random inputs for a Body, by what reads them; and small sizes to try it at."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from workbench import dimensions
+from workbench.body import Array, Body, BodyInput, Node
+from workbench.datatypes import DataType
+from workbench.errors import NetworkError
+
+SIZES = (2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 224, 256)
+"""Sizes that ``small_bindings`` tries, smallest first."""
+
+CARRIES = frozenset(
+    {
+        "Cast",
+        "Concat",
+        "Expand",
+        "Flatten",
+        "Identity",
+        "Reshape",
+        "Slice",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
+"""Operators that hand their data on: what reads their output reads the input."""
+
+INDICES = {"Gather": 1, "GatherElements": 1, "ScatterElements": 1}
+POSITIVE = frozenset(
+    {
+        ("BatchNormalization", 4),
+        ("Div", 1),
+        ("Log", 0),
+        ("Pow", 0),
+        ("Reciprocal", 0),
+        ("Sqrt", 0),
+    }
+)
+SCALES = frozenset({("QuantizeLinear", 1), ("DequantizeLinear", 1)})
+ZERO_POINTS = frozenset({("QuantizeLinear", 2), ("DequantizeLinear", 2)})
+KERNELS = frozenset({("Conv", 1), ("ConvTranspose", 1), ("Gemm", 1), ("MatMul", 1)})
+
+
+def sample_inputs(
+    body: Body, *, seed: int = 0, constants: Mapping[str, Array] | None = None
+) -> dict[str, Array]:
+    """Values for every input of a Body whose sizes are numbers: ``constants``, and random ones.
+
+    Floats are N(0, 1); kernels are scaled to keep the variance; INT8 spans its range; indices
+    lie within the axis that they index; other wide integers are 0 or 1. Raises NetworkError when
+    a size is symbolic.
+    """
+    random = np.random.default_rng(seed)
+    given = dict(constants or {})
+    values: dict[str, Array] = {}
+    for i in body.inputs:
+        if not dimensions.is_static(i.type.shape):
+            raise NetworkError(
+                f"input '{i.name}' is {i.type}; its sizes are not bound",
+                remedy="substitute the symbols first",
+            )
+        values[i.name] = given[i.name] if i.name in given else _sample(random, body, i)
+    return values
+
+
+def readers(body: Body, name: str) -> tuple[tuple[Node, int], ...]:
+    """The nodes that read a value, with the input's index; seen through moved data."""
+    found: list[tuple[Node, int]] = []
+    todo, seen = [name], {name}
+    while todo:
+        value = todo.pop()
+        for n in body.nodes:
+            for index, v in enumerate(n.inputs):
+                if v != value:
+                    continue
+                if n.op in CARRIES:
+                    todo.extend(o for o in n.outputs if o not in seen)
+                    seen.update(n.outputs)
+                else:
+                    found.append((n, index))
+    return tuple(found)
+
+
+def _sample(random: np.random.Generator, body: Body, i: BodyInput) -> Array:
+    shape, dtype = i.type.shape, i.type.dtype
+    used = readers(body, i.name)
+    kinds = {(n.op, index) for n, index in used}
+    if dtype is DataType.BOOL:
+        return random.integers(0, 2, shape).astype(np.bool_)
+    if kinds & ZERO_POINTS:
+        return np.zeros(shape, dtype.numpy)
+    if dtype.is_integer:
+        low, high = _integers(body, used, dtype)
+        return random.integers(low, high, shape).astype(dtype.numpy)
+    if not dtype.is_float:
+        raise NetworkError(f"cannot sample input '{i.name}' of type {dtype}")
+    return _floats(random, kinds, shape).astype(dtype.numpy)
+
+
+def _integers(body: Body, used: tuple[tuple[Node, int], ...], dtype: DataType) -> tuple[int, int]:
+    """The range [low, high) that the readers of an integer accept."""
+    limits = [
+        body.types[n.inputs[0]].shape[n.attributes["axis"]]
+        for n, index in used
+        if INDICES.get(n.op) == index
+    ]
+    if limits:
+        return 0, min(limits)
+    if dtype.info.bits <= 8:
+        return int(dtype.info.low), int(dtype.info.high) + 1
+    if any(n.op == "DequantizeLinear" for n, _ in used):
+        return -1000, 1001
+    return 0, 2
+
+
+def _floats(
+    random: np.random.Generator, kinds: set[tuple[str, int]], shape: tuple[int, ...]
+) -> Array:
+    values = np.asarray(random.standard_normal(shape))
+    if kinds & SCALES:
+        return 0.01 + 0.04 * np.abs(values)
+    if kinds & POSITIVE:
+        return 0.5 + np.abs(values)
+    if kinds & KERNELS:
+        terms = int(np.prod(shape[1:])) if len(shape) > 2 else max(shape, default=1)
+        return values / np.sqrt(max(terms, 1))
+    return values
+
+
+def small_bindings(body: Body) -> dict[str, int]:
+    """Small, distinct numbers for the Body's size symbols, such that its types still fit.
+
+    Raises NetworkError when none of ``SIZES`` does.
+    """
+    names = body.symbols
+    for start in range(len(SIZES)):
+        pool = itertools.chain(SIZES[start:], itertools.repeat(SIZES[-1]))
+        bindings = dict(zip(names, pool, strict=False))
+        if _fits(body, bindings):
+            return bindings
+    raise NetworkError(
+        f"none of the sizes {SIZES} fits the symbols {', '.join(names)}",
+        remedy="bind the symbols yourself",
+    )
+
+
+def _fits(body: Body, bindings: Mapping[str, Any]) -> bool:
+    try:
+        types = body.substitute(bindings).types
+    except NetworkError:
+        return False
+    return all(isinstance(d, int) and d > 0 for t in types.values() for d in t.shape)
