@@ -161,13 +161,14 @@ def corners(
     absolute: Size = 0.0,
     curvature: Size = 0.0,
     low: float = -np.inf,
+    high: float = np.inf,
 ) -> BoundRule:
     """Bound of a function of input 0 alone: its change at x ± e, plus its own rounding.
 
     ulps: relative error of an implementation, in units of the last place (2 units of roundoff).
     absolute: error besides, in units of roundoff, where implementations are only accurate so.
     curvature: the largest |f''|, for a function that turns inside [x - e, x + e]: at an extremum
-    in there it differs from f(x) by at most |f''|·e²/2. low: left end of the domain.
+    in there it differs from f(x) by at most |f''|·e²/2. low, high: ends of the domain.
     """
 
     def bound(
@@ -179,14 +180,14 @@ def corners(
     ) -> tuple[Any, ...]:
         x, e, y = np.asarray(inputs[0]), bounds[0], np.asarray(outputs[0])
         own: Any = 0.0
-        if y.dtype.kind == "f":
+        if y.dtype.kind == "f" and (ulps or absolute):
             finite = np.where(np.isfinite(y), np.abs(y), 0.0)
             own = unit * (2 * ulps * finite + _size(absolute, attributes, x))
         if is_exact(e):
             return (own,)
         real, rest = x.astype(np.float64), tuple(inputs[1:])
         center = _real(function(attributes, (real, *rest)))
-        sides = (np.maximum(real - e, low), real + e)
+        sides = (np.maximum(real - e, low), np.minimum(real + e, high))
         change = [difference(_real(function(attributes, (s, *rest))), center) for s in sides]
         turn = _size(curvature, attributes, real)
         return (own + np.maximum(*change) + turn * np.square(e) / 2,)
