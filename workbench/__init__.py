@@ -23,10 +23,12 @@ _PUBLIC = {
     "OnnxParser": "workbench.onnx_parser",
     "OptimizationProfile": "workbench.config",
     "Plan": "workbench.plan",
+    "open_device": "workbench.devices",
     "Runtime": "workbench.runtime",
     "Session": "workbench.session",
     "TimingCache": "workbench.timing",
     "WorkbenchError": "workbench.errors",
+    "build": "workbench.builder",
     "bundled": "workbench.bundled",
 }
 

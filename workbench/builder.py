@@ -16,7 +16,7 @@ from typing import Any
 from workbench import calibration, fusions, passes, precision
 from workbench.assemble import assemble, memory_stage
 from workbench.body import Array
-from workbench.calibration import CalibrationResult
+from workbench.calibration import CalibrationResult, load_data
 from workbench.config import BuilderConfig, Calibrator, OptimizationProfile
 from workbench.datatypes import DataType
 from workbench.devices import Device, open_device
@@ -47,6 +47,7 @@ class BuildState:
     device: Device
     cache: TimingCache
     calibration_data: tuple[Batch, ...] = ()
+    calibration_label: str = ""
     name: str = "network"
     networks: Mapping[Stage, NetworkDefinition] = field(
         default_factory=lambda: MappingProxyType({})
@@ -192,7 +193,8 @@ def calibrate(state: BuildState) -> BuildState:
         state = replace(state, calibration=result)
     attempts = precision.write_qdq(network, state.decisions, result)
     summary = (
-        f"{len(result.ranges)} tensors, {result.samples} samples, {result.calibrator.value}; "
+        f"{len(result.ranges)} tensors, {result.samples} {result.label} samples, "
+        f"{result.calibrator.value}; "
         f"{len(wanted)} layers to INT8"
     )
     return _after(
@@ -290,6 +292,27 @@ def run_stages(
     return state
 
 
+def build(
+    model: Any,
+    config: BuilderConfig | None = None,
+    *,
+    device: str | Device = "cpu",
+    calibration: Any = None,
+    name: str = "",
+    tell: Callable[[StageRecord], None] = lambda record: None,
+) -> BuildState:
+    """Every stage in one call, from an ONNX path, bytes or a network.
+
+    calibration: what ``workbench.calibration.load_data`` takes (a path, arrays, batches,
+    ``"random"``). ``tell`` hears each stage's record. Raises a WorkbenchError.
+    """
+    state = run_stages(start(model, config, device=device, name=name), until=Stage.PARSE, tell=tell)
+    if calibration is not None:
+        data = load_data(calibration, state.network)
+        state = replace(state, calibration_data=data.batches, calibration_label=data.label)
+    return run_stages(state, tell=tell)
+
+
 class Builder:
     """TensorRT's Builder: makes networks, configs and profiles, and builds plans."""
 
@@ -374,6 +397,7 @@ def _ranges(state: BuildState) -> CalibrationResult:
         runner.run,
         calibrator=state.config.calibrator,
         monitor=state.config.progress_monitor,
+        label=state.calibration_label,
     )
 
 

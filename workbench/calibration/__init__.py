@@ -2,13 +2,16 @@
 
 from workbench.calibration.calibrators import scale_threshold
 from workbench.calibration.collect import CalibrationResult, TensorRange, calibrate, data_digest
+from workbench.calibration.data import CalibrationData, load_data
 from workbench.calibration.histogram import Histogram
 
 __all__ = [
+    "CalibrationData",
     "CalibrationResult",
     "Histogram",
     "TensorRange",
     "calibrate",
     "data_digest",
+    "load_data",
     "scale_threshold",
 ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from workbench.body import Array, Body
-from workbench.checks import Reference, sample_inputs
+from workbench.checks import Expected, bit_equal, expect, sample_inputs
 from workbench.config import BuilderConfig, BuilderFlag, MemoryPoolType
 from workbench.datatypes import DataType
 from workbench.devices import Device
@@ -175,7 +175,7 @@ class Trial:
         self.shop = shop
         self.layer = layer
         self.best_us = float("inf")
-        self._references: dict[str, Reference] = {}
+        self._references: dict[str, Expected] = {}
         self._inputs: dict[str, dict[str, Array]] = {}
 
     def candidate(self, source: Any, tactic: Tactic) -> Candidate:
@@ -272,9 +272,8 @@ class Trial:
                 return worst, f"wrong result at {sizes_text(body)}: {result.message}"
             if tactic.deterministic:
                 again = run_once(call, tactic, problem, inputs)
-                for name, first in outputs.items():
-                    if first.tobytes() != again[name].tobytes():
-                        return worst, f"two runs differ in '{name}', yet it is declared deterministic"
+                if not bit_equal(outputs, again):
+                    return worst, "two runs differ, yet it is declared deterministic"
         self.shop.checked += 1
         return worst, ""
 
@@ -285,11 +284,11 @@ class Trial:
             self._inputs[key] = {i.name: drawn[i.name] for i in body.dynamic_inputs}
         return self._inputs[key]
 
-    def _reference_for(self, body: Body) -> Reference:
+    def _reference_for(self, body: Body) -> Expected:
         key = body.signature
         if key not in self._references:
             inputs = {**self._inputs_for(body), **self.layer.constants}
-            self._references[key] = Reference(body, inputs)
+            self._references[key] = expect(body, inputs)
         return self._references[key]
 
 

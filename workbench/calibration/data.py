@@ -1,0 +1,135 @@
+"""Calibration data: from a file, arrays, batches, or made up and labelled so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workbench.body import Array
+from workbench.calibration.collect import Batch, data_digest
+from workbench.datatypes import DataType
+from workbench.dimensions import SymbolicDim
+from workbench.errors import CalibrationError
+from workbench.network import NetworkDefinition, Tensor
+
+RANDOM = "random"
+BATCH = 64
+"""Samples a batch where the network's first axis is dynamic."""
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationData:
+    """Batches of inputs, kept. label: where they come from; ``random`` when made up."""
+
+    batches: tuple[Batch, ...]
+    label: str
+    digest: str
+
+    @property
+    def samples(self) -> int:
+        return sum(next(iter(b.values())).shape[0] for b in self.batches)
+
+    def save(self, path: str | Path) -> None:
+        """Write the samples as an npz of one array an input."""
+        names = self.batches[0].keys()
+        arrays: dict[str, Any] = {n: np.concatenate([b[n] for b in self.batches]) for n in names}
+        np.savez_compressed(path, **arrays)
+
+
+def load_data(
+    source: str | Path | Mapping[str, Array] | Iterable[Batch], network: NetworkDefinition
+) -> CalibrationData:
+    """Batches for ``network`` from an npz path, arrays by input name, batches, or ``"random"``.
+
+    In an npz, arrays are named after the inputs; for a network of one input, a file's only array
+    or the one whose name begins with ``calibration`` and fits the shape serves too. Raises
+    CalibrationError.
+    """
+    if isinstance(source, str) and source == RANDOM:
+        return _data(_batches(_random(network), network), RANDOM)
+    if isinstance(source, str | Path):
+        path = Path(source)
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                arrays = _named(dict(stored), network, str(path))
+        except (OSError, ValueError) as e:
+            raise CalibrationError(f"cannot be read: {e}", place=str(path)) from None
+        return _data(_batches(arrays, network), path.name)
+    if isinstance(source, Mapping):
+        return _data(_batches(_named(dict(source), network, "calibration arrays"), network), "arrays")
+    batches = tuple({k: np.asarray(v) for k, v in b.items()} for b in source)
+    for index, batch in enumerate(batches):
+        _named(batch, network, f"calibration batch {index}")
+    return _data(batches, "batches")
+
+
+def _data(batches: Sequence[Batch], label: str) -> CalibrationData:
+    if not batches:
+        raise CalibrationError("there is no calibration batch", place=label)
+    return CalibrationData(tuple(batches), label, data_digest(batches))
+
+
+def _named(arrays: Mapping[str, Array], network: NetworkDefinition, place: str) -> dict[str, Array]:
+    found: dict[str, Array] = {}
+    for tensor in network.inputs:
+        array = arrays.get(tensor.name)
+        if array is None and len(network.inputs) == 1:
+            likely = [a for n, a in arrays.items() if n.startswith("calibration") and _fits(a, tensor)]
+            likely = likely or [a for a in arrays.values() if len(arrays) == 1]
+            array = likely[0] if likely else None
+        if array is None:
+            raise CalibrationError(
+                f"it has no array for input '{tensor.name}' (it has {', '.join(arrays) or 'none'})",
+                place=place,
+                remedy="name the arrays after the network's inputs",
+            )
+        if not _fits(array, tensor):
+            raise CalibrationError(
+                f"its array for input '{tensor.name}' is {array.dtype}{list(array.shape)}, "
+                f"the network reads {tensor.type}",
+                place=place,
+            )
+        found[tensor.name] = array
+    return found
+
+
+def _fits(array: Array, tensor: Tensor) -> bool:
+    if array.dtype != tensor.dtype.numpy or array.ndim != len(tensor.shape):
+        return False
+    sizes = zip(tensor.shape[1:], array.shape[1:], strict=True)
+    return all(isinstance(want, SymbolicDim) or want == have for want, have in sizes)
+
+
+def _batches(arrays: Mapping[str, Array], network: NetworkDefinition) -> tuple[Batch, ...]:
+    first = network.inputs[0]
+    size = first.shape[0] if first.shape and isinstance(first.shape[0], int) else BATCH
+    count = arrays[first.name].shape[0] if first.shape else 1
+    whole = count // size if isinstance(first.shape[0], int) else -(-count // size)
+    if not whole:
+        raise CalibrationError(
+            f"{count} samples do not fill a batch of {size}", place=f"input '{first.name}'"
+        )
+    return tuple(
+        {n: np.ascontiguousarray(a[i * size : (i + 1) * size]) for n, a in arrays.items()}
+        for i in range(whole)
+    )
+
+
+def _random(network: NetworkDefinition) -> dict[str, Array]:
+    rng = np.random.default_rng(0)
+    arrays: dict[str, Array] = {}
+    for tensor in network.inputs:
+        sizes = [d if isinstance(d, int) else 16 for d in tensor.shape[1:]]
+        first = tensor.shape[0] if isinstance(tensor.shape[0], int) else BATCH
+        shape = (first, *sizes)
+        if tensor.dtype.is_float:
+            arrays[tensor.name] = rng.standard_normal(shape).astype(tensor.dtype.numpy)
+        elif tensor.dtype is DataType.BOOL:
+            arrays[tensor.name] = np.ones(shape, np.bool_)
+        else:
+            arrays[tensor.name] = rng.integers(0, 2, shape).astype(tensor.dtype.numpy)
+    return arrays

@@ -1,0 +1,31 @@
+"""Reports: rows with units, as pandas tables, from records. No drawing, no measuring."""
+
+from workbench.reports.accuracy import accuracy_rows, classification_accuracy
+from workbench.reports.calibration import calibration_rows, histogram_rows
+from workbench.reports.coverage import Coverage, coverage
+from workbench.reports.graph import GraphView, network_graph
+from workbench.reports.layers import layer_rows, tactic_rows
+from workbench.reports.ledger import ledger_rows, ledger_summary
+from workbench.reports.memory import memory_rows
+from workbench.reports.precision import precision_rows
+from workbench.reports.profile import profile_rows
+from workbench.reports.stages import stage_rows
+
+__all__ = [
+    "Coverage",
+    "GraphView",
+    "accuracy_rows",
+    "calibration_rows",
+    "classification_accuracy",
+    "coverage",
+    "histogram_rows",
+    "layer_rows",
+    "ledger_rows",
+    "ledger_summary",
+    "memory_rows",
+    "network_graph",
+    "precision_rows",
+    "profile_rows",
+    "stage_rows",
+    "tactic_rows",
+]

@@ -1,0 +1,36 @@
+"""Calibration ranges and histograms as rows."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from workbench.calibration import CalibrationResult, TensorRange
+
+
+def calibration_rows(result: CalibrationResult) -> pd.DataFrame:
+    """Columns: Tensor, Min, Max, Threshold, Scale, Clipped (%), Values, Note."""
+    return pd.DataFrame(
+        [
+            (
+                r.tensor,
+                r.histogram.low,
+                r.histogram.high,
+                r.threshold,
+                r.scale,
+                100 * r.clipped_share,
+                r.histogram.total,
+                "always zero" if r.constant else "",
+            )
+            for r in result.ranges.values()
+        ],
+        columns=["Tensor", "Min", "Max", "Threshold", "Scale", "Clipped (%)", "Values", "Note"],
+    )
+
+
+def histogram_rows(found: TensorRange, *, bins: int = 256) -> pd.DataFrame:
+    """The histogram merged to ``bins`` (a divisor of 2,048). Columns: Magnitude, Count."""
+    counts = found.histogram.counts.reshape(bins, -1).sum(axis=1)
+    width = found.histogram.limit / bins
+    return pd.DataFrame(
+        {"Magnitude": [(i + 0.5) * width for i in range(bins)], "Count": counts}
+    )

@@ -1,0 +1,84 @@
+"""The table of layers, and the tactics tried for one of them."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from workbench.selection import LayerChoice, Tuned
+
+
+def layer_rows(tuned: Tuned) -> pd.DataFrame:
+    """One row a layer, then one a reformat.
+
+    Executed carries ``(emulated)`` where the device has no such arithmetic. Fusion gain is
+    COMPOSED's median less the chosen tactic's; empty for a layer of one operator.
+    """
+    rows = [_row(c) for c in tuned.layers]
+    rows += [
+        {
+            "Layer": f"reformat {r.tensor}",
+            "Type": "REFORMAT",
+            "Operators": f"{r.source} → {r.target}",
+            "Tactic": r.winner.title,
+            "Kernel": r.winner.kernel,
+            "Median (µs)": r.winner.timing.median_us if r.winner.timing else None,
+            "Note": r.reason,
+        }
+        for r in tuned.reformats
+    ]
+    return pd.DataFrame(rows, columns=list(_row(tuned.layers[0])) if tuned.layers else None)
+
+
+def _row(c: LayerChoice) -> dict[str, object]:
+    runner = c.candidates[c.runner_up] if c.runner_up is not None else None
+    timing = c.winner.timing
+    return {
+        "Layer": c.layer,
+        "Type": c.type,
+        "Operators": " + ".join(c.operators),
+        "Origin": ", ".join(c.origin),
+        "Requested": c.requested.info.label,
+        "Built": c.built.info.label,
+        "Executed": c.executed.info.label + (" (emulated)" if c.emulated else ""),
+        "Tactic": c.winner.title,
+        "Kernel": c.winner.kernel,
+        "Median (µs)": timing.median_us if timing else None,
+        "Spread (µs)": timing.spread_us if timing else None,
+        "Runner-up": runner.title if runner else "",
+        "Runner-up (µs)": runner.timing.median_us if runner and runner.timing else None,
+        "Fusion gain (µs)": c.gain_us,
+        "Note": "" if c.distinguishable else "not distinguishable from the runner-up",
+    }
+
+
+def tactic_rows(choice: LayerChoice) -> pd.DataFrame:
+    """One row a tactic of one layer: its times and error, or why it was refused.
+
+    Error/bound: largest error against the float64 reference, as a fraction of its bound.
+    """
+    rows = []
+    for index, c in enumerate(choice.candidates):
+        t = c.timing
+        status = "chosen" if index == choice.chosen else "refused" if c.refusal else "slower"
+        rows.append(
+            {
+                "Status": status,
+                "Source": c.source,
+                "Tactic": c.title,
+                "Kernel": c.kernel,
+                "Median (µs)": t.median_us if t else None,
+                "Min (µs)": t.min_us if t else None,
+                "Spread (µs)": t.spread_us if t else None,
+                "Samples": t.samples if t else None,
+                "Error/bound": c.worst,
+                "Workspace (KiB)": c.workspace_bytes / 1024,
+                "Measured": (f"{t.date}{', cached' if c.cached else ''}" if t else ""),
+                "Why not": str(c.refusal) if c.refusal else "",
+            }
+        )
+    table = pd.DataFrame(rows)
+    order = {"chosen": 0, "slower": 1, "refused": 2}
+    ranked = table.assign(_o=table["Status"].map(order)).sort_values(
+        ["_o", "Median (µs)"], kind="stable"
+    )
+    return ranked.drop(columns="_o").reset_index(drop=True)

@@ -1,0 +1,394 @@
+"""Session: a model and a tuple of frozen Actions; its state is their replay.
+
+Panels only append Actions. Undo drops one. Stage results are memoised by the content of what
+they depend on, so undo and redo recompute, retime and recalibrate nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from workbench.builder import STAGES, BuildState, start
+from workbench.calibration import CalibrationData, CalibrationResult, load_data
+from workbench.config import BuilderConfig, Calibrator, MemoryPoolType, OptimizationProfile
+from workbench.datatypes import DataType
+from workbench.devices import Device, open_device
+from workbench.errors import SessionError
+from workbench.files import write_atomically
+from workbench.network import NetworkDefinition
+from workbench.records import ProgressMonitor, Stage, StageRecord
+from workbench.timing import TimingCache
+
+
+@dataclass(frozen=True)
+class SetPrecision:
+    """Request a precision for the model nodes that match a pattern."""
+
+    pattern: str
+    precision: DataType
+
+    def apply(self, config: BuilderConfig) -> None:
+        config.set_precision(self.pattern, self.precision)
+
+    def code(self) -> str:
+        return f"config.set_precision({self.pattern!r}, {self.precision.info.label!r})"
+
+
+@dataclass(frozen=True)
+class SetDefaultPrecision:
+    """The precision of every node that no pattern names."""
+
+    precision: DataType
+
+    def apply(self, config: BuilderConfig) -> None:
+        config.default_precision = self.precision
+
+    def code(self) -> str:
+        return f"config.default_precision = wb.DataType.{self.precision.name}"
+
+
+@dataclass(frozen=True)
+class ClearPrecisions:
+    """Forget every request that names nodes."""
+
+    def apply(self, config: BuilderConfig) -> None:
+        config.precisions = ()
+
+    def code(self) -> str:
+        return "config.precisions = ()"
+
+
+@dataclass(frozen=True)
+class SetProfile:
+    """The smallest, the tuned-for and the largest shape of an input."""
+
+    input: str
+    min: tuple[int, ...]
+    opt: tuple[int, ...]
+    max: tuple[int, ...]
+
+    def apply(self, config: BuilderConfig) -> None:
+        given = config.optimization_profiles
+        profile = OptimizationProfile(dict(given[0].shapes)) if given else OptimizationProfile()
+        profile.set_shape(self.input, self.min, self.opt, self.max)
+        config.optimization_profiles = (profile, *given[1:])
+
+    def code(self) -> str:
+        return f"profile.set_shape({self.input!r}, {self.min}, {self.opt}, {self.max})"
+
+
+@dataclass(frozen=True)
+class SetCalibrator:
+    """How ranges are read from histograms."""
+
+    calibrator: Calibrator
+
+    def apply(self, config: BuilderConfig) -> None:
+        config.calibrator = self.calibrator
+
+    def code(self) -> str:
+        return f"config.calibrator = wb.Calibrator.{self.calibrator.name}"
+
+
+@dataclass(frozen=True)
+class SetOption:
+    """One of the config's plain settings."""
+
+    name: str
+    value: Any
+
+    NAMES = (
+        "builder_optimization_level",
+        "max_num_tactics",
+        "avg_timing_iterations",
+        "tactic_sources",
+        "num_threads",
+        "verify",
+    )
+
+    def apply(self, config: BuilderConfig) -> None:
+        if self.name not in self.NAMES:
+            raise SessionError(f"no setting is called '{self.name}'", place="SetOption")
+        setattr(config, self.name, self.value)
+
+    def code(self) -> str:
+        return f"config.{self.name} = {self.value!r}"
+
+
+@dataclass(frozen=True)
+class SetWorkspace:
+    """Largest scratch memory of a tactic, in bytes."""
+
+    nbytes: int
+
+    def apply(self, config: BuilderConfig) -> None:
+        config.set_memory_pool_limit(MemoryPoolType.WORKSPACE, self.nbytes)
+
+    def code(self) -> str:
+        return f"config.set_memory_pool_limit(wb.MemoryPoolType.WORKSPACE, {self.nbytes})"
+
+
+@dataclass(frozen=True)
+class UseCalibrationData:
+    """Calibrate on this data, known by its digest; the session keeps the batches."""
+
+    digest: str
+    label: str
+
+    def apply(self, config: BuilderConfig) -> None:
+        """The data is not part of the config."""
+
+    def code(self) -> str:
+        return f"# calibration data: {self.label}, SHA-256 {self.digest[:16]}..."
+
+
+Action = (
+    SetPrecision
+    | SetDefaultPrecision
+    | ClearPrecisions
+    | SetProfile
+    | SetCalibrator
+    | SetOption
+    | SetWorkspace
+    | UseCalibrationData
+)
+
+
+class Session:
+    """A model on a device, and what has been asked of it so far.
+
+    model: an ONNX path, bytes, or a network. actions: in order; ``undone`` are those that redo
+    would bring back. ``position`` is the last stage that was stepped to, or None.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | bytes | NetworkDefinition,
+        *,
+        device: str | Device = "cpu",
+        calibration: Any = None,
+        timing_cache: TimingCache | None = None,
+        name: str = "",
+    ) -> None:
+        self.model = model
+        self.device = open_device(device) if isinstance(device, str) else device
+        self.cache = timing_cache or TimingCache(self.device.fingerprint)
+        self.actions: tuple[Action, ...] = ()
+        self.undone: tuple[Action, ...] = ()
+        self.position: Stage | None = None
+        self._data: dict[str, CalibrationData] = {}
+        self._states: dict[str, BuildState] = {}
+        self._ranges: dict[tuple[str, str], CalibrationResult] = {}
+        first = start(model, BuilderConfig(), device=self.device, name=name)
+        self.name = first.name
+        self._model_digest = _digest_of(model)
+        self.parsed = self.run(Stage.PARSE)
+        if calibration is not None:
+            self.use_calibration(calibration)
+
+    # -- actions --------------------------------------------------------------------------
+    def do(self, *actions: Action) -> None:
+        """Append actions. Raises, and changes nothing, if one cannot be taken."""
+        proposed = (*self.actions, *actions)
+        self._config_of(proposed)
+        self.actions, self.undone = proposed, ()
+
+    def undo(self) -> Action:
+        """Take the last action back. Raises SessionError if there is none."""
+        if not self.actions:
+            raise SessionError("there is nothing to undo")
+        *kept, last = self.actions
+        self.actions, self.undone = tuple(kept), (last, *self.undone)
+        return last
+
+    def redo(self) -> Action:
+        """Bring the last undone action back. Raises SessionError if there is none."""
+        if not self.undone:
+            raise SessionError("there is nothing to redo")
+        first, *rest = self.undone
+        self.actions, self.undone = (*self.actions, first), tuple(rest)
+        return first
+
+    def use_calibration(self, source: Any) -> None:
+        """Digest and keep calibration data, and append the Action that uses it."""
+        data = load_data(source, self.parsed.networks[Stage.PARSE])
+        self._data[data.digest] = data
+        self.do(UseCalibrationData(data.digest, data.label))
+
+    @property
+    def calibration(self) -> CalibrationData | None:
+        """The data in use, or None."""
+        used = [a for a in self.actions if isinstance(a, UseCalibrationData)]
+        return self._data[used[-1].digest] if used else None
+
+    @property
+    def config(self) -> BuilderConfig:
+        """The config that the actions give (a fresh copy)."""
+        return self._config_of(self.actions)
+
+    def _config_of(self, actions: tuple[Action, ...]) -> BuilderConfig:
+        config = BuilderConfig()
+        for a in actions:
+            a.apply(config)
+        config.timing_cache = self.cache
+        return config
+
+    # -- building -------------------------------------------------------------------------
+    def run(
+        self,
+        until: Stage = Stage.SERIALIZE,
+        *,
+        monitor: ProgressMonitor | None = None,
+        tell: Callable[[StageRecord], None] = lambda record: None,
+    ) -> BuildState:
+        """Run (or recall) the stages up to ``until``; ``tell`` hears each stage's record."""
+        state, keys = self._start(monitor)
+        for stage, function in STAGES:
+            known = self._states.get(keys[stage])
+            if known is None:
+                if stage is Stage.CALIBRATE:
+                    state = self._with_ranges(state, keys)
+                known = function(state)
+                self._states[keys[stage]] = known
+                if stage is Stage.CALIBRATE and known.calibration is not None:
+                    self._ranges[self._range_key(keys)] = known.calibration
+            state = replace(known, config=state.config, cache=self.cache)
+            tell(state.log.records[-1])
+            if stage is until:
+                break
+        self.position = until
+        return state
+
+    def state(self) -> BuildState | None:
+        """What is already built for the present actions, without running anything."""
+        start_state, keys = self._start(None)
+        latest: BuildState | None = None
+        for stage, _ in STAGES:
+            known = self._states.get(keys[stage])
+            if known is None:
+                break
+            latest = replace(known, config=start_state.config)
+        return latest
+
+    def _start(self, monitor: ProgressMonitor | None) -> tuple[BuildState, dict[Stage, str]]:
+        config = self.config
+        if monitor is not None:
+            config.progress_monitor = monitor
+        state = start(self.model, config, device=self.device, name=getattr(self, "name", ""))
+        data = self.calibration
+        if data is not None:
+            state = replace(state, calibration_data=data.batches, calibration_label=data.label)
+        return state, self._keys(config, data)
+
+    def _keys(self, config: BuilderConfig, data: CalibrationData | None) -> dict[Stage, str]:
+        settings = config.to_json()
+        parts: dict[Stage, tuple[str, ...]] = {
+            Stage.PARSE: (),
+            Stage.FOLD: ("verify",),
+            Stage.PROFILES: ("optimization_profiles",),
+            Stage.PRECISION: ("default_precision", "precisions"),
+            Stage.CALIBRATE: ("calibrator",),
+            Stage.FUSE: ("verify",),
+            Stage.TUNE: (
+                "builder_optimization_level",
+                "max_num_tactics",
+                "avg_timing_iterations",
+                "tactic_sources",
+                "memory_pool_limits",
+                "num_threads",
+                "flags",
+                "allow_host_layers",
+            ),
+            Stage.MEMORY: tuple(settings),
+            Stage.SERIALIZE: tuple(settings),
+        }
+        keys: dict[Stage, str] = {}
+        chain = f"{self._model_digest}|{self.device.fingerprint}"
+        for stage, _ in STAGES:
+            own = json.dumps({k: settings[k] for k in parts[stage]}, sort_keys=True)
+            if stage is Stage.CALIBRATE:
+                own += data.digest if data else "no data"
+            chain = hashlib.sha256(f"{chain}|{stage.value}|{own}".encode()).hexdigest()
+            keys[stage] = chain
+        return keys
+
+    def _range_key(self, keys: dict[Stage, str]) -> tuple[str, str]:
+        data = self.calibration
+        return keys[Stage.FOLD], data.digest if data else ""
+
+    def _with_ranges(self, state: BuildState, keys: dict[Stage, str]) -> BuildState:
+        """A changed request or calibrator reuses the histograms of the same data."""
+        known = self._ranges.get(self._range_key(keys))
+        if known is None:
+            return state
+        if known.calibrator is not state.config.calibrator:
+            known = known.with_calibrator(state.config.calibrator)
+        return replace(state, calibration=known)
+
+    # -- show the code --------------------------------------------------------------------
+    def code(self) -> str:
+        """The Python that does the same; run it beside the files that ``save_script`` writes."""
+        lines = ["from pathlib import Path", "", "import workbench as wb", ""]
+        lines.append(f"device = wb.open_device({self._device_name()!r})")
+        lines.append("config = wb.BuilderConfig()")
+        if any(isinstance(a, SetProfile) for a in self.actions):
+            lines.append("profile = wb.OptimizationProfile()")
+            lines.append("config.add_optimization_profile(profile)")
+        lines.extend(a.code() for a in self.actions)
+        lines.append(
+            f"config.timing_cache = wb.TimingCache.load({self.name + '.timing.json'!r}, "
+            "device.fingerprint)"
+        )
+        data = ""
+        if self.calibration is not None:
+            data = f", calibration={self.name + '.calibration.npz'!r}"
+        lines.append(f"build = wb.build({self._model_text()}, config, device=device{data})")
+        lines.append(f"Path({self.name + '.plan'!r}).write_bytes(build.plan_bytes)")
+        lines.append("print(build.sha256)")
+        return "\n".join(lines) + "\n"
+
+    def save_script(self, folder: str | Path) -> Path:
+        """Write the script, the timing cache and the calibration data; returns the script."""
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        self.cache.save(target / f"{self.name}.timing.json")
+        if self.calibration is not None:
+            self.calibration.save(target / f"{self.name}.calibration.npz")
+        if isinstance(self.model, bytes):
+            write_atomically(target / f"{self.name}.onnx", self.model)
+        script = target / f"{self.name}_build.py"
+        write_atomically(script, self.code().encode())
+        return script
+
+    def export_plan(self, path: str | Path) -> str:
+        """Build if need be and write the plan file; returns its SHA-256."""
+        state = self.run()
+        assert state.plan_bytes is not None
+        write_atomically(Path(path), state.plan_bytes)
+        return state.sha256
+
+    def _device_name(self) -> str:
+        return self.device.kind
+
+    def _model_text(self) -> str:
+        if isinstance(self.model, NetworkDefinition):
+            return "network  # the network that you made by hand"
+        if isinstance(self.model, bytes):
+            return repr(f"{self.name}.onnx")
+        return repr(str(self.model))
+
+
+def _digest_of(model: Any) -> str:
+    if isinstance(model, NetworkDefinition):
+        digest = hashlib.sha256(str(model).encode())
+        for name, t in sorted(model.tensors.items()):
+            if t.weight is not None:
+                digest.update(name.encode() + t.weight.array.tobytes())
+        return digest.hexdigest()
+    data = model if isinstance(model, bytes) else Path(model).read_bytes()
+    return hashlib.sha256(data).hexdigest()
