@@ -1,0 +1,113 @@
+"""``workbench build``: an ONNX model to a plan file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from workbench.builder import STAGES, build
+from workbench.cli.text import say, stage_line, table
+from workbench.config import BuilderConfig, Calibrator, OptimizationProfile
+from workbench.datatypes import PRECISIONS, DataType
+from workbench.devices import open_device
+from workbench.errors import ConfigError
+from workbench.files import write_atomically
+from workbench.records import StageRecord
+from workbench.reports import layer_rows, ledger_summary
+from workbench.timing import TimingCache
+
+NAME = "build"
+HELP = "build a plan file from an ONNX model"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="an ONNX file")
+    parser.add_argument("--save-plan", metavar="FILE", help="default: the model's name with .plan")
+    parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:<index>")
+    parser.add_argument("--precision", default="FP32", help="of every layer: FP32, BF16, FP16, INT8")
+    parser.add_argument(
+        "--layer-precision",
+        action="append",
+        default=[],
+        metavar="PATTERN=TYPE",
+        help="of the nodes that match a shell-style pattern; repeat as needed",
+    )
+    parser.add_argument("--calibration", metavar="NPZ", help="an npz, or 'random' (labelled so)")
+    parser.add_argument("--calibrator", default="entropy", choices=[c.value for c in Calibrator])
+    parser.add_argument(
+        "--shapes",
+        action="append",
+        default=[],
+        metavar="INPUT=MIN,OPT,MAX",
+        help="such as image=1x1x8x8,8x1x8x8,64x1x8x8",
+    )
+    parser.add_argument("--timing-cache", metavar="FILE", help="read before and merged after")
+    parser.add_argument("--level", type=int, default=3, help="builder optimization level, 0 to 5")
+    parser.add_argument("--threads", type=int, help="threads a CPU kernel may use")
+
+
+def main(options: argparse.Namespace) -> int:
+    device = open_device(options.device, threads=options.threads)
+    say(f"Device: {device}")
+    config = configured(options)
+    cache = TimingCache(device.fingerprint)
+    if options.timing_cache:
+        cache = TimingCache.load(options.timing_cache, device.fingerprint)
+    config.timing_cache = cache
+    lines = 0
+
+    def tell(record: StageRecord) -> None:
+        nonlocal lines
+        lines += 1
+        say(stage_line(record, lines, len(STAGES)))
+
+    state = build(
+        options.model, config, device=device, calibration=options.calibration, tell=tell
+    )
+    assert state.tuned is not None and state.plan_bytes is not None
+    columns = ["Layer", "Operators", "Built", "Executed", "Tactic", "Median (µs)"]
+    say("\n" + table(layer_rows(state.tuned), columns))
+    nodes = len(state.network.model_nodes)
+    say("\n" + ledger_summary(state.log, nodes=nodes, layers=state.network.num_layers))
+    target = Path(options.save_plan or Path(options.model).with_suffix(".plan").name)
+    write_atomically(target, state.plan_bytes)
+    if options.timing_cache:
+        cache.save(options.timing_cache)
+    say(f"\n{target}: {len(state.plan_bytes)} bytes, SHA-256 {state.sha256}")
+    return 0
+
+
+def configured(options: argparse.Namespace) -> BuilderConfig:
+    """The BuilderConfig that the options ask for. Raises ConfigError."""
+    config = BuilderConfig()
+    config.default_precision = _datatype(options.precision)
+    for text in options.layer_precision:
+        pattern, _, kind = text.rpartition("=")
+        if not pattern:
+            raise ConfigError(f"{text!r} is not PATTERN=TYPE", place="--layer-precision")
+        config.set_precision(pattern, kind)
+    config.calibrator = Calibrator(options.calibrator)
+    config.builder_optimization_level = options.level
+    config.num_threads = options.threads
+    if options.shapes:
+        profile = OptimizationProfile()
+        for text in options.shapes:
+            name, _, shapes = text.partition("=")
+            try:
+                low, mid, high = (tuple(map(int, s.split("x"))) for s in shapes.split(","))
+            except ValueError:
+                raise ConfigError(
+                    f"{text!r} is not INPUT=MIN,OPT,MAX",
+                    place="--shapes",
+                    remedy="write sizes joined by x, such as image=1x1x8x8,8x1x8x8,64x1x8x8",
+                ) from None
+            profile.set_shape(name, low, mid, high)
+        config.add_optimization_profile(profile)
+    return config
+
+
+def _datatype(name: str) -> DataType:
+    kind = DataType.of(name)
+    if kind not in PRECISIONS:
+        raise ConfigError(f"{name} cannot be requested", place="--precision")
+    return kind

@@ -1,0 +1,46 @@
+"""``workbench lab``: JupyterLab on lesson 1."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from workbench.bundled import bundled
+from workbench.cli.text import say
+
+NAME = "lab"
+HELP = "open JupyterLab on the first lesson"
+FIRST = "01_first_engine.ipynb"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--folder", default="workbench-lessons", help="where your copies of the lessons are kept"
+    )
+    parser.add_argument("--no-browser", action="store_true", help="print the address only")
+    parser.add_argument("rest", nargs="*", help="more arguments for jupyter lab, after --")
+
+
+def main(options: argparse.Namespace) -> int:
+    folder = Path(options.folder)
+    copied = copy_lessons(folder)
+    say(f"Lessons: {folder.resolve()} ({copied} new; yours are never overwritten)")
+    command = [sys.executable, "-m", "jupyter", "lab", str(folder / FIRST)]
+    if options.no_browser:
+        command.append("--no-browser")
+    return subprocess.call([*command, *options.rest])
+
+
+def copy_lessons(folder: Path) -> int:
+    """Copy the lessons that are not there yet; returns how many."""
+    folder.mkdir(parents=True, exist_ok=True)
+    copied = 0
+    for lesson in sorted(bundled("notebooks").glob("*.ipynb")):
+        target = folder / lesson.name
+        if not target.exists():
+            shutil.copyfile(lesson, target)
+            copied += 1
+    return copied
