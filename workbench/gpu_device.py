@@ -1,0 +1,159 @@
+"""An NVIDIA GPU through CuPy. Imported only when a GPU is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from workbench.datatypes import DataType
+from workbench.devices import ALIGNMENT, Buffer, Fingerprint
+from workbench.errors import DeviceError
+
+_NATIVE_SINCE = {
+    DataType.FLOAT: 50,
+    DataType.DOUBLE: 60,
+    DataType.HALF: 60,
+    DataType.INT8: 75,
+    DataType.BF16: 80,
+    DataType.FP8: 89,
+}
+"""Compute capability (times ten) that first multiplies the type in hardware."""
+
+
+def import_cupy() -> Any:
+    """CuPy. Raises DeviceError naming the extra that installs it."""
+    try:
+        import cupy
+    except ImportError as e:
+        raise DeviceError(
+            f"CuPy is not installed ({e})",
+            place="gpu",
+            remedy="python -m pip install 'inference-workbench[gpu]' (CUDA 12) or [gpu-cuda13]",
+        ) from None
+    return cupy
+
+
+class GpuDevice:
+    """One GPU: memory, one default stream, events, graphs. Raises DeviceError if there is none."""
+
+    kind = "gpu"
+    threads = 1
+
+    def __init__(self, index: int = 0) -> None:
+        self.cupy = import_cupy()
+        runtime = self.cupy.cuda.runtime
+        try:
+            count = runtime.getDeviceCount()
+        except runtime.CUDARuntimeError as e:
+            raise DeviceError(
+                f"CUDA does not start: {e}", place="gpu", remedy="run: workbench doctor"
+            ) from None
+        if index >= count:
+            raise DeviceError(f"there is no GPU {index}, {count} found", place="gpu")
+        self.index = index
+        self._device = self.cupy.cuda.Device(index)
+        self._device.use()
+        self._properties = runtime.getDeviceProperties(index)
+        self.main_stream = self.cupy.cuda.Stream(non_blocking=True)
+
+    @property
+    def compute_capability(self) -> int:
+        """Times ten: 90 for Hopper."""
+        return 10 * self._properties["major"] + self._properties["minor"]
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        name = self._properties["name"].decode()
+        return Fingerprint("gpu", name, (f"sm_{self.compute_capability}",))
+
+    @property
+    def driver(self) -> str:
+        """The newest CUDA version that the driver supports, and the run-time library's."""
+        runtime = self.cupy.cuda.runtime
+        driver, own = runtime.driverGetVersion(), runtime.runtimeGetVersion()
+        return f"driver CUDA {driver // 1000}.{driver % 1000 // 10}, runtime {own // 1000}.{own % 1000 // 10}"
+
+    def native(self, dtype: DataType) -> bool:
+        return self.compute_capability >= _NATIVE_SINCE.get(dtype, 0)
+
+    def allocate(self, nbytes: int) -> Buffer:
+        memory = self.cupy.zeros(max(nbytes, 1), dtype=self.cupy.uint8)
+        if memory.data.ptr % ALIGNMENT:
+            raise DeviceError(f"the allocator gave an address that is not {ALIGNMENT}-aligned")
+        # The fill runs on the null stream; kernels run on non-blocking ones.
+        self.cupy.cuda.Stream.null.synchronize()
+        return Buffer(memory, memory.data.ptr, max(nbytes, 1))
+
+    def upload(self, array: np.ndarray[Any, Any], buffer: Buffer, stream: Any = None) -> None:
+        own = np.ascontiguousarray(array)
+        self._copy(buffer.address, own.ctypes.data, own.nbytes, stream)
+        self.synchronize(stream)  # ``own`` may be a temporary
+
+    def download(
+        self, buffer: Buffer, dtype: DataType, shape: Sequence[int], stream: Any = None
+    ) -> np.ndarray[Any, Any]:
+        result = np.empty(tuple(shape), dtype.numpy)
+        self._copy(result.ctypes.data, buffer.address, result.nbytes, stream)
+        self.synchronize(stream)
+        return result
+
+    def copy_in(self, slot: Buffer, source: Any, stream: Any = None) -> None:
+        self._copy(slot.address, _address(source), slot.nbytes, stream)
+
+    def copy_out(self, target: Any, slot: Buffer, stream: Any = None) -> None:
+        self._copy(_address(target), slot.address, slot.nbytes, stream)
+
+    def _copy(self, target: int, source: int, nbytes: int, stream: Any) -> None:
+        # cudaMemcpyDefault (4): the direction follows from the addresses.
+        runtime = self.cupy.cuda.runtime
+        runtime.memcpyAsync(target, source, nbytes, 4, self._pointer(stream))
+
+    def _pointer(self, stream: Any) -> int:
+        if stream is None:
+            return self.main_stream.ptr
+        return stream if isinstance(stream, int) else stream.ptr
+
+    def capture(self, launches: Sequence[Callable[[], None]], stream: Any) -> Any:
+        """A CUDA graph of the launches, which must be bound to ``stream``."""
+        own = stream or self.main_stream
+        own.begin_capture()
+        try:
+            for launch in launches:
+                launch()
+        finally:
+            graph = own.end_capture()
+        return graph
+
+    def stream(self) -> Any:
+        return self.cupy.cuda.Stream(non_blocking=True)
+
+    def synchronize(self, stream: Any = None) -> None:
+        if isinstance(stream, int):
+            self.cupy.cuda.runtime.streamSynchronize(stream)
+        else:
+            (stream or self.main_stream).synchronize()
+
+    def time_us(self, launch: Callable[[], None], repeats: int, stream: Any = None) -> list[float]:
+        own = stream or self.main_stream
+        pairs = [(self.cupy.cuda.Event(), self.cupy.cuda.Event()) for _ in range(repeats)]
+        for begin, end in pairs:
+            begin.record(own)
+            launch()
+            end.record(own)
+        own.synchronize()
+        return [1e3 * self.cupy.cuda.get_elapsed_time(b, e) for b, e in pairs]
+
+    def __str__(self) -> str:
+        return f"GPU {self.index}: {self.fingerprint}, {self.driver}"
+
+
+def _address(place: Any) -> int:
+    """The address of an int, a CuPy or NumPy array, or any ``__cuda_array_interface__``."""
+    if isinstance(place, int):
+        return place
+    interface = getattr(place, "__cuda_array_interface__", None)
+    if interface is not None:
+        return int(interface["data"][0])
+    return int(place.ctypes.data)
