@@ -30,9 +30,8 @@ from workbench.operators.rules import (
     difference,
     elementwise,
     one_dtype,
+    range_of,
 )
-
-_UNBOUNDED = 1 << 40  # "any size" for interval arithmetic
 
 
 # -- symbolic sizes -----------------------------------------------------------------------
@@ -55,16 +54,10 @@ def _quotient(a: Any, b: Any) -> Any:
 
 
 def _compare(decide: Callable[[int, int], bool | None]) -> Callable[[Any, Any], Array]:
-    """Comparison of sizes through the interval of a - b; TypeError where the sizes decide it."""
+    """Comparison of sizes through the interval of a - b; TypeError where the sizes decide."""
 
     def answer(a: Any, b: Any) -> bool:
-        gap = a - b
-        bounds = {s: (0, _UNBOUNDED) for s in dimensions.symbols_of(gap)}
-        try:
-            low, high = dimensions.interval(gap, bounds)
-        except ZeroDivisionError:
-            low, high = -_UNBOUNDED, _UNBOUNDED
-        decided = decide(low, high)
+        decided = decide(*range_of(a - b))
         if decided is None:
             raise TypeError(f"whether {a} and {b} compare so depends on the sizes")
         return decided

@@ -6,17 +6,30 @@ None where it is absent (see ``Operator.bound``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from workbench import dimensions
-from workbench.body import Array, Attributes, BoundRule, Inference, Reference, TensorType
+from workbench.body import (
+    Array,
+    Attributes,
+    BoundRule,
+    Inference,
+    InferRule,
+    Operator,
+    Reference,
+    TensorType,
+)
 from workbench.datatypes import DataType
 from workbench.dimensions import Shape, SymbolicDim
 from workbench.errors import InferenceError, NetworkError
 from workbench.operators.products import is_exact
+
+ANY = 1 << 40
+"""Larger than any size of an axis."""
 
 
 # -- types --------------------------------------------------------------------------------
@@ -119,6 +132,19 @@ def numbers_of(array: Array, what: str) -> tuple[int, ...]:
     if not dimensions.is_static(sizes):
         raise InferenceError(f"{what} is {sizes}; it must be numbers", remedy="bind the symbol")
     return sizes
+
+
+def range_of(size: Any) -> tuple[int, int]:
+    """Smallest and largest value, whatever the symbols' sizes; ±``ANY`` where there is no limit."""
+    try:
+        return dimensions.interval(size, {s: (0, ANY) for s in dimensions.symbols_of(size)})
+    except ZeroDivisionError:  # a divisor that may be zero
+        return -ANY, ANY
+
+
+def at_least_zero(size: Any) -> Any:
+    """max(size, 0), without the max where the size can't be negative."""
+    return size if range_of(size)[0] >= 0 else dimensions.maximum(size, 0)
 
 
 # -- bounds -------------------------------------------------------------------------------
@@ -228,3 +254,28 @@ def moved(reference: Reference, *, data: tuple[int, ...] | None = (0,)) -> Bound
         return reference(attributes, arguments)
 
     return bound
+
+
+def mover(
+    name: str,
+    infer: InferRule,
+    reference: Reference,
+    *,
+    layer_type: str = "SHUFFLE",
+    bound: BoundRule | None = None,
+    structural: frozenset[int] = frozenset(),
+    attributes: Mapping[str, Any] = MappingProxyType({}),
+    symbolic: bool = False,
+) -> Operator:
+    """A row of the movement family: its bound moves the inputs' bounds, unless given."""
+    return Operator(
+        name=name,
+        infer=infer,
+        reference=reference,
+        bound=bound or moved(reference),
+        layer_type=layer_type,
+        family="movement",
+        attributes=MappingProxyType(dict(attributes)),
+        structural=structural,
+        symbolic=symbolic,
+    )
