@@ -1,0 +1,352 @@
+"""Importer: a checked model becomes a network, node by node, with every reason collected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, SparseTensorProto, TensorProto, ValueInfoProto
+
+from workbench.body import Array, TensorType
+from workbench.datatypes import DataType
+from workbench.errors import NetworkError, ParserError
+from workbench.network import NetworkDefinition, Tensor, Weight
+from workbench.onnx_parser.element_types import DATA_TYPE_ATTRIBUTES, FROM_ONNX, type_name
+from workbench.onnx_parser.expansion import LOWERED, node_proto, standard_body
+from workbench.onnx_parser.functions import Flattener, domain
+from workbench.onnx_parser.input_sizes import InputSizes
+from workbench.onnx_parser.problems import ErrorCode, ParserErrorRecord, record, record_of, refuse
+from workbench.onnx_parser.schemas import OPSET, schema
+from workbench.onnx_parser.site import Site, Step
+from workbench.onnx_parser.source import SourceNode
+from workbench.onnx_parser.standard import check_node, check_types
+from workbench.onnx_parser.structure import StructureCheck
+from workbench.onnx_parser.upgrade import upgraded
+from workbench.onnx_parser.weights import WeightReader
+from workbench.operators import OPERATORS
+
+
+class Importer:
+    """Imports one model into an empty network.
+
+    problems: every reason found. Where there is one, the network is incomplete.
+    """
+
+    def __init__(
+        self, model: ModelProto, weights: WeightReader, network: NetworkDefinition
+    ) -> None:
+        self.problems: list[ParserErrorRecord] = []
+        self._graph = model.graph
+        self._imports = {domain(o.domain): o.version for o in model.opset_import}
+        self._weights = weights
+        self._network = network
+        self._flattener = Flattener(model, weights)
+        self._constants: dict[str, Array] = {}
+        self._unmade: set[str] = set()
+
+    def run(self) -> None:
+        """Check, then import; the import stops where the checks found something."""
+        self._read_initializers()
+        nodes = list(self._flattener.nodes(self._graph.node))
+        inputs = [v for v in self._graph.input if v.name not in self._constants]
+        self._check(nodes, inputs)
+        if self.problems:
+            return
+        self._add_inputs(inputs)
+        for node in nodes:
+            self._import(node)
+        self._mark_outputs()
+        network = self._network
+        network.model_nodes = tuple(self._flattener.node_names)
+        for name, function in self._flattener.calls.items():
+            network.absorbed[name] = f"its body, function {function}"
+
+    # -- what upgrades see ----------------------------------------------------------------
+    def type_of(self, name: str) -> TensorType:
+        """The type of a value that exists."""
+        return self._tensor(name).type
+
+    def value_of(self, name: str) -> Array | None:
+        """Its value, where it is known."""
+        return self._tensor(name).value
+
+    def add_constant(self, name: str, value: Array) -> str:
+        """A new constant; returns its name."""
+        unique = self.fresh(name)
+        value.flags.writeable = False
+        self._network.add_weight(Weight(unique, value))
+        return unique
+
+    def fresh(self, name: str) -> str:
+        """A value name that nothing in the model has."""
+        return self._flattener.fresh(name)
+
+    # -- checks ---------------------------------------------------------------------------
+    def _read_initializers(self) -> None:
+        stored: list[tuple[str, TensorProto | SparseTensorProto]] = [
+            *((t.name, t) for t in self._graph.initializer),
+            *((t.values.name, t) for t in self._graph.sparse_initializer),
+        ]
+        for name, proto in stored:
+            if not name or name in self._constants:
+                self._problem(
+                    ErrorCode.INVALID_GRAPH,
+                    f"two initializers are named '{name}'"
+                    if name
+                    else "an initializer has no name",
+                    "single_assignment",
+                    "give each initializer a name of its own",
+                )
+                continue
+            try:
+                self._constants[name] = self._weights.read(proto)
+            except ParserError as e:
+                self.problems.extend(r for r in e.errors if isinstance(r, ParserErrorRecord))
+                self._constants[name] = np.zeros(0)
+
+    def _check(self, nodes: Sequence[SourceNode], inputs: Sequence[ValueInfoProto]) -> None:
+        seen: set[str] = set()
+        for value in inputs:
+            if value.name in seen or not value.name:
+                self._problem(
+                    ErrorCode.INVALID_GRAPH,
+                    f"two inputs are named '{value.name}'"
+                    if value.name
+                    else "an input has no name",
+                    "single_assignment",
+                    "give each input a name of its own",
+                )
+            seen.add(value.name)
+            self._check_input(value)
+        sources = dict.fromkeys(seen, "input") | dict.fromkeys(self._constants, "initializer")
+        outputs = [v.name for v in self._graph.output]
+        self.problems += self._flattener.problems
+        for node in nodes:
+            self.problems += check_node(node, self._imports)
+        self.problems += StructureCheck(sources, nodes, outputs).run()
+
+    def _check_input(self, value: ValueInfoProto) -> None:
+        kind = value.type.WhichOneof("value")
+        tensor = value.type.tensor_type
+        dtype = FROM_ONNX.get(tensor.elem_type)
+        wrong = ""
+        if kind != "tensor_type":
+            wrong = f"is a {(kind or 'value without type').removesuffix('_type')}, not a tensor"
+        elif dtype is None or dtype is DataType.STRING:
+            wrong = f"has {type_name(tensor.elem_type)} elements, which are not imported"
+        elif not tensor.HasField("shape"):
+            wrong = "has no shape, not even a rank"
+        if wrong:
+            self._problem(
+                ErrorCode.UNSUPPORTED_GRAPH,
+                f"input '{value.name}' {wrong}",
+                "input_type",
+                "export the model with a tensor of numbers whose rank is known",
+            )
+
+    def _problem(self, code: ErrorCode, desc: str, rule: str, remedy: str) -> None:
+        self.problems.append(record(code, desc, rule=rule, remedy=remedy))
+
+    # -- import ---------------------------------------------------------------------------
+    def _add_inputs(self, inputs: Sequence[ValueInfoProto]) -> None:
+        sizes = InputSizes({v.name: v.type.tensor_type.shape.dim for v in inputs})
+        for value in inputs:
+            tensor = value.type.tensor_type
+            shape = sizes.shape(value.name, tensor.shape.dim)
+            self._network.add_input(value.name, FROM_ONNX[tensor.elem_type], shape)
+
+    def _import(self, node: SourceNode) -> None:
+        """Import one node, or record why not; what depends on it is then left out silently."""
+        if any(v in self._unmade for v in node.inputs):
+            self._unmade.update(v for v in node.outputs if v)
+            return
+        try:
+            self._import_source(node)
+        except (NetworkError, ParserError) as e:
+            self.problems.extend(record_of(e, node))
+            self._unmade.update(v for v in node.outputs if v)
+
+    def _import_source(self, node: SourceNode) -> None:
+        if node.operator == "Constant":
+            self._network.add_weight(Weight(node.outputs[0], _constant_value(node)))
+            if node.origin == node.name:
+                self._network.absorbed[node.name] = f"weight {node.outputs[0]}"
+            return
+        steps = upgraded(Site(node, self))
+        for step in steps:
+            self._import_step(node, step, alone=len(steps) == 1)
+
+    def _import_step(self, node: SourceNode, step: Step, *, alone: bool) -> None:
+        row = OPERATORS.get(step.operator)
+        if row is not None:
+            self._add_layer(node, step, alone=alone or step.operator == node.operator)
+            return
+        rule = LOWERED.get(step.operator)
+        if rule is not None:
+            for lower in rule(Site(_as_node(node, step), self)):
+                self._import_step(node, lower, alone=alone)
+            return
+        proto = node_proto(step.operator, step.inputs, step.outputs, step.attributes)
+        types = [self.type_of(v) if v else None for v in step.inputs]
+        body = standard_body(proto, types)
+        for inner in self._flattener.body(body, _as_node(node, step), proto):
+            self._import_source(inner)
+
+    def _add_layer(self, node: SourceNode, step: Step, *, alone: bool) -> None:
+        inputs = [self._tensor(v) if v else None for v in step.inputs]
+        while inputs and inputs[-1] is None:
+            inputs.pop()
+        actual = [(t.name, t.dtype) if t is not None else None for t in inputs]
+        if wrong := check_types(node, step.operator, actual):
+            raise ParserError(wrong.desc, place=wrong.place, remedy=wrong.remedy, errors=(wrong,))
+        outputs = list(step.outputs)
+        while len(outputs) > 1 and not outputs[-1]:
+            outputs.pop()
+        named = [o or self.fresh(f"{node.name}_unread{i}") for i, o in enumerate(outputs)]
+        name = node.name if alone else f"{node.name}/{step.operator}"
+        layer = self._network.add_layer(
+            step.operator,
+            inputs,
+            _attributes(node, step),
+            name=name if alone else self._flattener.fresh_node(name),
+            outputs=named,
+            origin=(node.origin,),
+        )
+        if len(layer.outputs) < len(named):
+            refuse(
+                ErrorCode.UNSUPPORTED_NODE,
+                f"output {len(layer.outputs)} ('{named[len(layer.outputs)]}') of {step.operator} "
+                "is not computed here",
+                rule="optional_output",
+                remedy="export the model without that output",
+                node=node,
+            )
+
+    def _tensor(self, name: str) -> Tensor:
+        tensor = self._network.tensors.get(name)
+        if tensor is None:
+            # An initializer becomes a tensor where it is first read.
+            tensor = self._network.add_weight(Weight(name, self._constants.pop(name)))
+        return tensor
+
+    # -- outputs --------------------------------------------------------------------------
+    def _mark_outputs(self) -> None:
+        for value in self._graph.output:
+            if value.name in self._unmade:
+                continue
+            tensor = self._tensor(value.name)
+            self._check_declared(value, tensor)
+            self._network.mark_output(tensor)
+
+    def _check_declared(self, value: ValueInfoProto, tensor: Tensor) -> None:
+        declared = value.type.tensor_type
+        if value.type.WhichOneof("value") != "tensor_type":
+            return
+        wrong = ""
+        dtype = FROM_ONNX.get(declared.elem_type)
+        if declared.elem_type and dtype is not tensor.dtype:
+            wrong = f"type {type_name(declared.elem_type)}, its nodes give {tensor.dtype.value}"
+        elif declared.HasField("shape"):
+            dims = declared.shape.dim
+            shape = tuple(
+                d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in dims
+            )
+            given = "[" + ", ".join(map(str, tensor.shape)) + "]"
+            if len(shape) != len(tensor.shape) or any(
+                isinstance(a, int) and a >= 0 and isinstance(b, int) and a != b
+                for a, b in zip(shape, tensor.shape, strict=True)
+            ):
+                wrong = f"shape [{', '.join(map(str, shape))}], its nodes give {given}"
+        if wrong:
+            self._problem(
+                ErrorCode.INVALID_GRAPH,
+                f"output '{value.name}' is declared with {wrong}",
+                "declared_output",
+                "correct the declaration, or the nodes; re-export the model",
+            )
+
+
+def _as_node(node: SourceNode, step: Step) -> SourceNode:
+    """The step as a node of the newest opset, in the place of ``node``."""
+    return SourceNode(
+        node.name,
+        step.operator,
+        "",
+        OPSET,
+        step.inputs,
+        step.outputs,
+        step.attributes,
+        {},
+        node.index,
+        node.stack,
+        node.origin,
+    )
+
+
+def _attributes(node: SourceNode, step: Step) -> dict[str, Any]:
+    """The attributes as the operator's row spells them."""
+    row, standard = OPERATORS[step.operator], schema(step.operator, OPSET)
+    assert standard is not None
+    result: dict[str, Any] = {}
+    for key, value in step.attributes.items():
+        formal = standard.attributes.get(key)
+        if (step.operator, key) in DATA_TYPE_ATTRIBUTES and isinstance(value, int):
+            if not value:
+                continue
+            if value not in FROM_ONNX:
+                refuse(
+                    ErrorCode.INVALID_VALUE,
+                    f"attribute '{key}' is {value}, which is no element type known here",
+                    rule="attribute",
+                    remedy="re-export the model",
+                    node=node,
+                )
+            value = FROM_ONNX[value]
+        if key in row.attributes:
+            result[key] = value
+        elif formal is None or formal.default != value:
+            refuse(
+                ErrorCode.UNSUPPORTED_NODE_ATTR,
+                f"attribute '{key}' of {step.operator} is {value!r}; "
+                f"only the default {None if formal is None else formal.default!r} is supported",
+                rule="attribute",
+                remedy="export the model without it",
+                node=node,
+            )
+    return result
+
+
+_PLAIN_CONSTANTS: Mapping[str, Any] = {
+    "value_float": np.float32,
+    "value_floats": np.float32,
+    "value_int": np.int64,
+    "value_ints": np.int64,
+}
+
+
+def _constant_value(node: SourceNode) -> Array:
+    """The array of a Constant, whichever of its attributes holds it."""
+    if len(node.attributes) != 1:
+        refuse(
+            ErrorCode.INVALID_NODE,
+            f"it has {len(node.attributes)} values ({', '.join(node.attributes) or 'none'}), "
+            "Constant has one",
+            rule="attribute",
+            remedy="re-export the model",
+            node=node,
+        )
+    key, value = next(iter(node.attributes.items()))
+    if key in ("value", "sparse_value"):
+        return value
+    if key not in _PLAIN_CONSTANTS:
+        refuse(
+            ErrorCode.UNSUPPORTED_NODE_DATATYPE,
+            f"attribute '{key}' holds a string; strings are not imported yet",
+            rule="element_type",
+            remedy="remove the strings from the model",
+            node=node,
+        )
+    array = np.array(value, _PLAIN_CONSTANTS[key])
+    array.flags.writeable = False
+    return array

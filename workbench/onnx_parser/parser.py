@@ -1,0 +1,142 @@
+"""OnnxParser and parse_model: an ONNX model, from bytes or a file, as a NetworkDefinition."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+from onnx import ModelProto
+
+from workbench.errors import ParserError
+from workbench.network import NetworkDefinition
+from workbench.onnx_parser.importer import Importer
+from workbench.onnx_parser.problems import ErrorCode, ParserErrorRecord, all_reasons, refuse
+from workbench.onnx_parser.weights import WeightReader
+
+
+class OnnxParser:
+    """Fills an empty network from an ONNX model, as TensorRT's OnnxParser does.
+
+    A call that returns False has changed nothing in the network; the reasons are in the errors.
+    """
+
+    def __init__(self, network: NetworkDefinition) -> None:
+        self._network = network
+        self._errors: list[ParserErrorRecord] = []
+
+    def parse(self, model: bytes, path: str | PathLike[str] = "") -> bool:
+        """Parse a serialized model. path: its file, beside which external data is looked for."""
+        self._errors.clear()
+        parsed = self._imported(model, Path(path).parent if path else None)
+        if parsed is None:
+            return False
+        self._network.adopt(parsed)
+        return True
+
+    def parse_from_file(self, path: str | PathLike[str]) -> bool:
+        """Parse a file; external data may lie in its folder."""
+        self._errors.clear()
+        try:
+            model = read_file(path)
+        except ParserError as e:
+            self._collect(e)
+            return False
+        return self.parse(model, path)
+
+    def supports_model_v2(self, model: bytes, path: str | PathLike[str] = "") -> bool:
+        """Whether ``parse`` would succeed; the network stays as it is."""
+        self._errors.clear()
+        return self._imported(model, Path(path).parent if path else None) is not None
+
+    @property
+    def num_errors(self) -> int:
+        """Reasons that the last call found."""
+        return len(self._errors)
+
+    def get_error(self, index: int) -> ParserErrorRecord:
+        """One of them."""
+        return self._errors[index]
+
+    def clear_errors(self) -> None:
+        """Forget them."""
+        self._errors.clear()
+
+    def _imported(self, data: bytes, folder: Path | None) -> NetworkDefinition | None:
+        try:
+            model = read_model(data)
+        except ParserError as e:
+            self._collect(e)
+            return None
+        network = NetworkDefinition(self._network.name or model.graph.name)
+        importer = Importer(model, WeightReader(folder), network)
+        importer.run()
+        self._errors += importer.problems
+        return None if self._errors else network
+
+    def _collect(self, error: ParserError) -> None:
+        self._errors += [e for e in error.errors if isinstance(e, ParserErrorRecord)]
+
+
+def parse_model(model: str | PathLike[str] | bytes, *, name: str = "") -> NetworkDefinition:
+    """The network of a model file, or of a model's bytes.
+
+    name: of the network; the graph's own where it is left out. Raises ParserError with every
+    reason in ``errors``.
+    """
+    network = NetworkDefinition(name)
+    parser = OnnxParser(network)
+    if isinstance(model, bytes):
+        place = name or "model"
+        parsed = parser.parse(model)
+    else:
+        place = str(model)
+        parsed = parser.parse_from_file(model)
+    if not parsed:
+        reasons = [parser.get_error(i) for i in range(parser.num_errors)]
+        raise all_reasons(reasons, place=place)
+    return network
+
+
+def read_file(path: str | PathLike[str]) -> bytes:
+    """The file's bytes. Raises ParserError naming it."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as e:
+        refuse(
+            ErrorCode.MODEL_DESERIALIZE_FAILED,
+            f"cannot read {path}: {e.strerror}",
+            rule="file",
+            remedy="give the path of an .onnx file",
+        )
+
+
+def read_model(data: bytes) -> ModelProto:
+    """The message. Raises ParserError where the bytes are not a whole ONNX model."""
+    remedy = "the file is cut off, damaged, or no ONNX model; copy or export it again"
+    try:
+        model = ModelProto.FromString(data)
+    except DecodeError:
+        refuse(
+            ErrorCode.MODEL_DESERIALIZE_FAILED,
+            f"{len(data)} bytes are not one whole ONNX message",
+            rule="protobuf",
+            remedy=remedy,
+        )
+    missing = [
+        what
+        for what, there in (
+            ("ir_version", model.ir_version > 0),
+            ("graph", model.HasField("graph")),
+            ("opset_import", len(model.opset_import) > 0),
+        )
+        if not there
+    ]
+    if missing:
+        refuse(
+            ErrorCode.MODEL_DESERIALIZE_FAILED,
+            f"{len(data)} bytes hold a message without {', '.join(missing)}",
+            rule="protobuf",
+            remedy=remedy,
+        )
+    return model

@@ -1,0 +1,229 @@
+"""WeightReader: a model's stored tensors as read-only arrays, external data memory-mapped.
+
+External data is read only from inside the model's folder: the standard lets ``location`` be any
+relative path, and a model from elsewhere must not make us read other files.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+from onnx import SparseTensorProto, TensorProto
+
+from workbench.body import Array
+from workbench.datatypes import DataType
+from workbench.onnx_parser.element_types import FROM_ONNX, type_name
+from workbench.onnx_parser.problems import ErrorCode, refuse
+
+_PACKED = {2: 4, 4: 2}
+"""Bits of a sub-byte element -> elements a byte; the first element is in the low bits."""
+
+
+class WeightReader:
+    """Decodes TensorProto. folder: where external data may lie; None: nowhere (bytes only)."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._files: dict[Path, Array] = {}
+
+    def read(self, tensor: TensorProto | SparseTensorProto) -> Array:
+        """As ``array``, or ``dense`` for a sparse tensor."""
+        return self.array(tensor) if isinstance(tensor, TensorProto) else self.dense(tensor)
+
+    def array(self, tensor: TensorProto) -> Array:
+        """The value, C-contiguous and read-only. Raises ParserError naming the tensor."""
+        name = tensor.name or "(unnamed)"
+        dtype = FROM_ONNX.get(tensor.data_type)
+        if dtype is None or dtype is DataType.STRING:
+            refuse(
+                ErrorCode.UNSUPPORTED_NODE_DATATYPE,
+                f"tensor '{name}' stores {type_name(tensor.data_type)}, which is not imported",
+                rule="element_type",
+                remedy="store it as a number type",
+            )
+        shape = tuple(tensor.dims)
+        if any(d < 0 for d in shape):
+            refuse(
+                ErrorCode.INVALID_VALUE,
+                f"tensor '{name}' has the negative size {min(shape)} in its shape {shape}",
+                rule="tensor_shape",
+                remedy="re-export the model",
+            )
+        if tensor.data_location == TensorProto.EXTERNAL:
+            values = self._stored(self._external(tensor, name), dtype, shape, name)
+        elif tensor.HasField("raw_data"):
+            values = self._stored(np.frombuffer(tensor.raw_data, np.uint8), dtype, shape, name)
+        else:
+            values = _typed(tensor, dtype, shape, name)
+        values.flags.writeable = False
+        return values
+
+    def dense(self, sparse: SparseTensorProto) -> Array:
+        """A sparse tensor written out. Raises ParserError where an index is out of range."""
+        values, indices = self.array(sparse.values), self.array(sparse.indices)
+        shape = tuple(sparse.dims)
+        name = sparse.values.name or "(unnamed)"
+        if indices.ndim == 1:
+            flat = indices
+        elif indices.ndim == 2 and indices.shape[1] == len(shape):
+            if np.any(indices < 0) or np.any(indices >= np.array(shape)):
+                flat = np.array([-1])
+            else:
+                flat = np.ravel_multi_index(tuple(indices.T), shape)
+        else:
+            flat = np.array([-1])
+        out = np.zeros(math.prod(shape), values.dtype)
+        if np.any(flat < 0) or np.any(flat >= out.size) or flat.size != values.size:
+            refuse(
+                ErrorCode.INVALID_VALUE,
+                f"sparse tensor '{name}': its {values.size} values and indices of shape "
+                f"{indices.shape} do not fit the shape {shape}",
+                rule="sparse_indices",
+                remedy="re-export the model",
+            )
+        out[flat] = values
+        out.flags.writeable = False
+        return out.reshape(shape)
+
+    def _stored(self, data: Array, dtype: DataType, shape: tuple[int, ...], name: str) -> Array:
+        count, bits = math.prod(shape), dtype.info.bits
+        need = (count * bits + 7) // 8
+        if data.nbytes != need:
+            _refuse_size(name, f"{data.nbytes} bytes", f"{need} bytes", dtype, shape)
+        if bits in _PACKED:
+            return _unpacked(data, bits, count).view(dtype.numpy).reshape(shape)
+        if dtype is DataType.BOOL:
+            return (data != 0).reshape(shape)
+        values = data.view(dtype.numpy)
+        if not values.flags.aligned:
+            values = values.copy()
+        return values.reshape(shape)
+
+    def _external(self, tensor: TensorProto, name: str) -> Array:
+        entries = {e.key: e.value for e in tensor.external_data}
+        data = self._mapped(self._located(entries.get("location", ""), name))
+        offset = _count(entries, "offset", 0, name)
+        length = _count(entries, "length", data.nbytes - offset, name)
+        if offset + length > data.nbytes:
+            refuse(
+                ErrorCode.INVALID_VALUE,
+                f"tensor '{name}' lies at bytes {offset} to {offset + length} of "
+                f"'{entries['location']}', which has {data.nbytes} bytes",
+                rule="external_data",
+                remedy="copy the complete data file beside the model",
+            )
+        return data[offset : offset + length]
+
+    def _located(self, location: str, name: str) -> Path:
+        if self._folder is None:
+            refuse(
+                ErrorCode.INVALID_GRAPH,
+                f"tensor '{name}' lies in the file '{location}', and bytes have no folder",
+                rule="external_data",
+                remedy="parse the model from its file, or store the weights inside it",
+            )
+        remedy = "move the data file into the model's folder and name it by its file name"
+        posix, windows = PurePosixPath(location), PureWindowsPath(location)
+        if (
+            not location
+            or "\0" in location
+            or posix.is_absolute()
+            or windows.anchor
+            or ".." in posix.parts
+            or ".." in windows.parts
+        ):
+            refuse(
+                ErrorCode.INVALID_VALUE,
+                f"tensor '{name}' has the external location '{location}', "
+                "which is not a relative path inside the model's folder",
+                rule="external_data",
+                remedy=remedy,
+            )
+        folder = self._folder.resolve()
+        path = (folder / location).resolve()
+        if not path.is_relative_to(folder):
+            refuse(
+                ErrorCode.INVALID_VALUE,
+                f"tensor '{name}': '{location}' is a link out of the model's folder, to {path}",
+                rule="external_data",
+                remedy=remedy,
+            )
+        if not path.is_file():
+            refuse(
+                ErrorCode.INVALID_VALUE,
+                f"tensor '{name}' lies in '{location}', and {folder} has no such file",
+                rule="external_data",
+                remedy="copy the data file beside the model",
+            )
+        return path
+
+    def _mapped(self, path: Path) -> Array:
+        if path not in self._files:
+            empty = path.stat().st_size == 0
+            # The array stays a view of the file: nothing is read until it is used.
+            data: Any = np.zeros(0, np.uint8) if empty else np.memmap(path, np.uint8, "r")
+            self._files[path] = np.asarray(data)
+        return self._files[path]
+
+
+def _count(entries: dict[str, str], key: str, default: int, name: str) -> int:
+    text = entries.get(key)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit():
+        refuse(
+            ErrorCode.INVALID_VALUE,
+            f"tensor '{name}' has the external {key} '{text}', which is not a count of bytes",
+            rule="external_data",
+            remedy="re-export the model",
+        )
+    return int(text)
+
+
+def _typed(tensor: TensorProto, dtype: DataType, shape: tuple[int, ...], name: str) -> Array:
+    """From the field of the element type (float_data, int32_data...)."""
+    count, bits = math.prod(shape), dtype.info.bits
+    match dtype:
+        case DataType.FLOAT | DataType.COMPLEX64:
+            values = np.array(tensor.float_data, np.float32).view(dtype.numpy)
+        case DataType.DOUBLE | DataType.COMPLEX128:
+            values = np.array(tensor.double_data, np.float64).view(dtype.numpy)
+        case DataType.INT64:
+            values = np.array(tensor.int64_data, np.int64)
+        case DataType.UINT32 | DataType.UINT64:
+            values = np.array(tensor.uint64_data, np.uint64).astype(dtype.numpy)
+        case DataType.INT32:
+            values = np.array(tensor.int32_data, np.int32)
+        case DataType.BOOL:
+            values = np.array(tensor.int32_data, np.int32) != 0
+        case _:
+            # int32_data holds the bits of halves and small floats, and packed sub-byte numbers.
+            words = np.array(tensor.int32_data, np.int32)
+            if bits in _PACKED:
+                per_byte = _PACKED[bits]
+                if words.size == (count + per_byte - 1) // per_byte:
+                    words = _unpacked(words.astype(np.uint8), bits, count)
+            values = words.astype(f"u{dtype.itemsize}").view(dtype.numpy)
+    if values.size != count:
+        _refuse_size(name, f"{values.size} elements", f"{count} elements", dtype, shape)
+    return values.reshape(shape)
+
+
+def _unpacked(data: Array, bits: int, count: int) -> Array:
+    """The packed numbers, one a byte, sign-extended where ml_dtypes reads the low bits only."""
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    mask = np.uint8((1 << bits) - 1)
+    return ((data[:, None] >> shifts) & mask).reshape(-1)[:count]
+
+
+def _refuse_size(name: str, have: str, need: str, dtype: DataType, shape: tuple[int, ...]) -> None:
+    refuse(
+        ErrorCode.INVALID_VALUE,
+        f"tensor '{name}' stores {have}, but {dtype.value}[{', '.join(map(str, shape))}] "
+        f"needs {need}",
+        rule="tensor_size",
+        remedy="the file is damaged, or its writer is; re-export the model",
+    )
