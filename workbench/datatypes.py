@@ -84,6 +84,9 @@ class DataType(enum.Enum):
     def __repr__(self) -> str:
         return self.value
 
+    def __str__(self) -> str:
+        return self.value
+
 
 @dataclass(frozen=True)
 class NumberFormat:

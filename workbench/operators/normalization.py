@@ -99,10 +99,9 @@ def _rms_types(inference: Inference) -> tuple[TensorType, ...]:
 
 def _fits(t: TensorType, x: TensorType, index: int) -> None:
     """Unidirectional broadcast: the scale or bias must not widen the input."""
-    wide = dimensions.broadcast(x.shape, t.shape)
+    pairs = zip(reversed(t.shape), reversed(x.shape), strict=False)
     if len(t.shape) > len(x.shape) or any(
-        isinstance(w, int) and isinstance(n, int) and w != n
-        for w, n in zip(wide, x.shape, strict=True)
+        isinstance(s, int) and isinstance(n, int) and s not in (1, n) for s, n in pairs
     ):
         raise InferenceError(f"input {index} is {t.shape}; it does not broadcast to {x.shape}")
 
