@@ -94,6 +94,8 @@ def _range_types(inference: Inference) -> tuple[TensorType, ...]:
 
 
 def _range_size(start: Any, limit: Any, step: Any) -> Any:
+    if all(isinstance(v, int) for v in (start, limit, step)):
+        return max(-((start - limit) // step), 0)
     if all(isinstance(v, int | float) for v in (start, limit, step)):
         return max(int(np.ceil((limit - start) / step)), 0)
     low, high = range_of(step)
