@@ -25,6 +25,11 @@ class Status(IntEnum):
     RUNTIME_ERROR = 5
     NOT_REQUIRED = 6
 
+    @property
+    def words(self) -> str:
+        """The status as words."""
+        return self.name.lower().replace("_", " ")
+
 
 class ElementType(IntEnum):
     """dnnl_data_type_t."""

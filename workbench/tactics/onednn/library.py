@@ -156,7 +156,7 @@ class Library:
         """Call and check. DeviceError names the call and its status."""
         status = self._functions[name](*arguments)
         if status:
-            raise DeviceError(_status_text(status), place=name)
+            raise DeviceError(status_text(status), place=name)
 
     def create(self, name: str, *arguments: Any) -> int:
         """Call a constructor and return the new handle. DeviceError as in ``call``."""
@@ -165,21 +165,22 @@ class Library:
         assert out.value is not None
         return out.value
 
-    def try_create(self, name: str, *arguments: Any) -> int | None:
-        """As ``create``, but None where oneDNN implements no such case."""
+    def try_create(self, name: str, *arguments: Any) -> int | Status:
+        """As ``create``, or the status where oneDNN has no such case or takes no such arguments."""
         out = c_void_p()
         status = self._functions[name](ctypes.byref(out), *arguments)
-        if status == Status.UNIMPLEMENTED:
-            return None
+        if status in (Status.UNIMPLEMENTED, Status.INVALID_ARGUMENTS):
+            return Status(status)
         if status:
-            raise DeviceError(_status_text(status), place=name)
+            raise DeviceError(status_text(status), place=name)
+        assert out.value is not None
         return out.value
 
     def execute(self, call: tuple[int, int, int, int]) -> None:
         """Run one primitive; ExecutionError on failure. On the CPU it is done on return."""
         status = self._functions["dnnl_primitive_execute"](*call)
         if status:
-            raise ExecutionError(_status_text(status), place="dnnl_primitive_execute")
+            raise ExecutionError(status_text(status), place="dnnl_primitive_execute")
 
     @property
     def threads(self) -> int:
@@ -202,10 +203,10 @@ class Library:
         return f"oneDNN {'.'.join(map(str, self.version))} {self.isa.name.lower()}"
 
 
-def _status_text(status: int) -> str:
-    known = {s.value: s.name.lower().replace("_", " ") for s in Status}
-    name = known.get(status, "unknown")
-    return f"oneDNN returned status {status} ({name})"
+def status_text(status: int) -> str:
+    """A status for people."""
+    words = next((s.words for s in Status if s == status), "unknown")
+    return f"oneDNN returned status {status} ({words})"
 
 
 def _declare(binary: ctypes.CDLL) -> dict[str, Callable[..., int]]:

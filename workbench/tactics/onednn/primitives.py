@@ -1,6 +1,7 @@
 """Primitives: described, listed by implementation, created, and bound to memories.
 
-Each ``*_forward`` below gives a PrimitiveDescriptor, or None where oneDNN implements no such case.
+Each function below gives a PrimitiveDescriptor, or the Status with which oneDNN turned it down
+(UNIMPLEMENTED, INVALID_ARGUMENTS).
 Convolutions and pools take sizes per spatial axis; padding is (before, after).
 Source: oneapi/dnnl/dnnl.h of oneDNN 3.2.
 """
@@ -67,7 +68,7 @@ class PrimitiveDescriptor(Handle):
         return self.implementation.startswith("ref")
 
     def implementations(self) -> Iterator[PrimitiveDescriptor]:
-        """This one and every later one, best first by oneDNN's own order."""
+        """Itself and every later one, best first by oneDNN's own order."""
         yield self
         yield from self._later
         while self._cursor is not None:
@@ -167,7 +168,7 @@ def convolution_forward(
     padding: Padding,
     attributes: Attributes,
     algorithm: Algorithm = Algorithm.CONVOLUTION_DIRECT,
-) -> PrimitiveDescriptor | None:
+) -> PrimitiveDescriptor | Status:
     """Weights (O, I, *kernel), grouped (G, O/G, I/G, *kernel). dilations: 1 for dense kernels."""
     return _described(
         *("dnnl_convolution_forward_primitive_desc_create", source.library),
@@ -187,7 +188,7 @@ def inner_product_forward(
     destination: MemoryDescriptor,
     *,
     attributes: Attributes,
-) -> PrimitiveDescriptor | None:
+) -> PrimitiveDescriptor | Status:
     """Source (N, C, ...) by weights (O, C, ...) to (N, O)."""
     return _described(
         *("dnnl_inner_product_forward_primitive_desc_create", source.library),
@@ -204,7 +205,7 @@ def matmul(
     destination: MemoryDescriptor,
     *,
     attributes: Attributes,
-) -> PrimitiveDescriptor | None:
+) -> PrimitiveDescriptor | Status:
     """(..., M, K) by (..., K, N); equal ranks, batch sizes equal or 1."""
     return _described(
         *("dnnl_matmul_primitive_desc_create", source.library),
@@ -223,7 +224,7 @@ def pooling_forward(
     dilations: Sequence[int],
     padding: Padding,
     attributes: Attributes,
-) -> PrimitiveDescriptor | None:
+) -> PrimitiveDescriptor | Status:
     """One of the three POOLING_* algorithms. dilations: 1 for dense windows."""
     return _described(
         *("dnnl_pooling_forward_primitive_desc_create", source.library),
@@ -241,7 +242,7 @@ def softmax_forward(
     axis: int,
     attributes: Attributes,
     algorithm: Algorithm = Algorithm.SOFTMAX_ACCURATE,
-) -> PrimitiveDescriptor | None:
+) -> PrimitiveDescriptor | Status:
     """Softmax (or its logarithm) along one axis, counted from 0."""
     return _described(
         *("dnnl_softmax_forward_primitive_desc_create", source.library),
@@ -257,7 +258,7 @@ def layer_normalization_forward(
     epsilon: float,
     flags: NormalizationFlag,
     attributes: Attributes,
-) -> PrimitiveDescriptor | None:
+) -> PrimitiveDescriptor | Status:
     """Over the last axis; SCALE and SHIFT are f32 vectors where the flags name them."""
     return _described(
         *("dnnl_layer_normalization_forward_primitive_desc_create", source.library),
@@ -274,7 +275,7 @@ def eltwise_forward(
     alpha: float = 0.0,
     beta: float = 0.0,
     attributes: Attributes,
-) -> PrimitiveDescriptor | None:
+) -> PrimitiveDescriptor | Status:
     return _described(
         *("dnnl_eltwise_forward_primitive_desc_create", source.library),
         *(FORWARD_INFERENCE, algorithm, source.value, destination.value, alpha, beta),
@@ -289,7 +290,7 @@ def binary(
     destination: MemoryDescriptor,
     *,
     attributes: Attributes,
-) -> PrimitiveDescriptor | None:
+) -> PrimitiveDescriptor | Status:
     """Equal ranks; sizes of either input are the destination's or 1."""
     return _described(
         *("dnnl_binary_primitive_desc_create", first.library, algorithm),
@@ -304,7 +305,7 @@ def reduction(
     destination: MemoryDescriptor,
     *,
     attributes: Attributes,
-) -> PrimitiveDescriptor | None:
+) -> PrimitiveDescriptor | Status:
     """Over the axes on which the destination's size is 1 and the source's is not."""
     return _described(
         *("dnnl_reduction_primitive_desc_create", source.library, algorithm),
@@ -319,7 +320,7 @@ def concat(
     *,
     axis: int,
     attributes: Attributes,
-) -> PrimitiveDescriptor | None:
+) -> PrimitiveDescriptor | Status:
     """Inputs are the arguments MULTIPLE_SRC, MULTIPLE_SRC + 1, ..."""
     library = sources[0].library
     handles = (c_void_p * len(sources))(*(s.value for s in sources))
@@ -336,7 +337,7 @@ def resampling_forward(
     destination: MemoryDescriptor,
     *,
     attributes: Attributes,
-) -> PrimitiveDescriptor | None:
+) -> PrimitiveDescriptor | Status:
     """Sizes decide the factors; coordinates are half_pixel, as in ONNX Resize."""
     return _described(
         *("dnnl_resampling_forward_primitive_desc_create", source.library),
@@ -347,7 +348,7 @@ def resampling_forward(
 
 def reorder(
     source: MemoryDescriptor, destination: MemoryDescriptor, *, attributes: Attributes | None = None
-) -> PrimitiveDescriptor | None:
+) -> PrimitiveDescriptor | Status:
     """Copy to another layout or type; scales and zero points quantize on the way."""
     library = source.library
     given = attributes or Attributes(library)  # a name: a temporary would be destroyed too early
@@ -356,13 +357,13 @@ def reorder(
         *(source.value, library.engine, destination.value, library.engine),
         given.value,
     )
-    return None if value is None else PrimitiveDescriptor.walking(library, value)
+    return value if isinstance(value, Status) else PrimitiveDescriptor.walking(library, value)
 
 
 def _value(handle: Handle | None) -> int | None:
     return None if handle is None else handle.value
 
 
-def _described(name: str, library: Library, *arguments: Any) -> PrimitiveDescriptor | None:
+def _described(name: str, library: Library, *arguments: Any) -> PrimitiveDescriptor | Status:
     value = library.try_create(name, library.engine, *arguments)
-    return None if value is None else PrimitiveDescriptor.walking(library, value)
+    return value if isinstance(value, Status) else PrimitiveDescriptor.walking(library, value)

@@ -1,0 +1,122 @@
+"""Convolutions: dense, grouped and depthwise, in floats and in quantized integers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from workbench.datatypes import DataType
+from workbench.formats import CHW16, HWC, LINEAR, Format
+from workbench.records import Refusal
+from workbench.tactics.onednn.constants import Algorithm, Argument
+from workbench.tactics.onednn.descriptors import MemoryDescriptor
+from workbench.tactics.onednn.layer import Combine, Layer, Operand, PostOperation
+from workbench.tactics.onednn.library import Library
+from workbench.tactics.onednn.primitives import convolution_forward
+from workbench.tactics.onednn.recipe import (
+    Describer,
+    Recipe,
+    Variant,
+    assigned,
+    has_tag,
+    real_values,
+)
+from workbench.tactics.onednn.window import read_window
+
+ANCHORS = ("Conv",)
+
+LAYOUTS: tuple[tuple[Format, Format], ...] = (
+    (HWC, HWC),
+    (CHW16, CHW16),
+    (LINEAR, HWC),
+    (LINEAR, CHW16),
+    (LINEAR, LINEAR),
+)
+"""(input, output): oneDNN's kernels want channels inside; a first layer may read LINEAR."""
+
+
+def variants(layer: Layer) -> Iterator[Variant]:
+    """Every pair of layouts."""
+    rank = len(layer.result.shape)
+    for source, target in LAYOUTS:
+        inputs = assigned(layer, [(layer.operand(0), source)], target)
+        if inputs is not None and has_tag(source, rank) and has_tag(target, rank):
+            yield Variant("convolution", inputs, target)
+
+
+def describe(library: Library, layer: Layer, variant: Variant) -> Recipe | Refusal:
+    """The convolution in these layouts."""
+    x, w = layer.operand(0), layer.operand(1)
+    if x is None or w is None or w.array is None or x.index is None:
+        return layer.refusal("oneDNN packs weights ahead, these are not constants")
+    given = layer.operand(2)
+    if x.permutation is not None or (given is not None and not given.is_constant):
+        return layer.refusal("its input is transposed, or its bias is not a constant")
+    d = Describer(library, layer, variant)
+    groups = int(layer.anchor.attributes.get("group") or 1)
+    source = d.input(Argument.SRC, x)
+    weights = _weights(d, x, w, groups)
+    if isinstance(weights, Refusal):
+        return weights
+    bias, post = _bias(d, layer)
+    destination = d.output()
+    refusal = d.quantized_source(Argument.SRC, x) or d.post_operations(post, destination)
+    if refusal is not None:
+        return refusal
+    d.quantized_output()
+    spatial = slice(2, None)
+    window = read_window(
+        layer.anchor.attributes,
+        w.shape[spatial],
+        x.shape[spatial],
+        layer.result.shape[spatial],
+    )
+    descriptor = convolution_forward(
+        *(source, weights, bias, destination),
+        strides=window.strides,
+        dilations=window.dilations,
+        padding=window.padding,
+        attributes=d.attributes,
+    )
+    return d.recipe(descriptor, destination)
+
+
+def _weights(d: Describer, x: Operand, w: Operand, groups: int) -> MemoryDescriptor | Refusal:
+    array = w.array if x.affine is not None else real_values(w) if w.affine else w.array
+    assert array is not None
+    if x.affine is not None:
+        refusal = _quantized_weights(d, w, groups)
+        if refusal is not None:
+            return refusal
+    if groups == 1:
+        return d.weights(array)
+    return d.weights(array.reshape(groups, array.shape[0] // groups, *array.shape[1:]))
+
+
+def _quantized_weights(d: Describer, w: Operand, groups: int) -> Refusal | None:
+    if w.affine is None or w.type.dtype is not DataType.INT8:
+        kind = w.type.dtype.value
+        return d.layer.refusal(f"its input is quantized, its weights are {kind}", "quantize both")
+    if w.affine.zero_point:
+        return d.layer.refusal("its weights have a zero point; oneDNN wants symmetric ones")
+    if w.affine.axis not in (None, 0):
+        return d.layer.refusal(f"its weights are quantized along axis {w.affine.axis}, not 0")
+    per_channel = 1 if groups == 1 else 3  # output channels, or (group, output channel)
+    mask = 0 if w.affine.is_per_tensor else per_channel
+    d.constant(d.attributes.scale(Argument.WEIGHTS, mask), w.affine.scale)
+    return None
+
+
+def _bias(d: Describer, layer: Layer) -> tuple[MemoryDescriptor | None, tuple[PostOperation, ...]]:
+    """The bias, an own input or a constant added first; and the post-operations left."""
+    given = layer.operand(2)
+    if given is not None:
+        return d.constant(Argument.BIAS, real_values(given)), layer.post
+    if layer.post and isinstance(layer.post[0], Combine):
+        first, channels = layer.post[0], layer.result.shape[1]
+        column = (channels, *(1,) * (len(layer.result.shape) - 2))
+        operand = first.operand
+        if operand.is_constant and first.algorithm is Algorithm.ADD:
+            values = real_values(operand)
+            if tuple(values.shape) in (column, (1, *column)):
+                return d.constant(Argument.BIAS, values.reshape(-1)), layer.post[1:]
+    return None, layer.post

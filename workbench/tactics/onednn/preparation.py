@@ -1,0 +1,136 @@
+"""From a chosen implementation to a Call: code generated, constants packed, steps in a row."""
+
+from __future__ import annotations
+
+from workbench.errors import DeviceError
+from workbench.tactics.onednn.constants import Argument, Status
+from workbench.tactics.onednn.descriptors import ELEMENT_TYPES, Memory, MemoryDescriptor
+from workbench.tactics.onednn.layer import Layer
+from workbench.tactics.onednn.library import Library
+from workbench.tactics.onednn.primitives import Primitive, PrimitiveDescriptor, reorder, run
+from workbench.tactics.onednn.recipe import (
+    HALVES,
+    Constant,
+    Recipe,
+    Variant,
+    describe_tensor,
+)
+from workbench.tactics.onednn.steps import (
+    InputSlot,
+    OutputSlot,
+    PackedSlot,
+    Slot,
+    Step,
+    Workspace,
+    make_call,
+    with_scratchpad,
+)
+from workbench.tactics.protocol import Call
+
+
+def make_layer_call(
+    library: Library,
+    layer: Layer,
+    variant: Variant,
+    recipe: Recipe,
+    descriptor: PrimitiveDescriptor,
+) -> Call:
+    """The Call that runs one implementation of a layer."""
+    workspace = Workspace()
+    arguments: dict[int, tuple[MemoryDescriptor, Slot]] = {}
+    for argument, constant in recipe.arguments.constants.items():
+        wanted = constant.wanted or descriptor.weights
+        packed = PackedSlot(_argument_name(argument), pack(constant, wanted))
+        arguments[argument] = (wanted, packed)
+    conversions = _Conversions(library, layer, variant, workspace)
+    for argument, (index, seen) in recipe.arguments.inputs.items():
+        arguments[argument] = (seen, conversions.input(index))
+    target = conversions.output(recipe.destination)
+    arguments[Argument.DST] = (recipe.destination, target)
+    main = Step(Primitive(descriptor), arguments)
+    steps = [*conversions.before, main, *conversions.after]
+    ready = [with_scratchpad(s, workspace) for s in steps]
+    return make_call(
+        *(ready, descriptor.implementation, library),
+        threads=layer.problem.threads,
+        workspace_bytes=workspace.nbytes,
+    )
+
+
+def pack(constant: Constant, wanted: MemoryDescriptor) -> Memory:
+    """A constant in the layout and type that a primitive wants, in memory of its own."""
+    packed = Memory.allocated(wanted)
+    source = Memory.over(constant.source, constant.array)
+    run(_reorder(constant.source, wanted), {Argument.SRC: source, Argument.DST: packed})
+    return packed
+
+
+class _Conversions:
+    """Reorders around a primitive that computes in f32 what is stored in halves."""
+
+    def __init__(
+        self, library: Library, layer: Layer, variant: Variant, workspace: Workspace
+    ) -> None:
+        self.library, self.layer, self.variant = library, layer, variant
+        self.workspace = workspace
+        self.before: list[Step] = []
+        self.after: list[Step] = []
+        self._inputs: dict[int, Slot] = {}
+
+    def input(self, index: int) -> Slot:
+        """Where the primitive finds this dynamic input."""
+        if index not in self._inputs:
+            self._inputs[index] = self._read(index)
+        return self._inputs[index]
+
+    def _read(self, index: int) -> Slot:
+        type_ = self.layer.problem.body.dynamic_inputs[index].type
+        slot = InputSlot(index)
+        if not self.variant.widened or type_.dtype not in HALVES:
+            return slot
+        layout = self.variant.inputs[index]
+        stored, wide = (
+            describe_tensor(self.library, type_.shape, element, layout)
+            for element in (ELEMENT_TYPES[type_.dtype], self.variant.element(type_.dtype))
+        )
+        target = self.workspace.take(wide)
+        self.before.append(_conversion((stored, slot), (wide, target)))
+        return target
+
+    def output(self, seen: MemoryDescriptor) -> Slot:
+        """Where the primitive writes its result, which it sees as ``seen``."""
+        type_ = self.layer.output
+        if not self.variant.widened or type_.dtype not in HALVES:
+            return OutputSlot()
+        source = self.workspace.take(seen)
+        stored, wide = (
+            describe_tensor(self.library, type_.shape, element, self.variant.output)
+            for element in (ELEMENT_TYPES[type_.dtype], self.variant.element(type_.dtype))
+        )
+        self.after.append(_conversion((wide, source), (stored, OutputSlot())))
+        return source
+
+
+def _conversion(
+    source: tuple[MemoryDescriptor, Slot], target: tuple[MemoryDescriptor, Slot]
+) -> Step:
+    primitive = Primitive(_reorder(source[0], target[0]))
+    return Step(primitive, {Argument.SRC: source, Argument.DST: target})
+
+
+def _reorder(source: MemoryDescriptor, target: MemoryDescriptor) -> PrimitiveDescriptor:
+    found = reorder(source, target)
+    if isinstance(found, Status):
+        raise DeviceError(
+            f"oneDNN cannot rewrite {source.text} as {target.text}: {found.words}",
+            place="dnnl_reorder_primitive_desc_create",
+        )
+    return found
+
+
+def _argument_name(argument: int) -> str:
+    base = argument & ~(Argument.SCALES | Argument.ZERO_POINTS)
+    known = next((a.name.lower() for a in Argument if a == base), f"argument {base}")
+    if argument & Argument.SCALES:
+        return f"{known} scales"
+    return f"{known} zero points" if argument & Argument.ZERO_POINTS else known

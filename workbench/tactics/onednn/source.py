@@ -1,0 +1,211 @@
+"""ONEDNN, the tactic source: several oneDNN implementations per layer, each in several layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from workbench.body import TensorType
+from workbench.datatypes import DataType
+from workbench.formats import Format
+from workbench.records import Refusal
+from workbench.tactics.arithmetic import computes
+from workbench.tactics.onednn import convolution, pointwise, pooling, product, rows
+from workbench.tactics.onednn.descriptors import ELEMENT_TYPES
+from workbench.tactics.onednn.layer import POINTWISE, Layer, read_layer
+from workbench.tactics.onednn.library import Library, Unavailable, load
+from workbench.tactics.onednn.preparation import make_layer_call
+from workbench.tactics.onednn.primitives import PrimitiveDescriptor
+from workbench.tactics.onednn.recipe import Recipe, Variant, has_tag
+from workbench.tactics.onednn.steps import use_threads
+from workbench.tactics.protocol import Call, Problem, Tactic
+
+NAME = "ONEDNN"
+_FIRST = "first"
+"""In place of an implementation's name: oneDNN's own first choice at the sizes at hand."""
+_CODE_VERSION = 1
+"""Raised when a change of this package changes what a tactic does."""
+
+
+class _Family(NamedTuple):
+    anchors: frozenset[str]
+    variants: Callable[[Layer], Iterator[Variant]]
+    describe: Callable[[Library, Layer, Variant], Recipe | Refusal]
+    multiplies: bool
+
+
+_FAMILIES: tuple[_Family, ...] = (
+    _Family(frozenset(convolution.ANCHORS), convolution.variants, convolution.describe, True),
+    _Family(frozenset(product.ANCHORS), product.variants, product.describe, True),
+    _Family(frozenset(pooling.ANCHORS), pooling.variants, pooling.describe, False),
+    _Family(frozenset(rows.ANCHORS), rows.variants, rows.describe, False),
+    _Family(POINTWISE, pointwise.variants, pointwise.describe, False),
+)
+
+
+class OneDnnSource:
+    """oneDNN's CPU kernels. The library is loaded when first asked for."""
+
+    name = NAME
+    device_kind = "cpu"
+
+    def unavailable(self) -> Refusal | None:
+        """Why oneDNN cannot be used here, or None."""
+        library = load()
+        if isinstance(library, Unavailable):
+            return Refusal(library.reason, NAME, library.remedy, code="unavailable")
+        return None
+
+    @property
+    def version(self) -> str:
+        """Library, instruction set and the version of this code."""
+        library = load()
+        found = "unavailable" if isinstance(library, Unavailable) else library.fingerprint
+        return f"{found}; code {_CODE_VERSION}"
+
+    def candidates(self, problem: Problem) -> Sequence[Tactic | Refusal]:
+        """A tactic for each implementation in each layout; the reasons where there is none."""
+        opened = _open(problem)
+        if isinstance(opened, Refusal):
+            return [opened]
+        library, layer, family = opened
+        found: list[Tactic] = []
+        refusals: list[Refusal] = []
+        saturating: set[str] = set()
+        for variant in _with_widened(library, layer, family):
+            recipe = family.describe(library, layer, variant)
+            if isinstance(recipe, Refusal):
+                refusals.append(recipe)
+                continue
+            offers = list(_kernels(recipe.descriptor))
+            if not offers:
+                layouts = " > ".join(map(str, (*variant.inputs, variant.output)))
+                reason = f"oneDNN has only its plain loop for {variant.primitive} in {layouts}"
+                refusals.append(layer.refusal(reason))
+            for _, kernel, occurrence in offers:
+                if family.multiplies and _saturates(kernel, layer):
+                    saturating.add(kernel)
+                else:
+                    found.append(self._tactic(library, layer, variant, kernel, occurrence))
+        if saturating:
+            names = ", ".join(sorted(saturating))
+            reason = f"{names}: pairs of int8 products saturate at 16 bits before they are summed"
+            refusals.append(layer.refusal(reason))
+            return [*found, refusals[-1]]
+        return found or list(dict.fromkeys(refusals))
+
+    def prepare(self, tactic: Tactic, problem: Problem) -> Call | Refusal:
+        """Find the implementation again at these sizes, generate its code, pack its constants."""
+        opened = _open(problem)
+        if isinstance(opened, Refusal):
+            return opened
+        library, layer, family = opened
+        widened = tactic.parameter("through") == DataType.FLOAT.value
+        variant = Variant(tactic.parameter("primitive"), tactic.inputs, tactic.outputs[0], widened)
+        recipe = family.describe(library, layer, variant)
+        if isinstance(recipe, Refusal):
+            return recipe
+        wanted = (tactic.parameter("implementation"), tactic.parameter("occurrence"))
+        for descriptor, name, occurrence in _kernels(recipe.descriptor):
+            if wanted in ((name, occurrence), (_FIRST, 0)):
+                return make_layer_call(library, layer, variant, recipe, descriptor)
+        offered = ", ".join(n for _, n, _ in _kernels(recipe.descriptor)) or "none"
+        return layer.refusal(f"oneDNN has no {wanted[0]} at these sizes, only: {offered}")
+
+    def reformat(self, type_: TensorType, source: Format, target: Format) -> Tactic | Refusal:
+        """A reorder between two of the named layouts; oneDNN chooses the kernel by the sizes."""
+        library = load()
+        if isinstance(library, Unavailable):
+            return Refusal(library.reason, NAME, library.remedy, code="unavailable")
+        rank = len(type_.shape)
+        if type_.dtype not in ELEMENT_TYPES:
+            return Refusal(f"oneDNN reorders no {type_.dtype.value}", NAME)
+        for layout in (source, target):
+            if layout.owner or not has_tag(layout, rank):
+                return Refusal(f"oneDNN has no layout {layout} at rank {rank}", NAME)
+        parameters = _parameters("reorder", _FIRST, 0, "")
+        return Tactic(
+            *(NAME, "reorder", (source,), (target,), type_.dtype, parameters, self.version)
+        )
+
+    def _tactic(
+        self, library: Library, layer: Layer, variant: Variant, kernel: str, occurrence: int
+    ) -> Tactic:
+        body = layer.problem.body
+        precision = body.compute_type
+        lacking = precision in _lacking(library) and computes(body)
+        label = f"{variant.primitive} {kernel}" + (f" #{occurrence + 1}" if occurrence else "")
+        through = DataType.FLOAT.value if variant.widened else ""
+        return Tactic(
+            *(NAME, f"{label} through FP32" if variant.widened else label),
+            *(variant.inputs, (variant.output,), precision),
+            _parameters(variant.primitive, kernel, occurrence, through),
+            self.version,
+            emulated=variant.widened or lacking,
+        )
+
+
+ONEDNN = OneDnnSource()
+
+
+def _open(problem: Problem) -> tuple[Library, Layer, _Family] | Refusal:
+    """The library, the layer as oneDNN sees it, and its family; or the reason for none."""
+    library = load()
+    if isinstance(library, Unavailable):
+        return Refusal(library.reason, NAME, library.remedy, code="unavailable")
+    use_threads(library, problem.threads)
+    layer = read_layer(problem)
+    if isinstance(layer, Refusal):
+        return layer
+    for family in _FAMILIES:
+        if layer.anchor.op in family.anchors:
+            return library, layer, family
+    return layer.refusal(f"oneDNN has no primitive for {layer.anchor.op}")
+
+
+def _lacking(library: Library) -> set[DataType]:
+    """Half types that this CPU has no arithmetic for."""
+    native = {DataType.BF16: library.isa.native_bf16, DataType.HALF: library.isa.native_f16}
+    return {kind for kind, has in native.items() if not has}
+
+
+def _with_widened(library: Library, layer: Layer, family: _Family) -> Iterator[Variant]:
+    """The family's variants; halves without native arithmetic also through f32."""
+    kinds = {i.type.dtype for i in layer.problem.body.dynamic_inputs} & _lacking(library)
+    for variant in family.variants(layer):
+        yield variant
+        if kinds and variant.primitive not in ("reorder", "concat"):
+            yield replace(variant, widened=True)
+
+
+def _parameters(
+    primitive: str, kernel: str, occurrence: int, through: str
+) -> tuple[tuple[str, str | int], ...]:
+    """implementation: oneDNN's name of the kernel, and how many of that name come before it."""
+    return (
+        ("primitive", primitive),
+        ("implementation", kernel),
+        ("occurrence", occurrence),
+        ("through", through),
+    )
+
+
+def _saturates(kernel: str, layer: Layer) -> bool:
+    """Whether an integer kernel sums pairs of products in 16 bits (vpmaddubsw), which overflow.
+
+    Only VNNI and AMX kernels sum in 32 bits; others carry an older instruction set in their name.
+    """
+    quantized = any(o is not None and o.affine is not None for o in layer.operands)
+    return quantized and kernel.rpartition(":")[2] in ("sse41", "avx", "avx2", "avx512_core")
+
+
+def _kernels(first: PrimitiveDescriptor) -> Iterator[tuple[PrimitiveDescriptor, str, int]]:
+    """(descriptor, name, how many of that name came before), plain loops left out."""
+    seen: dict[str, int] = {}
+    for descriptor in first.implementations():
+        name = descriptor.implementation
+        occurrence = seen.get(name, 0)
+        seen[name] = occurrence + 1
+        if not descriptor.is_reference:
+            yield descriptor, name, occurrence
