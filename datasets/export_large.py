@@ -134,7 +134,11 @@ def export_one(name: str, model: LargeModel, folder: Path) -> None:
         output=model.output,
         dynamic=model.dynamic,
     )
-    np.savez(folder / f"{name}.npz", **{key: value.numpy() for key, value in samples.items()})
+    np.savez(
+        folder / f"{name}.npz",
+        allow_pickle=False,
+        **{key: value.numpy() for key, value in samples.items()},
+    )
     batches = [{key: value[:size] for key, value in samples.items()} for size in (1, 3)]
     difference = largest_difference(module, onnx_path, batches)
     with torch.inference_mode():

@@ -28,6 +28,11 @@ CLEANUP_RULES = (
 # a node (source paths and lines, torch's own graph) tells of the exporting machine: removed.
 KEPT_METADATA = "namespace"
 
+# The messages that carry a doc string and metadata.
+Documented = (
+    onnx.ModelProto | onnx.GraphProto | onnx.NodeProto | onnx.TensorProto | onnx.ValueInfoProto
+)
+
 
 def export_module(
     module: torch.nn.Module,
@@ -86,7 +91,7 @@ def remove_machine_traces(model: onnx.ModelProto) -> None:
         message.ClearField("doc_string")
 
 
-def _messages(model: onnx.ModelProto) -> Iterator[onnx.ModelProto | onnx.NodeProto]:
+def _messages(model: onnx.ModelProto) -> Iterator[Documented]:
     graph = model.graph
     yield model
     yield graph
@@ -97,7 +102,7 @@ def _messages(model: onnx.ModelProto) -> Iterator[onnx.ModelProto | onnx.NodePro
 def run_onnx(path: Path, **inputs: NDArray[np.generic]) -> NDArray[np.float32]:
     """The first output of the model at `path` on ONNX Runtime's CPU provider."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return session.run(None, inputs)[0]
+    return np.asarray(session.run(None, inputs)[0])
 
 
 def largest_difference(

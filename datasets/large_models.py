@@ -36,7 +36,7 @@ class Bottleneck(nn.Module):
             )
 
     @property
-    def branch_norm(self) -> nn.Module:
+    def branch_norm(self) -> nn.BatchNorm2d:
         """The batch norm whose output is added to the trunk."""
         return self.bn3
 
@@ -134,9 +134,11 @@ class InvertedResidual(nn.Module):
         self.adds_input = stride == 1 and inputs == outputs
 
     @property
-    def branch_norm(self) -> nn.Module:
+    def branch_norm(self) -> nn.BatchNorm2d:
         """The batch norm whose output is added to the trunk, where there is one."""
-        return self.conv[-1]
+        norm = self.conv[-1]
+        assert isinstance(norm, nn.BatchNorm2d)
+        return norm
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv(x) if self.adds_input else self.conv(x)
@@ -195,6 +197,9 @@ class MobileNetV2(nn.Module):
 
 class BertEmbeddings(nn.Module):
     """Sum of word, position and token-type embeddings, then layer norm."""
+
+    position_ids: Tensor
+    token_type_ids: Tensor
 
     def __init__(self, vocabulary: int, positions: int, width: int) -> None:
         super().__init__()

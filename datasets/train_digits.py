@@ -8,7 +8,7 @@ on one machine with one version of torch the files repeat byte for byte; elsewhe
 weights differ in rounding and then in more. Only the train split is trained on. The recipes
 were checked on the calibration split; the test split was scored last and changed nothing.
 
-Needs: torch, onnxscript, onnx, onnxruntime, numpy; about seven minutes of one CPU core.
+Needs: torch, onnxscript, onnx, onnxruntime, numpy; about eight minutes of one CPU core.
 """
 
 import argparse
