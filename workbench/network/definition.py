@@ -132,13 +132,15 @@ class NetworkDefinition(LayerApi):
         kind = TensorType(DataType.of(weight.array), weight.array.shape)
         return self._new_tensor(Tensor(self.unique(weight.name), kind, weight=weight))
 
-    def sizes(self, sizes: Any, name: str = "sizes") -> Tensor:
-        """A known value with symbolic sizes (an INT64 object array); Bodies take it as a literal.
+    def sizes(
+        self, sizes: Any, name: str = "sizes", *, dtype: DataType = DataType.INT64
+    ) -> Tensor:
+        """A known value with symbolic sizes (an object array); Bodies take it as a literal.
 
         No layer computes it, so only structural operands may be it.
         """
         value = np.asarray(sizes, dtype=object)
-        kind = TensorType(DataType.INT64, value.shape)
+        kind = TensorType(dtype, value.shape)
         return self._new_tensor(Tensor(self.unique(name), kind, value=value))
 
     def add_layer(
@@ -451,6 +453,21 @@ class NetworkDefinition(LayerApi):
         copy.inputs = [twin[t.name] for t in self.inputs]
         copy.outputs = [twin[t.name] for t in self.outputs]
         return copy
+
+    def adopt(self, other: NetworkDefinition) -> None:
+        """Take over everything of ``other`` but its name, where this network is still empty.
+
+        ``other`` must not be used afterwards.
+        """
+        if self.tensors:
+            raise NetworkError(
+                f"it already has {len(self.tensors)} tensors and {len(self._layers)} layers",
+                place=self.name,
+                remedy="parse into a new NetworkDefinition",
+            )
+        name = self.name or other.name
+        vars(self).update(vars(other))
+        self.name = name
 
     def run(self, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
         """Reference evaluation of the whole network (slow): outputs, or every tensor."""

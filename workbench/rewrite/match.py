@@ -187,6 +187,9 @@ class _Search:
         if tensor is None:
             return
         if isinstance(pattern, Variable):
+            known = tensor.value is not None
+            if pattern.constant is not None and pattern.constant is not known:
+                return
             if bound.tensors.get(pattern.name, tensor) is tensor:
                 tensors = {**bound.tensors, pattern.name: tensor}
                 yield _Bound(bound.elements, bound.layers, tensors, bound.named)

@@ -22,9 +22,13 @@ COMMUTATIVE = frozenset({"Add", "Mul", "Min", "Max", "Sum", "Mean", "And", "Or",
 
 @dataclass(frozen=True, eq=False)
 class Variable:
-    """Matches any tensor; used twice, it must be the same tensor both times."""
+    """Matches any tensor; used twice, it must be the same tensor both times.
+
+    constant: True for constants only, False for everything else, None for both.
+    """
 
     name: str
+    constant: bool | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +85,14 @@ class PatternBuilder:
     def any(self, operators: Iterable[str], *inputs: Operand, **attributes: Any) -> Element:
         """One of several operators, on its own."""
         return _plain(frozenset(operators), inputs, attributes)
+
+    def constant(self, variable: Variable) -> Variable:
+        """A variable that is a stored constant."""
+        return replace(variable, constant=True)
+
+    def computed(self, variable: Variable) -> Variable:
+        """A variable that is only known at run time."""
+        return replace(variable, constant=False)
 
     def anchored(self, operators: Iterable[str], *reading: Variable | Element) -> Element:
         """A layer that one of these operators anchors, on its own or already fused."""

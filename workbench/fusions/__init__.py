@@ -1,0 +1,58 @@
+"""The fusions of the Fuse stage, in order; to add one, add a file and a line."""
+
+from __future__ import annotations
+
+from workbench.fusions.activation import ACTIVATION
+from workbench.fusions.bias import BIAS
+from workbench.fusions.cast_pairs import CAST_PAIRS
+from workbench.fusions.dequantize import ABSORB_DEQUANTIZE, DUPLICATE_DEQUANTIZE
+from workbench.fusions.horizontal import SIBLING_CONVOLUTIONS, SIBLING_PRODUCTS
+from workbench.fusions.pointwise_chain import POINTWISE_CHAIN
+from workbench.fusions.pointwise_epilogue import POINTWISE_EPILOGUE
+from workbench.fusions.quantize import (
+    ABSORB_QUANTIZE,
+    MERGE_QUANTIZE,
+    QUANTIZE_EARLIER,
+    REQUANTIZE_PAIR,
+)
+from workbench.fusions.residual import RESIDUAL
+from workbench.fusions.scale import SCALE
+from workbench.fusions.split_later import SPLIT_LATER
+from workbench.network import NetworkDefinition
+from workbench.records import Attempt, Stage
+from workbench.rewrite import RewriteRule, apply_rules
+
+FUSIONS: tuple[RewriteRule, ...] = (
+    # What Precision and Calibrate wrote, tidied.
+    CAST_PAIRS,
+    MERGE_QUANTIZE,
+    REQUANTIZE_PAIR,
+    QUANTIZE_EARLIER,
+    # Horizontal: before each sibling has an epilogue of its own.
+    SIBLING_CONVOLUTIONS,
+    SIBLING_PRODUCTS,
+    SPLIT_LATER,
+    # Vertical: a product takes in what follows it, step by step.
+    BIAS,
+    SCALE,
+    ACTIVATION,
+    RESIDUAL,
+    POINTWISE_CHAIN,
+    POINTWISE_EPILOGUE,
+    # INT8: what a product reads and writes.
+    DUPLICATE_DEQUANTIZE,
+    ABSORB_DEQUANTIZE,
+    ABSORB_QUANTIZE,
+)
+
+
+def fuse(
+    network: NetworkDefinition, *, verify: str = "distinct", max_rewrites: int | None = None
+) -> tuple[Attempt, ...]:
+    """Run every fusion to a fixpoint: the Fuse stage. Edits the network in place."""
+    return apply_rules(
+        FUSIONS, network, stage=Stage.FUSE, max_rewrites=max_rewrites, verify=verify
+    )
+
+
+__all__ = ["FUSIONS", "fuse"]

@@ -1,0 +1,136 @@
+"""DequantizeLinear: copied for each reader, and absorbed by the product that reads it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from workbench.fusions.anchors import PRODUCTS, dequantized, too_large
+from workbench.fusions.quantize import parameters, per_tensor
+from workbench.network import Cause, Layer, NetworkDefinition, Tensor
+from workbench.records import Refusal
+from workbench.rewrite import Match, Replaced, RewriteRule, not_constant
+
+
+def factor_index(layer: Layer, tensor: Tensor) -> int | None:
+    """Which operand of the layer's anchor the tensor is; None where another node reads it."""
+    body, operands = layer.body, layer.operands
+    anchor = body.anchor_node
+    names = [i.name for i, t in zip(body.inputs, operands, strict=True) if t is tensor]
+    if anchor is None or not names:
+        return None
+    return next((i for i, v in enumerate(anchor.inputs) if v == names[0]), None)
+
+
+def not_absorbed(match: Match) -> Refusal | None:
+    """Why the product must read this tensor in floating point, or None."""
+    reader, dq = match.layer("reader"), match.layer("dq")
+    index = factor_index(reader, dq.outputs[0])
+    if dequantized(reader) != (True, True):
+        return _float_product(reader, index)
+    for t in parameters(dq):
+        if t.value is None:
+            return not_constant(t)
+    if index == 1 and dq.inputs[0] is not None and dq.inputs[0].is_constant:
+        return _wrong_axis(reader, dq)
+    if index == 2:
+        return None
+    return per_tensor(dq)
+
+
+def _float_product(reader: Layer, index: int | None) -> Refusal:
+    if index in (0, 1):
+        return Refusal(
+            f"'{reader.name}' multiplies it by a tensor that is not quantized",
+            remedy="quantize its other factor too",
+            code="other_factor_is_float",
+        )
+    return Refusal(
+        f"'{reader.name}' multiplies in floating point", remedy="request INT8 for it",
+        code="product_is_float",
+    )
+
+
+def weight_axis(layer: Layer) -> int:
+    """The axis of the anchor's second operand that runs over output channels."""
+    anchor = layer.body.anchor_node
+    assert anchor is not None
+    if anchor.op == "Conv":
+        return 0
+    if anchor.op == "Gemm":
+        return 0 if anchor.attributes["transB"] else 1
+    if anchor.op == "ConvTranspose":
+        return 1
+    return len(layer.body.types[anchor.inputs[1]].shape) - 1
+
+
+def _wrong_axis(reader: Layer, dq: Layer) -> Refusal | None:
+    scale, stored = dq.inputs[1], dq.inputs[0]
+    assert scale is not None and stored is not None
+    if np.prod(scale.shape, dtype=int) == 1:
+        return None
+    axis, wanted = dq.attributes["axis"] % len(stored.shape), weight_axis(reader)
+    if axis == wanted and len(scale.shape) == 1:
+        return None
+    return Refusal(
+        f"'{stored.name}' is quantized along axis {axis}, its output channels lie on {wanted}",
+        remedy=f"quantize it along axis {wanted}",
+        code="wrong_axis",
+    )
+
+
+def _is_shared(layer: Layer) -> bool:
+    return layer.op == "DequantizeLinear" and len(layer.outputs[0].users) > 1
+
+
+def _copied(network: NetworkDefinition, match: Match) -> Replaced:
+    """The reader again, with a DequantizeLinear of its own."""
+    reader, dq = match.layer("reader"), match.layer("dq")
+    assert dq.operator is not None
+    own = network.add_layer(
+        dq.operator,
+        dq.inputs,
+        dq.attributes,
+        name=f"{dq.name}_for_{reader.name}",
+        origin=dq.origin,
+        cause=dq.cause or Cause("Fuse", f"read by {reader.name} alone"),
+    )
+    old = dq.outputs[0]
+    inputs = [own.outputs[0] if t is old else t for t in reader.inputs]
+    if reader.operator is not None:
+        new = network.add_layer(
+            reader.operator, inputs, reader.attributes, name=reader.name,
+            outputs=len(reader.outputs), origin=reader.origin, cause=reader.cause,
+        )
+    else:
+        names = [network.unique(t.name) for t in reader.outputs]
+        new = network.add_fused(
+            reader.body, [t for t in inputs if t is not None], names, name=reader.name,
+            origin=reader.origin, cause=reader.cause,
+        )
+    return dict(zip(reader.outputs, new.outputs, strict=True))
+
+
+DUPLICATE_DEQUANTIZE = RewriteRule(
+    "duplicate_dequantize",
+    lambda op: op.anchored(
+        PRODUCTS,
+        op.layer(_is_shared, described="a DequantizeLinear with several readers").called("dq"),
+    ).called("reader"),
+    _copied,
+    not_absorbed,
+    shares_inner=True,
+    exact=True,
+    about="Each INT8 product reads the stored integers; a copy of the map costs nothing.",
+)
+
+
+def _refuse(match: Match) -> Refusal | None:
+    return not_absorbed(match) or too_large(*match.layers)
+
+
+ABSORB_DEQUANTIZE = RewriteRule(
+    "absorb_dequantize",
+    lambda op: op.anchored(PRODUCTS, op.DequantizeLinear(...).called("dq")).called("reader"),
+    refuse=_refuse,
+    about="A product of dequantized integers is an INT8 product.",
+)

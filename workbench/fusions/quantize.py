@@ -1,0 +1,123 @@
+"""QuantizeLinear: merged, moved towards the product that it follows, and absorbed by it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from workbench.fusions.anchors import PRODUCTS, dequantized, too_large
+from workbench.network import Layer, NetworkDefinition, Tensor
+from workbench.records import Refusal
+from workbench.rewrite import Match, Replaced, RewriteRule, not_constant
+from workbench.rewrite.twins import Twins, read_the_first, same_operand
+
+MOVERS = frozenset({"MaxPool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
+"""Operators that commute with a monotonic map of every element."""
+
+MERGE_QUANTIZE = RewriteRule(
+    "merge_quantize",
+    Twins(frozenset({"QuantizeLinear"})),
+    read_the_first,
+    shares_inner=True,
+    exact=True,
+    about="A tensor that several readers quantize alike is quantized once.",
+)
+
+
+def parameters(layer: Layer) -> tuple[Tensor, ...]:
+    """Scale and, where there is one, zero point."""
+    return tuple(t for t in layer.inputs[1:] if t is not None)
+
+
+def per_tensor(layer: Layer) -> Refusal | None:
+    """Why a Q or DQ is not one known scale for the whole tensor, or None."""
+    for t in parameters(layer):
+        if t.value is None:
+            return not_constant(t)
+    scale = layer.inputs[1]
+    if scale is None or np.prod(scale.shape, dtype=int) == 1:
+        return None
+    return Refusal(
+        f"'{scale.name}' has shape {scale.shape}: it quantizes per channel, activations are "
+        "quantized per tensor",
+        code="per_channel_activation",
+    )
+
+
+# -- moving -------------------------------------------------------------------------------
+def _moved(network: NetworkDefinition, match: Match) -> Replaced:
+    q, mover = match.root, match.layer("mover")
+    assert q.operator is not None and mover.operator is not None
+    quantized = network.add_layer(
+        q.operator,
+        [mover.inputs[0], *q.inputs[1:]],
+        q.attributes,
+        name=q.name,
+        origin=q.origin,
+        cause=q.cause,
+    ).outputs[0]
+    return network.add_layer(
+        mover.operator,
+        [quantized, *mover.inputs[1:]],
+        mover.attributes,
+        name=mover.name,
+        origin=mover.origin,
+        cause=mover.cause,
+    ).outputs[0]
+
+
+def _stays(match: Match) -> Refusal | None:
+    if len(match.layer("mover").outputs) > 1:
+        return Refusal("MaxPool also gives indices", code="second_output")
+    return per_tensor(match.root)
+
+
+QUANTIZE_EARLIER = RewriteRule(
+    "quantize_earlier",
+    lambda op: op.QuantizeLinear(op.any(MOVERS, ...).called("mover"), ...),
+    _moved,
+    _stays,
+    about="Quantizing before a pooling or a reshape gives the same, and moves fewer bytes.",
+)
+
+
+def _differs(match: Match) -> Refusal | None:
+    q, dq = match.root, match.layer("dq")
+    same = len(q.inputs) == len(dq.inputs) and all(
+        same_operand(a, b) for a, b in zip(q.inputs[1:], dq.inputs[1:], strict=True)
+    )
+    if same and q.outputs[0].dtype is match["q"].dtype:
+        return per_tensor(q)
+    return Refusal(
+        f"'{dq.name}' and '{q.name}' have different scales: the values are requantized",
+        remedy="calibrate both tensors together",
+        code="scales_differ",
+    )
+
+
+REQUANTIZE_PAIR = RewriteRule(
+    "requantize_pair",
+    lambda op, q: op.QuantizeLinear(op.DequantizeLinear(q, ...).called("dq"), ...),
+    lambda network, match: match["q"],
+    _differs,
+    shares_inner=True,
+    about="Dequantizing and quantizing again by the same scale changes nothing.",
+)
+
+
+# -- absorbing ----------------------------------------------------------------------------
+def _not_absorbed(match: Match) -> Refusal | None:
+    if dequantized(match.layer("anchor")) != (True, True):
+        return Refusal(
+            "its product runs in floating point; only an INT8 product writes INT8",
+            remedy="request INT8 for it",
+            code="product_is_float",
+        )
+    return per_tensor(match.root) or too_large(*match.layers)
+
+
+ABSORB_QUANTIZE = RewriteRule(
+    "absorb_quantize",
+    lambda op: op.QuantizeLinear(op.anchored(PRODUCTS).called("anchor"), ...),
+    refuse=_not_absorbed,
+    about="An INT8 product writes INT8: its result never exists in floating point.",
+)

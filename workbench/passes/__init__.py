@@ -1,0 +1,41 @@
+"""The passes of the Fold stage, in order; to add one, add a file and a line."""
+
+from __future__ import annotations
+
+from workbench.network import NetworkDefinition
+from workbench.passes.batch_norm_folding import BatchNormFolding
+from workbench.passes.common_subexpressions import CommonSubexpressions
+from workbench.passes.constant_folding import ConstantFolding
+from workbench.passes.dead_layers import DeadLayers
+from workbench.passes.identities import Identities
+from workbench.passes.lossless_casts import LosslessCasts
+from workbench.passes.rule_pass import Pass, RulePass, rules_of
+from workbench.passes.shape_arithmetic import ShapeArithmetic
+from workbench.passes.shuffles import Shuffles
+from workbench.records import Attempt, Stage
+from workbench.rewrite import RewriteRule, apply_rules
+
+PASSES: tuple[Pass, ...] = (
+    DeadLayers(),
+    ShapeArithmetic(),
+    ConstantFolding(),
+    Identities(),
+    LosslessCasts(),
+    CommonSubexpressions(),
+    Shuffles(),
+    BatchNormFolding(),
+)
+
+RULES: tuple[RewriteRule, ...] = rules_of(PASSES)
+
+
+def fold(
+    network: NetworkDefinition, *, verify: str = "distinct", max_rewrites: int | None = None
+) -> tuple[Attempt, ...]:
+    """Run every pass together, to a fixpoint: the Fold stage. Edits the network in place."""
+    return apply_rules(
+        RULES, network, stage=Stage.FOLD, max_rewrites=max_rewrites, verify=verify
+    )
+
+
+__all__ = ["PASSES", "RULES", "Pass", "RulePass", "fold"]

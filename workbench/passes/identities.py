@@ -1,0 +1,91 @@
+"""Identities: layers that hand their input on unchanged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from workbench.network import Layer, NetworkDefinition, Tensor
+from workbench.passes.rule_pass import RulePass
+from workbench.rewrite import Match, Replaced, RewriteRule
+
+ALWAYS = frozenset({"Identity", "Dropout"})
+OF_ONE = frozenset({"Concat", "Sum", "Mean", "Max", "Min"})
+NEUTRAL: dict[str, tuple[float, tuple[int, ...]]] = {
+    "Add": (0.0, (0, 1)),
+    "Sub": (0.0, (1,)),
+    "Mul": (1.0, (0, 1)),
+    "Div": (1.0, (1,)),
+    "Pow": (1.0, (1,)),
+}
+"""Operator -> the neutral value, and the operands that may have it."""
+SAME_TYPE = frozenset({"Cast", "Expand", "Reshape", "Flatten", "Squeeze", "Unsqueeze"})
+"""Operators that do nothing when the output's type and shape are the input's."""
+
+
+@dataclass(frozen=True)
+class Identities(RulePass):
+    """Removes x + 0, x * 1, Identity, Dropout, Cast to the same type, Concat of one..."""
+
+    name: str = "identities"
+
+    @property
+    def rules(self) -> tuple[RewriteRule, ...]:
+        """One rule, rooted at the layer that does nothing."""
+        return (
+            RewriteRule(
+                self.name,
+                lambda op: op.layer(_does_nothing, described="a layer that does nothing").called(
+                    "layer"
+                ),
+                _the_input,
+                about="A layer that hands its input on unchanged is left out.",
+            ),
+        )
+
+
+def handed_on(layer: Layer) -> Tensor | None:
+    """The input that the layer's first output always equals, or None."""
+    if layer.operator is None or not layer.inputs or layer.inputs[0] is None:
+        return None
+    first, out = layer.inputs[0], layer.outputs[0]
+    op = layer.operator.name
+    if op in ALWAYS:
+        return first
+    if op in OF_ONE and sum(t is not None for t in layer.inputs) == 1:
+        return first
+    if op in SAME_TYPE and first.type == out.type:
+        return first
+    if op == "Transpose" and _keeps_order(layer):
+        return first
+    return _neutral(layer) if op in NEUTRAL else None
+
+
+def _neutral(layer: Layer) -> Tensor | None:
+    value, places = NEUTRAL[layer.op]
+    for i in places:
+        constant, other = layer.inputs[i], layer.inputs[1 - i]
+        if constant is None or other is None or constant.weight is None:
+            continue
+        array = constant.weight.array
+        if other.type == layer.outputs[0].type and array.size and bool(np.all(array == value)):
+            return other
+    return None
+
+
+def _keeps_order(layer: Layer) -> bool:
+    perm = layer.attributes["perm"]
+    return perm is not None and tuple(perm) == tuple(range(len(perm)))
+
+
+def _does_nothing(layer: Layer) -> bool:
+    unread = not any(t.users or t.is_network_output for t in layer.outputs[1:])
+    return unread and handed_on(layer) is not None
+
+
+def _the_input(network: NetworkDefinition, match: Match) -> Replaced:
+    layer = match.layer("layer")
+    tensor = handed_on(layer)
+    assert tensor is not None
+    return {layer.outputs[0]: tensor}

@@ -1,0 +1,67 @@
+"""Finds layers that compute the same thing from the same operands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from workbench.network import Layer, NetworkDefinition, Tensor
+from workbench.rewrite.match import Match, Miss
+
+SMALL = 1024
+"""Constants up to this many elements are compared by value."""
+
+
+@dataclass(frozen=True)
+class Twins:
+    """A Finder of a layer (root, ``later``) whose work an earlier one (``first``) does already."""
+
+    operators: frozenset[str] | None = None
+    depth: int = 1
+    size: int = 2
+
+    def find(self, layer: Layer) -> Iterator[Match]:
+        """The first layer that computes what this one does."""
+        if layer.operator is None or not layer.operator.deterministic:
+            return
+        shared = [t for t in layer.inputs if t is not None and not t.is_constant]
+        if not shared:
+            return
+        fewest = min(shared, key=lambda t: len(t.users))
+        twins = [x for x in fewest.users if x.place < layer.place and same_work(x, layer)]
+        if twins:
+            first = min(twins, key=lambda x: x.place)
+            yield Match((first, layer), layer, named={"first": first, "later": layer})
+
+    def nearest_miss(self, layer: Layer) -> Miss | None:
+        """None: two layers either do the same or they do not."""
+        return None
+
+
+def read_the_first(network: NetworkDefinition, match: Match) -> dict[Tensor, Tensor]:
+    """The replacement: whoever reads the later layer reads the first."""
+    pairs = zip(match.layer("later").outputs, match.layer("first").outputs, strict=True)
+    return dict(pairs)
+
+
+def same_work(a: Layer, b: Layer) -> bool:
+    """Whether two layers apply the same operator to the same operands."""
+    return (
+        a.operator == b.operator
+        and a.attributes == b.attributes
+        and len(a.inputs) == len(b.inputs)
+        and len(a.outputs) == len(b.outputs)
+        and all(same_operand(x, y) for x, y in zip(a.inputs, b.inputs, strict=True))
+    )
+
+
+def same_operand(a: Tensor | None, b: Tensor | None) -> bool:
+    """The same tensor, or two small constants of equal value."""
+    if a is b:
+        return True
+    if a is None or b is None or a.weight is None or b.weight is None or a.type != b.type:
+        return False
+    small = a.weight.array.size <= SMALL
+    return small and bool(np.array_equal(a.weight.array, b.weight.array))
