@@ -276,6 +276,7 @@ def eltwise_forward(
     beta: float = 0.0,
     attributes: Attributes,
 ) -> PrimitiveDescriptor | Status:
+    """One function of each element, with two parameters whose meaning the algorithm gives."""
     return _described(
         *("dnnl_eltwise_forward_primitive_desc_create", source.library),
         *(FORWARD_INFERENCE, algorithm, source.value, destination.value, alpha, beta),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -339,8 +338,3 @@ def assigned(
             return None
     count = len(layer.problem.body.dynamic_inputs)
     return tuple(chosen.get(i, LINEAR) for i in range(count))
-
-
-def dense(value: Any, count: int, default: int) -> tuple[int, ...]:
-    """An ONNX list attribute, or its default for each axis."""
-    return tuple(int(v) for v in value) if value else (default,) * count
