@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from workbench.errors import PlanError
+from workbench.tactics.numba import NUMBA
 from workbench.tactics.numpy_source import NUMPY
+from workbench.tactics.onednn.source import ONEDNN
 from workbench.tactics.protocol import TacticSource
 
-SOURCES: tuple[TacticSource, ...] = (NUMPY,)
+SOURCES: tuple[TacticSource, ...] = (ONEDNN, NUMPY)
 
 
 def source_named(name: str) -> TacticSource:
