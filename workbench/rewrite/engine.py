@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from workbench.body import Array, Body
 from workbench.checks import check_rewrite
@@ -12,7 +12,7 @@ from workbench.network import Layer, NetworkDefinition
 from workbench.records import Attempt, Refusal, Stage
 from workbench.rewrite.edit import Edit, apply_match, refusal_of
 from workbench.rewrite.match import Match
-from workbench.rewrite.rule import RewriteRule
+from workbench.rewrite.rule import FUSE, RewriteRule
 
 
 def apply_rules(
@@ -146,15 +146,21 @@ class _Rewriter:
                 heapq.heappush(self.heap, (index, layer.place, layer))
 
     def _visit(self, rule: RewriteRule, layer: Layer) -> None:
+        refused: list[tuple[tuple[str, ...], Refusal]] = []
         for match in rule.finder.find(layer):
             answer = refusal_of(rule, match) or apply_match(
                 rule, match, self.network, self.check
             )
             if isinstance(answer, Edit):
+                # The other ways in which the rule fitted here have become moot.
+                for place, _ in refused:
+                    self.ledger.pop((rule.name, place), None)
                 self._applied(rule, match, answer)
                 return
-            self._refused(rule, match.place, answer)
-        miss = rule.finder.nearest_miss(layer)
+            refused.append((match.place, answer))
+        for place, refusal in refused:
+            self._refused(rule, place, refusal)
+        miss = rule.finder.nearest_miss(layer) if rule.replacement is FUSE else None
         if miss is not None:
             refusal = Refusal(miss.reason, code="nearest_miss")
             self._refused(rule, tuple(x.name for x in miss.layers), refusal)
@@ -200,9 +206,10 @@ class _Rewriter:
 
 
 def settled(attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
-    """The attempts without refusals that later rewrites made moot.
+    """The attempts without refusals that say nothing.
 
-    A refusal whose layers all ended in one layer was only a matter of order.
+    One whose layers all ended in one layer was only a matter of order; of several rules that fail
+    at one place for one reason, the first says it.
     """
     stands: dict[str, str] = {}
 
@@ -222,4 +229,14 @@ def settled(attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
         elif not attempt.applied and len({final(n) for n in attempt.place}) == 1 < len(attempt.place):
             continue
         kept.append(attempt)
-    return tuple(reversed(kept))
+    return tuple(_first_of_a_reason(reversed(kept)))
+
+
+def _first_of_a_reason(attempts: Iterable[Attempt]) -> Iterator[Attempt]:
+    said: set[tuple[tuple[str, ...], Refusal]] = set()
+    for attempt in attempts:
+        if attempt.refusal is None:
+            yield attempt
+        elif (attempt.place, attempt.refusal) not in said:
+            said.add((attempt.place, attempt.refusal))
+            yield attempt
