@@ -51,11 +51,21 @@ class Weight:
 def frozen_array(array: Any) -> Array:
     """A C-contiguous read-only array: a copy if the caller could still write it."""
     given = np.asarray(array)
-    if not given.flags.writeable and given.flags.c_contiguous:
+    if given.flags.c_contiguous and not _writeable(given):
         return given
     own = np.array(given, order="C", copy=True)
     own.flags.writeable = False
     return own
+
+
+def _writeable(array: Array) -> bool:
+    """Whether the memory can be written through this array, or through one that it views."""
+    view: Any = array
+    while isinstance(view, np.ndarray):
+        if view.flags.writeable:
+            return True
+        view = view.base
+    return False
 
 
 @dataclass(frozen=True)
