@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from workbench.errors import PlanError
+from workbench.tactics.composed import COMPOSED
 from workbench.tactics.numba import NUMBA
 from workbench.tactics.numpy_source import NUMPY
+from workbench.tactics.onednn.source import ONEDNN
 from workbench.tactics.onednn.source import ONEDNN
 from workbench.tactics.protocol import TacticSource
 
@@ -13,7 +15,7 @@ SOURCES: tuple[TacticSource, ...] = (ONEDNN, NUMPY)
 
 def source_named(name: str) -> TacticSource:
     """The source of this name, COMPOSED included. Raises PlanError."""
-    for s in SOURCES:
+    for s in (*SOURCES, COMPOSED):
         if s.name == name:
             return s
     raise PlanError(

@@ -40,7 +40,7 @@ def _floats(node: Node, low: Lowering) -> np.dtype[Any] | None:
     names = [v for v in (*node.inputs, *node.outputs) if v]
     found = {working_type(low.types[v].dtype) for v in names}
     dtype = found.pop()
-    return dtype if not found and dtype in (np.float32, np.float64) else None
+    return dtype if not found and dtype.kind == "f" else None
 
 
 def _reads(node: Node, low: Lowering) -> tuple[str, ...]:
@@ -110,7 +110,7 @@ def clip(node: Node, low: Lowering) -> tuple[Kernel, tuple[str, ...]] | None:
     dtype = working_type(low.types[x].dtype)
     bounds = [low.value(v) if v else None for v in limits]
     unknown = any(v and b is None for v, b in zip(limits, bounds, strict=True))
-    if unknown or dtype not in (np.float32, np.float64):
+    if unknown or dtype.kind != "f":
         return None
     least, most = [*bounds, None, None][:2]
 
@@ -200,7 +200,7 @@ def quantize(node: Node, low: Lowering) -> tuple[Kernel, tuple[str, ...]] | None
 
 
 def dequantize(node: Node, low: Lowering) -> tuple[Kernel, tuple[str, ...]] | None:
-    """scale * (x - zero_point), with constant scales of rank <= 1."""
+    """Scale * (x - zero_point), with constant scales of rank <= 1."""
     q = low.dequantized(node.outputs[0])
     dtype = working_type(low.types[node.outputs[0]].dtype)
     if q is None or dtype != np.float32:

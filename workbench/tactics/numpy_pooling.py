@@ -21,7 +21,7 @@ def pool(node: Node, low: Lowering) -> tuple[Kernel, tuple[str, ...]] | None:
     shape = tuple(low.types[x].shape)
     dtype = working_type(low.types[x].dtype)
     largest = node.op == "MaxPool"
-    if len(node.outputs) > 1 or dtype not in (np.float32, np.float64):
+    if len(node.outputs) > 1 or dtype.kind != "f":
         return None
     window = window_of(node.attributes, shape[2:], node.attributes["kernel_shape"])
     padded = _padded(window, shape)

@@ -38,11 +38,20 @@ def _reach(low: Lowering, q: Quantized) -> int:
 
 
 def _centered(stored: Array, q: Quantized, dtype: Any) -> Array:
-    """stored - zero_point as whole numbers in ``dtype``."""
+    """Stored - zero_point as whole numbers in ``dtype``."""
     point = q.zero_point
     if point.ndim:
         point = point.reshape([-1 if k == q.axis else 1 for k in range(stored.ndim)])
     return (stored.astype(np.int64) - point).astype(dtype)
+
+
+def product(a: Array, b: Array, out: Array) -> Launch:
+    """``np.matmul`` into place."""
+
+    def launch() -> None:
+        np.matmul(a, b, out=out)
+
+    return launch
 
 
 # -- Conv ---------------------------------------------------------------------------------
@@ -68,9 +77,10 @@ def conv(node: Node, low: Lowering) -> tuple[Kernel, tuple[str, ...]] | None:
         value = low.value(w)
         if value is None:
             return None
-        weights, scale, dtype, shift = np.ascontiguousarray(value), None, value.dtype, 0
+        weights, scale, shift = np.ascontiguousarray(value), None, 0
+        dtype: np.dtype[Any] = value.dtype
         reads = (low.operand(x), bias)
-        if dtype not in (np.float32, np.float64):
+        if dtype.kind != "f":
             return None
     reads = (reads[0], low.operand(reads[1]) if reads[1] else "")
     plan = _Convolution(tuple(low.types[x].shape), weights, window, group, dtype, shift, scale)
@@ -206,7 +216,7 @@ class _Convolution:
         weights = self.weights
         if not self.unfolds:
             columns = seen.reshape(batch, self.group, terms, positions)
-            return lambda: np.matmul(weights, columns, out=result)
+            return product(weights, columns, result)
         patches = memory.reshape(channels, *self.window.kernel, *self.window.output)
         columns = memory.reshape(self.group, terms, positions)
 
@@ -262,7 +272,7 @@ def matmul(node: Node, low: Lowering) -> tuple[Kernel, tuple[str, ...]] | None:
         (x, w), (y,) = inputs, outputs
         if rows:
             x, y = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
-        return lambda: np.matmul(x, w, out=y)
+        return product(x, w, y)
 
     return Kernel("blas matmul", bind), (low.operand(a), low.operand(b))
 
@@ -310,7 +320,7 @@ def _product_kernel(
 
 
 def gemm(node: Node, low: Lowering) -> tuple[Kernel, tuple[str, ...]] | None:
-    """alpha * A·B into place, then beta * C."""
+    """Alpha * A·B into place, then beta * C."""
     a, b, *rest = node.inputs
     c = rest[0] if rest else ""
     if low.types[node.outputs[0]].dtype.is_integer:

@@ -1,0 +1,126 @@
+"""Compiled kernels: generated source, compiled by numba, kept on disk by content.
+
+The source is generated from a Body each time and never read from a plan; the file on disk only
+gives numba's own cache a place and an identity. A second process compiles nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+Compiled = Callable[..., Any]
+
+
+def default_cache_folder() -> Path:
+    """Where this user's caches live, by the rules of the operating system.
+
+    Windows: %LOCALAPPDATA%; macOS: ~/Library/Caches; else $XDG_CACHE_HOME or ~/.cache. These are
+    the system's own settings; a KernelCache takes any other folder as an argument.
+    """
+    name = "inference-workbench"
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA")
+        return (Path(base) if base else Path.home() / "AppData" / "Local") / name / "kernels"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / name / "kernels"
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / name / "kernels"
+
+
+@dataclass(frozen=True)
+class KernelText:
+    """A generated kernel: source of a module with a function ``kernel``, and its type.
+
+    signature: numba's, such as ``void(int64, float32[::1])``.
+    """
+
+    source: str
+    signature: str
+
+
+class KernelCache:
+    """Compiles KernelTexts once a process, and once a machine where ``folder`` can be written."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self._compiled: dict[str, Compiled] = {}
+        self._lock = threading.Lock()
+
+    def compile(self, text: KernelText) -> Compiled:
+        """The compiled kernel. Warns once if the folder cannot be written."""
+        key = kernel_key(text)
+        with self._lock:
+            if key not in self._compiled:
+                self._compiled[key] = self._build(text, key)
+            return self._compiled[key]
+
+    def _build(self, text: KernelText, key: str) -> Compiled:
+        from numba import njit
+
+        path = self._file(text, key)
+        filename = str(path) if path else f"<kernel {key}>"
+        scope: dict[str, Any] = {"__name__": f"kernel_{key}"}
+        exec(compile(text.source, filename, "exec"), scope)
+        return njit(
+            text.signature,
+            cache=path is not None,
+            nogil=True,
+            error_model="numpy",
+            fastmath={"contract"},
+        )(scope["kernel"])
+
+    def _file(self, text: KernelText, key: str) -> Path | None:
+        if self.folder is None:
+            return None
+        path = self.folder / f"k{key}.py"
+        try:
+            # An unchanged file keeps its time stamp, by which numba knows its compiled form.
+            if not path.exists() or path.read_text(encoding="utf-8") != text.source:
+                _write(path, text.source)
+        except OSError as e:
+            warnings.warn(
+                f"compiled kernels are not kept: {self.folder} cannot be written ({e})",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            self.folder = None
+            return None
+        return path
+
+
+def _write(path: Path, text: str) -> None:
+    """Write at once: another process sees the old file, or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    with os.fdopen(handle, "w", encoding="utf-8") as f:
+        f.write(text)
+    os.replace(temporary, path)
+
+
+def kernel_key(text: KernelText) -> str:
+    """Identity of a kernel: its source, its type, and the functions that it may inline."""
+    parts = (text.source, text.signature, _inlined_digest(), numba_version())
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+@functools.cache
+def _inlined_digest() -> str:
+    source = Path(__file__).with_name("mathematics.py").read_bytes()
+    return hashlib.sha256(source).hexdigest()
+
+
+@functools.cache
+def numba_version() -> str:
+    """Version of the installed numba, without importing it."""
+    return metadata.version("numba")

@@ -1,0 +1,97 @@
+"""Loop nests as source text: address arithmetic around the code of one row.
+
+A kernel is ``kernel(start, stop, g, *operands, *outputs[, scratch])``. It runs iterations start to
+stop of the outermost loop. g holds the loops' sizes, then every array's steps at each loop, in
+elements: one compiled kernel serves every size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from workbench.body import Array
+from workbench.datatypes import DataType
+from workbench.tactics.numba.cache import KernelText
+from workbench.tactics.numba.expressions import IMPORTS, STORAGE, loaded, stored
+from workbench.tactics.numba.loops import Nest
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An array that a kernel runs through. unit: its step in the innermost loop is 1, else 0."""
+
+    dtype: DataType
+    unit: bool
+
+
+def load_lines(reads: Sequence[int], streams: Sequence[Stream]) -> list[str]:
+    """Inside the innermost loop: x{k} is element j of operand k."""
+    return [
+        f"x{k} = {loaded(streams[k].dtype, f'r{k}[j]')}" if streams[k].unit else f"x{k} = s{k}"
+        for k in reads
+    ]
+
+
+def store_line(index: int, dtype: DataType, text: str) -> str:
+    """Inside the innermost loop: element j of output ``index``."""
+    return f"q{index}[j] = {stored(dtype, text)}"
+
+
+def indented(lines: Sequence[str], depth: int) -> list[str]:
+    return [" " * 4 * depth + line for line in lines]
+
+
+def nest_text(
+    depth: int,
+    streams: Sequence[Stream],
+    outputs: Sequence[Stream],
+    row: Sequence[str],
+    *,
+    scratch: bool = False,
+) -> KernelText:
+    """A kernel whose innermost loop is in ``row``: code over j in range(n).
+
+    depth: number of loops, the innermost included. With one loop, start and stop cut that one.
+    A stream that is not of unit step is the scalar s{k}; others are the row r{k}; outputs q{k}.
+    """
+    arrays = [f"a{k}" for k in range(len(streams))] + [f"o{k}" for k in range(len(outputs))]
+    lines = [f"def kernel({', '.join(['start', 'stop', 'g', *arrays])}{', t' * scratch}):"]
+    outer = depth - 1
+    lines += indented([f"n = g[{outer}]" if outer else "n = stop - start"], 1)
+    for level in range(outer):
+        loop = "range(start, stop)" if level == 0 else f"range(g[{level}])"
+        lines += indented([f"for i{level} in {loop}:"], 1 + level)
+    inside = 1 + outer
+    for position, (array, stream) in enumerate(zip(arrays, [*streams, *outputs], strict=True)):
+        index, base = int(array[1:]), depth * (position + 1)
+        steps = [f"i{level} * g[{base + level}]" for level in range(outer)]
+        if not outer and stream.unit:
+            steps = ["start"]
+        offset = f"p_{array}"
+        lines += indented([f"{offset} = {' + '.join(steps) or '0'}"], inside)
+        row_name = f"r{index}" if array[0] == "a" else f"q{index}"
+        if stream.unit:
+            text = f"{row_name} = {array}[{offset} : {offset} + n]"
+        else:
+            text = f"s{index} = {loaded(stream.dtype, f'{array}[{offset}]')}"
+        lines += indented([text], inside)
+    lines += indented(row, inside)
+    source = IMPORTS + "\n\n" + "\n".join(lines) + "\n"
+    kinds = [f"{STORAGE[s.dtype]}[::1]" for s in (*streams, *outputs)]
+    scratches = ["float32[::1]"] if scratch else []
+    signature = f"void({', '.join(['int64', 'int64', 'int64[::1]', *kinds, *scratches])})"
+    return KernelText(source, signature)
+
+
+def geometry(nest: Nest) -> Array:
+    """The numbers of ``g``."""
+    return np.array([*nest.sizes, *(s for steps in nest.strides for s in steps)], np.int64)
+
+
+def units(nest: Nest) -> list[bool] | None:
+    """Which arrays have unit step in the innermost loop; None if one has neither 1 nor 0."""
+    inner = [steps[-1] for steps in nest.strides]
+    return [s == 1 for s in inner] if all(s in (0, 1) for s in inner) else None
