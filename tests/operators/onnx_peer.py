@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 from onnx import helper
 
-from workbench.body import Array, Body, BodyInput, Node, TensorType
+from workbench.body import CONSTANT, Array, Body, BodyInput, Literal, Node, TensorType
 from workbench.checks import CheckResult, check_outputs
 from workbench.datatypes import DataType
 from workbench.operators import operator_named
@@ -59,22 +59,20 @@ def one_node(
     *,
     outputs: int = 1,
 ) -> tuple[Body, dict[str, Array]]:
-    """A Body of one node, and its inputs by name."""
+    """A Body of one node, and its inputs by name. Structural inputs are literals of the Body."""
     row = operator_named(op)
-    values = {f"i{k}": x for k, x in enumerate(inputs) if x is not None}
+    made = tuple(f"o{k}" for k in range(outputs))
     names = tuple(f"i{k}" if x is not None else "" for k, x in enumerate(inputs))
+    values = {f"i{k}": x for k, x in enumerate(inputs) if x is not None}
+    literals = {f"i{k}": values.pop(f"i{k}") for k in row.structural if f"i{k}" in values}
+    constants = tuple(
+        Node(CONSTANT, (), (n,), {"value": Literal.of(np.asarray(x))}) for n, x in literals.items()
+    )
     body = Body(
         tuple(BodyInput(n, TensorType(DataType.of(x), x.shape)) for n, x in values.items()),
-        (
-            Node(
-                row,
-                names,
-                tuple(f"o{k}" for k in range(outputs)),
-                row.complete(attributes or {}),
-            ),
-        ),
-        tuple(f"o{k}" for k in range(outputs)),
-        None if row.pointwise else 0,
+        (*constants, Node(row, names, made, row.complete(attributes or {}))),
+        made,
+        None if row.pointwise else len(constants),
     )
     return body, values
 
