@@ -12,6 +12,7 @@ from workbench.fusions.pointwise_epilogue import POINTWISE_EPILOGUE
 from workbench.fusions.quantize import (
     ABSORB_QUANTIZE,
     MERGE_QUANTIZE,
+    QUANTIZE_BEFORE_CONCAT,
     QUANTIZE_EARLIER,
     REQUANTIZE_PAIR,
 )
@@ -28,6 +29,7 @@ FUSIONS: tuple[RewriteRule, ...] = (
     MERGE_QUANTIZE,
     REQUANTIZE_PAIR,
     QUANTIZE_EARLIER,
+    QUANTIZE_BEFORE_CONCAT,
     # Horizontal: before each sibling has an epilogue of its own.
     SIBLING_CONVOLUTIONS,
     SIBLING_PRODUCTS,

@@ -7,7 +7,14 @@ import numpy as np
 from workbench.fusions.anchors import PRODUCTS, dequantized, too_large
 from workbench.network import Layer, NetworkDefinition, Tensor
 from workbench.records import Refusal
-from workbench.rewrite import Match, Replaced, RewriteRule, not_constant
+from workbench.rewrite import (
+    Match,
+    Replaced,
+    RewriteRule,
+    marked_output,
+    not_constant,
+    second_consumer,
+)
 from workbench.rewrite.twins import Twins, read_the_first, same_operand
 
 MOVERS = frozenset({"MaxPool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
@@ -77,6 +84,50 @@ QUANTIZE_EARLIER = RewriteRule(
     _moved,
     _stays,
     about="Quantizing before a pooling or a reshape gives the same, and moves fewer bytes.",
+)
+
+
+def _joins_quantized(network: NetworkDefinition, match: Match) -> Replaced:
+    q, concat = match.root, match.layer("concat")
+    assert q.operator is not None and concat.operator is not None
+    parts = [
+        network.add_layer(
+            q.operator,
+            [t, *q.inputs[1:]],
+            q.attributes,
+            name=f"{q.name}_part",
+            origin=q.origin,
+            cause=q.cause,
+        ).outputs[0]
+        for t in concat.inputs
+    ]
+    return network.add_layer(
+        concat.operator,
+        parts,
+        concat.attributes,
+        name=concat.name,
+        origin=concat.origin,
+        cause=concat.cause,
+    ).outputs[0]
+
+
+def _joins_floats(match: Match) -> Refusal | None:
+    concat = match.layer("concat")
+    for t in concat.inputs:
+        if t is not None and t.is_network_output:
+            return marked_output(t)
+        others = [u for u in t.users if u is not concat] if t is not None else []
+        if t is not None and others:
+            return second_consumer(t, others)
+    return per_tensor(match.root)
+
+
+QUANTIZE_BEFORE_CONCAT = RewriteRule(
+    "quantize_before_concat",
+    lambda op: op.QuantizeLinear(op.Concat(...).called("concat"), ...),
+    _joins_quantized,
+    _joins_floats,
+    about="Each part of a concatenation is quantized by the kernel that makes it.",
 )
 
 
