@@ -60,7 +60,9 @@ def test_conv_transpose_agrees_with_onnx_runtime(case, padded):
     if attributes["auto_pad"].startswith("SAME"):
         # ONNX Runtime refuses the widening that a stride beyond the kernel needs.
         kernel = zip(attributes["dilations"], inputs[1].shape[2:], strict=True)
-        strides = [min(s, (k - 1) * d + 1) for s, (d, k) in zip(attributes["strides"], kernel)]
+        strides = [
+            min(s, (k - 1) * d + 1) for s, (d, k) in zip(attributes["strides"], kernel, strict=True)
+        ]
         attributes = {**attributes, "strides": strides}
     result = against_peer("ConvTranspose", inputs, attributes)
     assert result.passed, (rank, result.message)

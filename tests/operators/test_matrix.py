@@ -26,7 +26,9 @@ def test_matmul_agrees_with_onnx_runtime(data):
     m, k, n = (data.draw(SMALL) for _ in range(3))
     batch = data.draw(st.lists(SMALL, max_size=2))
     left = [d if data.draw(st.booleans()) else 1 for d in batch]
-    right = [d if a == 1 or data.draw(st.booleans()) else 1 for d, a in zip(batch, left)]
+    right = [
+        d if a == 1 or data.draw(st.booleans()) else 1 for d, a in zip(batch, left, strict=True)
+    ]
     a, b = normal(0, *left, m, k), normal(1, *right[data.draw(st.integers(0, len(right))) :], k, n)
     if data.draw(st.integers(0, 4)) == 0:
         a = normal(0, k)

@@ -102,7 +102,9 @@ def test_the_bound_of_an_inner_error_holds(op):
     bound = row.bound(full, inputs, errors, exact, 2.0**-53)[0]
     for seed in range(20):
         random = np.random.default_rng(seed)
-        moved = [v + e * random.choice([-1, 1], v.shape) for v, e in zip(inputs, errors)]
+        moved = [
+            v + e * random.choice([-1, 1], v.shape) for v, e in zip(inputs, errors, strict=True)
+        ]
         gap = np.abs(row.reference(full, moved)[0] - exact[0])
         assert (gap <= bound).all()
 

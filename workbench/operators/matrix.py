@@ -47,7 +47,7 @@ def matmul_shape(a: Shape, b: Shape) -> Shape:
     """Shape of ``numpy.matmul``'s result; sizes may be symbolic. Raises InferenceError."""
     if not a or not b:
         raise InferenceError(f"shapes {a} and {b}: an operand is a scalar")
-    _matching(a[-1], b[-2] if len(b) > 1 else b[0])
+    _matching(a[-1], b[-2:][0])
     batch = dimensions.broadcast(a[:-2], b[:-2])
     return (*batch, *a[-2:-1], *(b[-1:] if len(b) > 1 else ()))
 
