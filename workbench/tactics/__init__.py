@@ -7,10 +7,9 @@ from workbench.tactics.composed import COMPOSED
 from workbench.tactics.numba import NUMBA
 from workbench.tactics.numpy_source import NUMPY
 from workbench.tactics.onednn.source import ONEDNN
-from workbench.tactics.onednn.source import ONEDNN
 from workbench.tactics.protocol import TacticSource
 
-SOURCES: tuple[TacticSource, ...] = (ONEDNN, NUMPY)
+SOURCES: tuple[TacticSource, ...] = (ONEDNN, NUMBA, NUMPY)
 
 
 def source_named(name: str) -> TacticSource:

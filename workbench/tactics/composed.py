@@ -1,8 +1,8 @@
 """COMPOSED: a fused Body run by tactics of its parts, one after the other.
 
-``split`` cuts the Body, the selection chooses a tactic for each part, and ``composed_tactic`` writes
-the choice down. The schedule names nodes and values by their position in the Body, so that it holds
-for every Body of the same signature and at every size.
+``split`` cuts the Body, the selection chooses a tactic for each part, and ``composed_tactic``
+writes the choice down. The schedule names nodes and values by their position in the Body, so that
+it holds for every Body of the same signature and at every size.
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@ def store_line(index: int, dtype: DataType, text: str) -> str:
 
 
 def indented(lines: Sequence[str], depth: int) -> list[str]:
+    """Lines moved in by ``depth`` levels."""
     return [" " * 4 * depth + line for line in lines]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from workbench.body import TensorType
 from workbench.formats import FORMATS, Format
 from workbench.records import Refusal
 from workbench.tactics.arithmetic import emulated_in_float
