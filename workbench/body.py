@@ -291,11 +291,16 @@ class Body:
 
     @cached_property
     def symbols(self) -> tuple[str, ...]:
-        """Free size symbols, in order of first use."""
+        """Free size symbols of the inputs and of the literals, in order of first use."""
         seen: dict[str, None] = {}
         for i in self.inputs:
             for d in i.type.shape:
                 for s in sorted(dimensions.symbols_of(d)):
+                    seen.setdefault(s)
+        for n in self.nodes:
+            literal = n.attributes.get("value")
+            if isinstance(literal, Literal) and literal.is_symbolic:
+                for s in sorted(dimensions.symbols_of(literal.values)):
                     seen.setdefault(s)
         return tuple(seen)
 

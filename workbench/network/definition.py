@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from workbench import dimensions
-from workbench.body import Array, Body, Operator, TensorType, infer_node
+from workbench.body import Array, Body, BodyInput, Operator, TensorType, infer_node
 from workbench.datatypes import DataType
 from workbench.errors import NetworkError
 from workbench.network.graph import Cause, Layer, Tensor, Weight, close, frozen_array
@@ -469,12 +469,17 @@ class NetworkDefinition(LayerApi):
         vars(self).update(vars(other))
         self.name = name
 
+    def bind(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+        """Values of the size symbols at these input shapes. Raises NetworkError on a misfit."""
+        return Body(tuple(BodyInput(t.name, t.type) for t in self.inputs), (), ()).bind(shapes)
+
     def run(self, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
         """Reference evaluation of the whole network (slow): outputs, or every tensor."""
+        bindings = self.bind({name: np.shape(value) for name, value in inputs.items()})
         values: dict[str, Array] = dict(inputs)
         values.update({t.name: t.weight.array for t in self.tensors.values() if t.weight})
         for layer in self.layers:
-            body, operands = layer.body, layer.operands
+            body, operands = layer.body.substitute(bindings), layer.operands
             given = {i.name: values[t.name] for i, t in zip(body.inputs, operands, strict=True)}
             results = body.evaluate(given)
             for o, t in zip(body.outputs, layer.outputs, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from onnx import FunctionProto, NodeProto, TypeProto, defs, helper, numpy_helper
@@ -53,8 +53,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, DataType):
         return TO_ONNX[value]
     if isinstance(value, np.ndarray):
-        array: Array = value
-        return numpy_helper.from_array(array)
+        return numpy_helper.from_array(cast("Array", value))
     return value
 
 
