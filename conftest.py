@@ -1,0 +1,53 @@
+"""What every test runs under: hypothesis profiles, the gpu marker, how notebooks are compared."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# A deadline would measure the machine, not the code: kernels are compiled at their first use.
+settings.register_profile("default", deadline=None, max_examples=50)
+settings.register_profile(
+    "ci",
+    deadline=None,
+    max_examples=25,
+    derandomize=True,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+NOT_COMPARED = ("text/html", "image/svg+xml", "application/javascript", "stderr")
+"""Beside nbval's own (pictures, widget views, counters): HTML carries random element names."""
+
+
+@functools.cache
+def gpu_absence() -> str:
+    """Why tests marked ``gpu`` cannot run here; empty if they can."""
+    try:
+        import cupy
+    except ImportError as e:
+        return f"no CuPy: {e}; install the extra gpu or gpu-cuda13"
+    try:
+        return "" if cupy.cuda.runtime.getDeviceCount() else "no CUDA device"
+    except cupy.cuda.runtime.CUDARuntimeError as e:
+        return f"no CUDA device: {e}"
+
+
+def pytest_collectstart(collector: Any) -> None:
+    if hasattr(collector, "skip_compare"):  # a notebook
+        collector.skip_compare += NOT_COMPARED
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        notebook = getattr(item.parent, "nb", None)
+        if notebook is not None and notebook.metadata.get("requires") == "gpu":
+            item.add_marker(pytest.mark.gpu)
+        if item.get_closest_marker("gpu") and gpu_absence():
+            item.add_marker(pytest.mark.skip(reason=gpu_absence()))
