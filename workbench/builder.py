@@ -193,7 +193,7 @@ def calibrate(state: BuildState) -> BuildState:
         state = replace(state, calibration=result)
     attempts = precision.write_qdq(network, state.decisions, result)
     summary = (
-        f"{len(result.ranges)} tensors, {result.samples} {result.label} samples, "
+        f"{len(result.ranges)} tensors, {result.samples} samples ({result.label}), "
         f"{result.calibrator.value}; "
         f"{len(wanted)} layers to INT8"
     )

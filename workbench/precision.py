@@ -72,6 +72,12 @@ def requested_by_layer(
     by_node: dict[str, PrecisionDecision] = {n: d for d in decisions for n in d.origin}
     wanted: dict[str, DataType] = {}
     for layer in network.layers:
+        anchor = layer.body.anchor_node
+        row = anchor.operator if anchor is not None else layer.operator
+        if row is not None and (row.family == "movement" or row.name == "MaxPool"):
+            # It copies or compares values, exactly in every type: it takes its neighbours'.
+            wanted[layer.name] = layer.precision
+            continue
         own = [by_node[n] for n in layer.origin if n in by_node]
         anchored = [d.precision for d in own if d.op == layer.op] or [d.precision for d in own]
         if anchored:

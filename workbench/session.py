@@ -257,7 +257,7 @@ class Session:
                 self._states[keys[stage]] = known
                 if stage is Stage.CALIBRATE and known.calibration is not None:
                     self._ranges[self._range_key(keys)] = known.calibration
-            state = replace(known, config=state.config, cache=self.cache)
+            state = _continued(known, state)
             tell(state.log.records[-1])
             if stage is until:
                 break
@@ -272,7 +272,7 @@ class Session:
             known = self._states.get(keys[stage])
             if known is None:
                 break
-            latest = replace(known, config=start_state.config)
+            latest = _continued(known, start_state)
         return latest
 
     def _start(self, monitor: ProgressMonitor | None) -> tuple[BuildState, dict[Stage, str]]:
@@ -381,6 +381,17 @@ class Session:
         if isinstance(self.model, bytes):
             return repr(f"{self.name}.onnx")
         return repr(str(self.model))
+
+
+def _continued(known: BuildState, now: BuildState) -> BuildState:
+    """A recalled state under the present config and data."""
+    return replace(
+        known,
+        config=now.config,
+        cache=now.cache,
+        calibration_data=now.calibration_data,
+        calibration_label=now.calibration_label,
+    )
 
 
 def _digest_of(model: Any) -> str:

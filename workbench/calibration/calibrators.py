@@ -28,13 +28,8 @@ def entropy_threshold(histogram: Histogram) -> float:
     empty; choose i with the least KL(P || Q).
     """
     counts = histogram.counts.astype(np.float64)
-    # Exact zeros are represented exactly at every scale, so they say nothing about the range.
-    counts[0] = counts[1] if BINS > 1 else 0.0
     total = counts.sum()
-    used = np.flatnonzero(histogram.counts[1:])
-    if total == 0 or not used.size:
-        return histogram.amax
-    last = max(LEVELS, int(used[-1]) + 2)
+    last = max(LEVELS, int(np.flatnonzero(counts)[-1]) + 1)
     best, best_divergence = last, np.inf
     for size in range(LEVELS, last + 1):
         divergence = _divergence(counts, size, total)

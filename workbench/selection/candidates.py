@@ -95,6 +95,7 @@ class Workshop:
         self.threads = config.num_threads or getattr(device, "threads", 1)
         self.timed = 0
         self.checked = 0
+        self.parts: dict[tuple[str, DataType], tuple[Candidate, ...]] = {}
         self._stream = device.stream()
         allowed = config.tactic_sources
         self.sources: tuple[TacticSource, ...] = ()

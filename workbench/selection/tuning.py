@@ -20,6 +20,7 @@ from workbench.selection.candidates import Candidate, LayerProblem, Trial, Works
 from workbench.selection.choice import LayerChoice, ReformatChoice, Tuned
 from workbench.selection.composing import composed_candidates
 from workbench.selection.pbqp import Matrix, Solution, solve
+from workbench.selection.ranking import fastest, formats_of, menu
 from workbench.tactics.launch import reformat_body
 from workbench.timing import TimingCache
 
@@ -117,7 +118,7 @@ class _Tuning:
             if not isinstance(offer, Refusal):
                 tried.append(trial.candidate(s, offer))
         able = [c for c in tried if c.eligible]
-        return _fastest(able, self.shop.order) if able else None
+        return fastest(able, self.shop.order) if able else None
 
     def _reformat_cost(self, type_: TensorType, source: Format, target: Format) -> float:
         if source == target:
@@ -135,7 +136,7 @@ class _Tuning:
         requested: Mapping[str, DataType],
         hits: int,
     ) -> Tuned:
-        menus = [_menu(found[x.name], self.shop.order) for x in layers]
+        menus = [menu(found[x.name], self.shop.order) for x in layers]
         nodes, edges = self._costs(layers, menus)
         solution = solve(nodes, edges)
         picks = [m[c] for m, c in zip(menus, solution.choices, strict=True)]
@@ -168,7 +169,7 @@ class _Tuning:
         for i, layer in enumerate(layers):
             for slot, tensor in enumerate(_dynamic(layer)):
                 type_ = self._bound_type(tensor)
-                wants = [_formats(c)[0][slot] for c in menus[i]]
+                wants = [formats_of(c)[0][slot] for c in menus[i]]
                 if tensor.producer is None:
                     costs = [self._reformat_cost(type_, LINEAR, w) for w in wants]
                     nodes[i] = nodes[i] + np.array(costs)
@@ -190,7 +191,7 @@ class _Tuning:
     def _gives(self, tensor: Tensor, menu: Sequence[Candidate]) -> list[Format]:
         assert tensor.producer is not None
         slot = tensor.producer.outputs.index(tensor)
-        return [_formats(c)[1][slot] for c in menu]
+        return [formats_of(c)[1][slot] for c in menu]
 
     def _bound_type(self, tensor: Tensor) -> TensorType:
         return TensorType(tensor.dtype, evaluate_shape(tensor.shape, self.opt))
@@ -243,7 +244,7 @@ class _Tuning:
     def _reformat_choices(
         self, layers: Sequence[Layer], picks: Sequence[Candidate]
     ) -> tuple[ReformatChoice, ...]:
-        formats = {x.name: _formats(c) for x, c in zip(layers, picks, strict=True)}
+        formats = {x.name: formats_of(c) for x, c in zip(layers, picks, strict=True)}
         wanted: dict[tuple[str, Format], list[str]] = {}
         tensors: dict[str, Tensor] = {}
         for layer in layers:
@@ -277,34 +278,9 @@ def _dynamic(layer: Layer) -> list[Tensor]:
     ]
 
 
-def _formats(candidate: Candidate) -> tuple[tuple[Format, ...], tuple[Format, ...]]:
-    assert candidate.tactic is not None
-    return candidate.tactic.inputs, candidate.tactic.outputs
-
-
 def _uses_only(candidate: Candidate, layout: Format) -> bool:
-    ins, outs = _formats(candidate)
+    ins, outs = formats_of(candidate)
     return all(f == layout for f in (*ins, *outs))
-
-
-def _menu(candidates: Sequence[Candidate], order: Mapping[str, int]) -> list[Candidate]:
-    """The candidates worth choosing from: the fastest for each combination of layouts."""
-    groups: dict[tuple[tuple[Format, ...], tuple[Format, ...]], list[Candidate]] = {}
-    for c in candidates:
-        if c.eligible:
-            groups.setdefault(_formats(c), []).append(c)
-    return [_fastest(g, order) for g in groups.values()]
-
-
-def _fastest(candidates: Sequence[Candidate], order: Mapping[str, int]) -> Candidate:
-    """The fastest; among those that time cannot tell from it, the first by source, then name."""
-    timed = [c for c in candidates if c.timing is not None]
-    if not timed:
-        return candidates[0]
-    best = min(timed, key=lambda c: (c.timing.median_us if c.timing else 0.0, c.rank(order)))
-    assert best.timing is not None
-    close = [c for c in timed if c.timing and not c.timing.distinguishable(best.timing)]
-    return min(close or [best], key=lambda c: c.rank(order))
 
 
 def _nothing_runs(failures: Sequence[tuple[Layer, tuple[Candidate, ...]]]) -> NoTacticError:
