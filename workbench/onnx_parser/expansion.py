@@ -13,6 +13,7 @@ from workbench.datatypes import DataType
 from workbench.dimensions import SymbolicDim
 from workbench.errors import NetworkError
 from workbench.onnx_parser.element_types import TO_ONNX
+from workbench.onnx_parser.problems import ErrorCode
 from workbench.onnx_parser.schemas import OPSET, schema
 from workbench.onnx_parser.site import Rule, Site, Step
 
@@ -23,13 +24,103 @@ def _cast_like(site: Site) -> tuple[Step, ...]:
     return (site.step(operator="Cast", inputs=(site.input(0),), to=kind),)
 
 
-LOWERED: Mapping[str, Rule] = {"CastLike": _cast_like}
+def _hardmax(site: Site) -> tuple[Step, ...]:
+    """One at the first largest element along the axis, zero elsewhere."""
+    axis = site.axis(-1)
+    where, depth = site.fresh("where"), site.fresh("depth")
+    values = site.constant("values", [0, 1], site.type(0).dtype.numpy)
+    return (
+        Step("ArgMax", (site.input(0),), (where,), {"axis": axis, "keepdims": 0}),
+        Step("Shape", (site.input(0),), (depth,), {"start": axis, "end": axis + 1}),
+        Step("OneHot", (where, depth, values), site.node.outputs, {"axis": axis}),
+    )
+
+
+def _matmul_integer(site: Site) -> tuple[Step, ...]:
+    """Exact in int32: zero points subtracted, then a product of integers."""
+    steps: list[Step] = []
+    factors: list[str] = []
+    for index, label in ((0, "a"), (1, "b")):
+        wide = site.fresh(label)
+        steps.append(Step("Cast", (site.input(index),), (wide,), {"to": DataType.INT32}))
+        if site.input(index + 2):
+            zero, shifted = site.fresh(f"{label}_zero"), site.fresh(f"{label}_shifted")
+            steps.append(Step("Cast", (site.input(index + 2),), (zero,), {"to": DataType.INT32}))
+            if index == 0 and len(site.type(2).shape) == 1 and site.type(2).shape != (1,):
+                # A zero point a row of A stands in a column.
+                column = site.fresh("a_column")
+                axes = site.constant("axes", [1])
+                steps.append(Step("Unsqueeze", (zero, axes), (column,)))
+                zero = column
+            steps.append(Step("Sub", (wide, zero), (shifted,)))
+            wide = shifted
+        factors.append(wide)
+    return (*steps, Step("MatMul", tuple(factors), site.node.outputs))
+
+
+def _qlinear(site: Site, product: Step, *, weight_axis: int) -> tuple[Step, ...]:
+    """Operands dequantized, the product in float, its result quantized.
+
+    Source: ONNX QLinearConv and QLinearMatMul. Differs from integer arithmetic by the rounding
+    of float32 before the last one: within one step of the output's scale.
+    """
+    x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero = site.node.inputs[:8]
+    real_x, real_w, real_y = site.fresh("x"), site.fresh("w"), site.fresh("y")
+    steps = [
+        Step("DequantizeLinear", (x, x_scale, x_zero), (real_x,)),
+        Step("DequantizeLinear", (w, w_scale, w_zero), (real_w,), {"axis": weight_axis}),
+    ]
+    operands = (real_x, real_w)
+    if site.input(8):
+        scale, bias = site.fresh("bias_scale"), site.fresh("bias")
+        steps.append(Step("Mul", (x_scale, w_scale), (scale,)))
+        steps.append(Step("DequantizeLinear", (site.input(8), scale), (bias,), {"axis": 0}))
+        operands = (*operands, bias)
+    return (
+        *steps,
+        Step(product.operator, operands, (real_y,), product.attributes),
+        Step("QuantizeLinear", (real_y, y_scale, y_zero), site.node.outputs),
+    )
+
+
+def _qlinear_conv(site: Site) -> tuple[Step, ...]:
+    return _qlinear(site, site.step(operator="Conv"), weight_axis=0)
+
+
+def _qlinear_matmul(site: Site) -> tuple[Step, ...]:
+    for index in (1, 4, 6):
+        if site.type(index).shape not in ((), (1,)):
+            site.refuse(
+                ErrorCode.UNSUPPORTED_NODE_INPUT,
+                f"scale '{site.input(index)}' has shape {site.type(index).shape}; "
+                "only one number a tensor is supported",
+                "quantize per tensor, or write the model with Q/DQ",
+            )
+    return _qlinear(site, site.step(operator="MatMul"), weight_axis=-1)
+
+
+LOWERED: Mapping[str, Rule] = {
+    "CastLike": _cast_like,
+    "Hardmax": _hardmax,
+    "MatMulInteger": _matmul_integer,
+    "QLinearConv": _qlinear_conv,
+    "QLinearMatMul": _qlinear_matmul,
+}
 """Operator -> steps, where the standard's own body would be worse or there is none."""
 
 STANDARD_BODIES: frozenset[str] = frozenset(
     {
-        "Celu",
-        "Mish",
+        "Attention",
+        "BlackmanWindow",
+        "CenterCropPad",
+        "HammingWindow",
+        "HannWindow",
+        "MeanVarianceNormalization",
+        "NegativeLogLikelihoodLoss",
+        "RotaryEmbedding",
+        "Shrink",
+        "SoftmaxCrossEntropyLoss",
+        "SwiGLU",
     }
 )
 """Operators that the standard itself defines by a function body, which is inlined."""

@@ -44,6 +44,7 @@ class Importer:
         self._flattener = Flattener(model, weights)
         self._constants: dict[str, Array] = {}
         self._unmade: set[str] = set()
+        self._read = {v.name for v in model.graph.output}
 
     def run(self) -> None:
         """Check, then import; the import stops where the checks found something."""
@@ -53,6 +54,7 @@ class Importer:
         self._check(nodes, inputs)
         if self.problems:
             return
+        self._read.update(v for node in nodes for v in node.inputs)
         self._add_inputs(inputs)
         for node in nodes:
             self._import(node)
@@ -81,6 +83,10 @@ class Importer:
     def fresh(self, name: str) -> str:
         """A value name that nothing in the model has."""
         return self._flattener.fresh(name)
+
+    def is_read(self, name: str) -> bool:
+        """Whether a node or the caller reads this value."""
+        return name in self._read
 
     # -- checks ---------------------------------------------------------------------------
     def _read_initializers(self) -> None:

@@ -105,7 +105,7 @@ def read_file(path: str | PathLike[str]) -> bytes:
     except OSError as e:
         refuse(
             ErrorCode.MODEL_DESERIALIZE_FAILED,
-            f"cannot read {path}: {e.strerror}",
+            f"the file cannot be read: {e.strerror}",
             rule="file",
             remedy="give the path of an .onnx file",
         )

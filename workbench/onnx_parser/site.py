@@ -34,6 +34,8 @@ class Surroundings(Protocol):
 
     def fresh(self, name: str) -> str: ...
 
+    def is_read(self, name: str) -> bool: ...
+
 
 @dataclass(frozen=True)
 class Site:
@@ -99,6 +101,11 @@ class Site:
             self.node.outputs if outputs is None else outputs,
             {**kept, **attributes},
         )
+
+    def reads_output(self, index: int) -> bool:
+        """Whether an output is given a name that some node or the graph reads."""
+        outputs = self.node.outputs
+        return index < len(outputs) and self.around.is_read(outputs[index])
 
     def refuse(self, code: ErrorCode, desc: str, remedy: str) -> NoReturn:
         """Raise ParserError: this form can't be upgraded."""

@@ -112,16 +112,22 @@ def _dropout(site: Site) -> tuple[Step, ...]:
             "training_mode is " + ("computed at run time" if training is None else "true"),
             "export the model for inference",
         )
-    steps = [Step("Identity", (site.input(0),), site.node.outputs[:1])]
-    if len(site.node.outputs) > 1 and site.node.outputs[1]:
-        shape = site.fresh("shape")
-        steps.append(Step("Shape", (site.input(0),), (shape,)))
-        # Before version 10 the mask has the type of the data.
-        version = site.node.version
-        dtype = np.bool_ if version >= 10 else site.type(0).dtype.numpy
-        one = np.ones(1, dtype)
-        steps.append(Step("ConstantOfShape", (shape,), site.node.outputs[1:2], {"value": one}))
-    return tuple(steps)
+    data = Step("Identity", (site.input(0),), site.node.outputs[:1])
+    if not site.reads_output(1):
+        return (data,)
+    if site.node.version < 12:
+        site.refuse(
+            ErrorCode.UNSUPPORTED_NODE,
+            f"its mask '{site.node.outputs[1]}' is read, and versions before 12 do not say what "
+            "it holds in inference",
+            "export the model without the mask",
+        )
+    shape = site.fresh("shape")
+    return (
+        data,
+        Step("Shape", (site.input(0),), (shape,)),
+        Step("ConstantOfShape", (shape,), site.node.outputs[1:2], {"value": np.ones(1, np.bool_)}),
+    )
 
 
 # -- Resize and Upsample ------------------------------------------------------------------
