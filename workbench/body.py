@@ -449,7 +449,8 @@ class Body:
             made = _run(n, n.operator.reference, args, bindings)[: len(n.outputs)]
             for o, v in zip(n.outputs, made, strict=True):
                 if o:
-                    values[o] = np.asarray(v).astype(types[o].dtype.numpy, copy=False)
+                    with np.errstate(all="ignore"):  # beyond a half's range lies infinity
+                        values[o] = np.asarray(v).astype(types[o].dtype.numpy, copy=False)
         return values if keep else {o: values[o] for o in self.outputs}
 
     def exact(
@@ -480,7 +481,8 @@ class Body:
                 values[o] = y
                 form = types[o].dtype.info
                 stored = n.operator is not CONSTANT and form.eps
-                errors[o] = e + form.eps * np.abs(y) + form.tiny if stored else e
+                with np.errstate(all="ignore"):
+                    errors[o] = e + form.eps * np.abs(y) + form.tiny if stored else e
         return {
             o: (np.asarray(values[o]), np.broadcast_to(errors[o], np.shape(values[o])))
             for o in self.outputs

@@ -74,9 +74,9 @@ class Expected:
             return CheckResult(False, np.inf, name, problem)
         if dtype in (DataType.STRING, DataType.COMPLEX64, DataType.COMPLEX128):
             ratio = np.where(out == exact, 0.0, np.inf)
-            return _verdict(name, out, exact, bound, ratio)
+            return _verdict(name, out, exact, np.zeros(exact.shape), ratio)
         found = out.astype(np.float64)
-        ratio = _ratio(_distance(found, exact, bound, dtype), bound)
+        ratio = _ratio(_distance(found, exact, bound, dtype), exact, bound)
         ratio = np.where(_same(out, exact), 0.0, ratio)
         if self.steps is not None and dtype.is_integer and exact.dtype.kind == "f":
             ratio = np.maximum(ratio, np.abs(found - np.rint(exact)) / self.steps)
@@ -150,27 +150,30 @@ def _distance(found: Array, exact: Array, bound: Array, dtype: DataType) -> Arra
     with np.errstate(invalid="ignore"):
         distance = np.abs(found - exact)
         if not dtype.is_float:
-            return distance
+            # Different int64 may be one float64.
+            return distance if exact.dtype.kind == "f" else np.maximum(distance, 1.0)
         high = dtype.info.high
         over = (np.abs(exact) + bound >= high) & (np.abs(found) >= high)
         return np.where(over & (np.sign(found) == np.sign(exact)), 0.0, distance)
 
 
-def _ratio(distance: Array, bound: Array) -> Array:
+def _ratio(distance: Array, exact: Array, bound: Array) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(distance == 0, 0.0, distance / bound)
-    # An infinite bound says nothing about its element; a NaN result of a finite one is wrong.
-    return np.where(_open(bound), 0.0, np.where(np.isnan(ratio), np.inf, ratio))
+    # What is infinite or NaN must be just that; so must a NaN among finite values.
+    ratio = np.where(np.isnan(ratio) | ~np.isfinite(exact), np.inf, ratio)
+    return np.where(_open(exact, bound), 0.0, ratio)
 
 
-def _open(bound: Array) -> Array:
-    return ~np.isfinite(bound)
+def _open(exact: Array, bound: Array) -> Array:
+    """Elements of which an infinite bound says nothing."""
+    return ~np.isfinite(bound) & np.isfinite(exact)
 
 
 def _verdict(name: str, out: Array, exact: Array, bound: Array, ratio: Array) -> CheckResult:
     if not ratio.size:
         return CheckResult(True, 0.0, name)
-    unchecked = float(np.mean(_open(bound)))
+    unchecked = float(np.mean(_open(exact, bound)))
     if unchecked > OPEN_SHARE:
         text = f"output '{name}': {unchecked:.0%} of its elements have no finite bound"
         return CheckResult(False, np.inf, name, text)
@@ -212,7 +215,7 @@ def equivalent(
             results.append(CheckResult(False, np.inf, a, text))
             continue
         bound = np.asarray(e_x + e_y)
-        ratio = np.where(_same(y, x), 0.0, _ratio(_gap(x, y), bound))
+        ratio = np.where(_same(y, x), 0.0, _ratio(_gap(x, y), x, bound))
         results.append(_verdict(a, y, x, bound, ratio))
     return max(results, key=lambda r: (not r.passed, r.worst))
 
