@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 Compiled = Callable[..., Any]
@@ -70,15 +71,17 @@ class KernelCache:
 
         path = self._file(text, key)
         filename = str(path) if path else f"<kernel {key}>"
-        scope: dict[str, Any] = {"__name__": f"kernel_{key}"}
-        exec(compile(text.source, filename, "exec"), scope)
+        # numba finds the globals of a kernel from its disk cache by the name of its module.
+        module = ModuleType(f"workbench_kernel_{key}", "A generated kernel.")
+        sys.modules[module.__name__] = module
+        exec(compile(text.source, filename, "exec"), module.__dict__)
         return njit(
             text.signature,
             cache=path is not None,
             nogil=True,
             error_model="numpy",
             fastmath={"contract"},
-        )(scope["kernel"])
+        )(module.__dict__["kernel"])
 
     def _file(self, text: KernelText, key: str) -> Path | None:
         if self.folder is None:
