@@ -411,7 +411,7 @@ def test_layer_normalization(dtype):
     check_all(net, net.op("LayerNormalization", x, g, anchor=True, axis=1))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, BF16, np.int8])
+@pytest.mark.parametrize("dtype", [np.float32, BF16, np.float16, np.int8])
 @pytest.mark.parametrize("axis", [1, -1])
 def test_concat(axis, dtype):
     net = Net()
@@ -477,6 +477,18 @@ def test_reformats_move_every_element(source, target, dtype):
     call = ONEDNN.prepare(tactic, problem)
     found = run_once(call, tactic, problem, {"input": array})
     np.testing.assert_array_equal(found["output"], array)
+
+
+def test_the_list_of_tactics_does_not_change_once_some_are_prepared():
+    def made():
+        net = Net()
+        x, w = net.input((1, 16, 9, 11)), net.constant((16, 16, 3, 3))
+        return net.problem(net.op("Conv", x, w, anchor=True))
+
+    first = offered(made())
+    kept = [ONEDNN.prepare(t, made()) for t in first]
+    assert offered(made()) == first
+    assert len(kept) == len(first)
 
 
 def test_a_tactic_prepares_at_another_batch():

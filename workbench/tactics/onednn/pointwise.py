@@ -7,6 +7,7 @@ reorder.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -68,6 +69,9 @@ def describe(library: Library, layer: Layer, variant: Variant) -> Recipe | Refus
     x = layer.operand(0)
     if x is None or x.index is None or x.permutation is not None:
         return layer.refusal("its input is a constant or transposed")
+    unscaled = x.affine is None and layer.affine is None
+    if not layer.post and unscaled and x.type.dtype is layer.output.dtype:
+        variant = replace(variant, moves=True)
     d = Describer(library, layer, variant)
     match variant.primitive:
         case "reorder":

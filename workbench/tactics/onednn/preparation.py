@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from workbench.body import TensorType
+from workbench.datatypes import DataType
 from workbench.errors import DeviceError
-from workbench.tactics.onednn.constants import Argument, Status
+from workbench.formats import Format
+from workbench.tactics.onednn.constants import Argument, ElementType, Status
 from workbench.tactics.onednn.descriptors import ELEMENT_TYPES, Memory, MemoryDescriptor
 from workbench.tactics.onednn.layer import Layer
 from workbench.tactics.onednn.library import Library
@@ -16,6 +19,7 @@ from workbench.tactics.onednn.recipe import (
     describe_tensor,
 )
 from workbench.tactics.onednn.steps import (
+    HalfConversion,
     InputSlot,
     OutputSlot,
     PackedSlot,
@@ -49,7 +53,7 @@ def make_layer_call(
     arguments[Argument.DST] = (recipe.destination, target)
     main = Step(Primitive(descriptor), arguments)
     steps = [*conversions.before, main, *conversions.after]
-    ready = [with_scratchpad(s, workspace) for s in steps]
+    ready = [with_scratchpad(s, workspace) if isinstance(s, Step) else s for s in steps]
     return make_call(
         *(ready, descriptor.implementation, library),
         threads=layer.problem.threads,
@@ -73,8 +77,8 @@ class _Conversions:
     ) -> None:
         self.library, self.layer, self.variant = library, layer, variant
         self.workspace = workspace
-        self.before: list[Step] = []
-        self.after: list[Step] = []
+        self.before: list[Step | HalfConversion] = []
+        self.after: list[Step | HalfConversion] = []
         self._inputs: dict[int, Slot] = {}
 
     def input(self, index: int) -> Slot:
@@ -88,13 +92,10 @@ class _Conversions:
         slot = InputSlot(index)
         if not self.variant.widened or type_.dtype not in HALVES:
             return slot
-        layout = self.variant.inputs[index]
-        stored, wide = (
-            describe_tensor(self.library, type_.shape, element, layout)
-            for element in (ELEMENT_TYPES[type_.dtype], self.variant.element(type_.dtype))
-        )
+        wide = self._wide(type_, self.variant.inputs[index])
         target = self.workspace.take(wide)
-        self.before.append(_conversion((stored, slot), (wide, target)))
+        step = self._step(type_, self.variant.inputs[index], slot, target, widen=True)
+        self.before.append(step)
         return target
 
     def output(self, seen: MemoryDescriptor) -> Slot:
@@ -103,19 +104,24 @@ class _Conversions:
         if not self.variant.widened or type_.dtype not in HALVES:
             return OutputSlot()
         source = self.workspace.take(seen)
-        stored, wide = (
-            describe_tensor(self.library, type_.shape, element, self.variant.output)
-            for element in (ELEMENT_TYPES[type_.dtype], self.variant.element(type_.dtype))
-        )
-        self.after.append(_conversion((wide, source), (stored, OutputSlot())))
+        self.after.append(self._step(type_, self.variant.output, source, OutputSlot(), widen=False))
         return source
 
+    def _wide(self, type_: TensorType, layout: Format) -> MemoryDescriptor:
+        return describe_tensor(self.library, type_.shape, ElementType.F32, layout)
 
-def _conversion(
-    source: tuple[MemoryDescriptor, Slot], target: tuple[MemoryDescriptor, Slot]
-) -> Step:
-    primitive = Primitive(_reorder(source[0], target[0]))
-    return Step(primitive, {Argument.SRC: source, Argument.DST: target})
+    def _step(
+        self, type_: TensorType, layout: Format, source: Slot, target: Slot, *, widen: bool
+    ) -> Step | HalfConversion:
+        wide = self._wide(type_, layout)
+        if type_.dtype is DataType.HALF:
+            kinds = (type_.dtype, DataType.FLOAT) if widen else (DataType.FLOAT, type_.dtype)
+            count = wide.size_bytes // DataType.FLOAT.itemsize
+            return HalfConversion(count, (kinds[0], source), (kinds[1], target))
+        narrow = describe_tensor(self.library, type_.shape, ELEMENT_TYPES[type_.dtype], layout)
+        first, second = (narrow, wide) if widen else (wide, narrow)
+        primitive = Primitive(_reorder(first, second))
+        return Step(primitive, {Argument.SRC: (first, source), Argument.DST: (second, target)})
 
 
 def _reorder(source: MemoryDescriptor, target: MemoryDescriptor) -> PrimitiveDescriptor:

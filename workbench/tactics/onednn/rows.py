@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -67,7 +68,7 @@ def describe(library: Library, layer: Layer, variant: Variant) -> Recipe | Refus
         return layer.refusal("its input is a constant or transposed")
     match variant.primitive:
         case "concat":
-            return _concat(library, layer, variant)
+            return _concat(library, layer, replace(variant, moves=True))
         case "reduction":
             return _reduction(library, layer, variant)
         case "softmax":

@@ -12,6 +12,7 @@ from workbench.formats import Format
 from workbench.records import Refusal
 from workbench.tactics.arithmetic import computes
 from workbench.tactics.onednn import convolution, pointwise, pooling, product, rows
+from workbench.tactics.onednn.constants import InstructionSet
 from workbench.tactics.onednn.descriptors import ELEMENT_TYPES
 from workbench.tactics.onednn.layer import POINTWISE, Layer, read_layer
 from workbench.tactics.onednn.library import Library, Unavailable, load
@@ -78,16 +79,16 @@ class OneDnnSource:
             if isinstance(recipe, Refusal):
                 refusals.append(recipe)
                 continue
-            offers = list(_kernels(recipe.descriptor))
+            offers = _kernels(library, recipe.descriptor)
             if not offers:
                 layouts = " > ".join(map(str, (*variant.inputs, variant.output)))
                 reason = f"oneDNN has only its plain loop for {variant.primitive} in {layouts}"
                 refusals.append(layer.refusal(reason))
-            for _, kernel, occurrence in offers:
+            for kernel in offers:
                 if family.multiplies and _saturates(kernel, layer):
                     saturating.add(kernel)
                 else:
-                    found.append(self._tactic(library, layer, variant, kernel, occurrence))
+                    found.append(self._tactic(library, layer, variant, kernel))
         if saturating:
             names = ", ".join(sorted(saturating))
             reason = f"{names}: pairs of int8 products saturate at 16 bits before they are summed"
@@ -106,12 +107,14 @@ class OneDnnSource:
         recipe = family.describe(library, layer, variant)
         if isinstance(recipe, Refusal):
             return recipe
-        wanted = (tactic.parameter("implementation"), tactic.parameter("occurrence"))
-        for descriptor, name, occurrence in _kernels(recipe.descriptor):
-            if wanted in ((name, occurrence), (_FIRST, 0)):
-                return make_layer_call(library, layer, variant, recipe, descriptor)
-        offered = ", ".join(n for _, n, _ in _kernels(recipe.descriptor)) or "none"
-        return layer.refusal(f"oneDNN has no {wanted[0]} at these sizes, only: {offered}")
+        wanted = str(tactic.parameter("implementation"))
+        offers = _kernels(library, recipe.descriptor)
+        if wanted == _FIRST and offers:
+            wanted = next(iter(offers))
+        if wanted not in offers:
+            have = ", ".join(offers) or "none"
+            return layer.refusal(f"oneDNN has no {wanted} at these sizes, only: {have}")
+        return make_layer_call(library, layer, variant, recipe, offers[wanted])
 
     def reformat(self, type_: TensorType, source: Format, target: Format) -> Tactic | Refusal:
         """A reorder between two of the named layouts; oneDNN chooses the kernel by the sizes."""
@@ -124,23 +127,21 @@ class OneDnnSource:
         for layout in (source, target):
             if layout.owner or not has_tag(layout, rank):
                 return Refusal(f"oneDNN has no layout {layout} at rank {rank}", NAME)
-        parameters = _parameters("reorder", _FIRST, 0, "")
+        parameters = _parameters("reorder", _FIRST, "")
         return Tactic(
             *(NAME, "reorder", (source,), (target,), type_.dtype, parameters, self.version)
         )
 
-    def _tactic(
-        self, library: Library, layer: Layer, variant: Variant, kernel: str, occurrence: int
-    ) -> Tactic:
+    def _tactic(self, library: Library, layer: Layer, variant: Variant, kernel: str) -> Tactic:
         body = layer.problem.body
         precision = body.compute_type
         lacking = precision in _lacking(library) and computes(body)
-        label = f"{variant.primitive} {kernel}" + (f" #{occurrence + 1}" if occurrence else "")
+        label = f"{variant.primitive} {kernel}"
         through = DataType.FLOAT.value if variant.widened else ""
         return Tactic(
             *(NAME, f"{label} through FP32" if variant.widened else label),
             *(variant.inputs, (variant.output,), precision),
-            _parameters(variant.primitive, kernel, occurrence, through),
+            _parameters(variant.primitive, kernel, through),
             self.version,
             emulated=variant.widened or lacking,
         )
@@ -179,16 +180,9 @@ def _with_widened(library: Library, layer: Layer, family: _Family) -> Iterator[V
             yield replace(variant, widened=True)
 
 
-def _parameters(
-    primitive: str, kernel: str, occurrence: int, through: str
-) -> tuple[tuple[str, str | int], ...]:
-    """implementation: oneDNN's name of the kernel, and how many of that name come before it."""
-    return (
-        ("primitive", primitive),
-        ("implementation", kernel),
-        ("occurrence", occurrence),
-        ("through", through),
-    )
+def _parameters(primitive: str, kernel: str, through: str) -> tuple[tuple[str, str], ...]:
+    """What tells a tactic from others in the same layouts. through: type it is emulated in."""
+    return (("primitive", primitive), ("implementation", kernel), ("through", through))
 
 
 def _saturates(kernel: str, layer: Layer) -> bool:
@@ -200,12 +194,17 @@ def _saturates(kernel: str, layer: Layer) -> bool:
     return quantized and kernel.rpartition(":")[2] in ("sse41", "avx", "avx2", "avx512_core")
 
 
-def _kernels(first: PrimitiveDescriptor) -> Iterator[tuple[PrimitiveDescriptor, str, int]]:
-    """(descriptor, name, how many of that name came before), plain loops left out."""
-    seen: dict[str, int] = {}
+def _kernels(library: Library, first: PrimitiveDescriptor) -> dict[str, PrimitiveDescriptor]:
+    """Implementations by name, best first by oneDNN's order; the hopeless ones are left out.
+
+    oneDNN 3.2 lists an implementation again once a primitive of an earlier one lies in its cache;
+    the first of a name counts.
+    """
+    has_avx2 = library.isa & InstructionSet.AVX2 == InstructionSet.AVX2
+    found: dict[str, PrimitiveDescriptor] = {}
     for descriptor in first.implementations():
         name = descriptor.implementation
-        occurrence = seen.get(name, 0)
-        seen[name] = occurrence + 1
-        if not descriptor.is_reference:
-            yield descriptor, name, occurrence
+        hopeless = has_avx2 and name.endswith(":sse41")
+        if not hopeless and not descriptor.is_reference:
+            found.setdefault(name, descriptor)
+    return found

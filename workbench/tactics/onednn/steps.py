@@ -1,18 +1,20 @@
 """Prepared primitives in a row, bound to addresses: what a Call of this source holds.
 
-Most layers are one step. A layer whose type the CPU has no kernel for is three: convert to f32,
-compute, convert back.
+Most layers are one primitive. A layer whose half type the CPU has no arithmetic for is three steps:
+convert to f32, compute, convert back.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
+from workbench.body import Array
+from workbench.datatypes import DataType
 from workbench.devices import Buffer
 from workbench.errors import ExecutionError
 from workbench.tactics.onednn.constants import Argument
@@ -60,6 +62,19 @@ class Step:
     arguments: Mapping[int, tuple[MemoryDescriptor, Slot]]
 
 
+@dataclass(frozen=True, eq=False)
+class HalfConversion:
+    """Elements from one float type to another, in place in the layout; by NumPy.
+
+    oneDNN 3.2 converts FP16 one element after the other on a CPU without AVX512-FP16: measured,
+    40 times slower than this.
+    """
+
+    count: int
+    source: tuple[DataType, Slot]
+    target: tuple[DataType, Slot]
+
+
 class Workspace:
     """Offsets into the workspace, handed out one after the other."""
 
@@ -82,13 +97,49 @@ def with_scratchpad(step: Step, workspace: Workspace) -> Step:
     return Step(step.primitive, {**step.arguments, Argument.SCRATCHPAD: (scratchpad, slot)})
 
 
+@dataclass(frozen=True, eq=False)
+class _Places:
+    """The buffers that one binding of a Call has."""
+
+    inputs: Sequence[Buffer]
+    outputs: Sequence[Buffer]
+    workspace: Buffer | None
+
+    def buffer(self, slot: Slot) -> Buffer:
+        match slot:
+            case InputSlot(index):
+                return self.inputs[index]
+            case OutputSlot():
+                return self.outputs[0]
+            case WorkspaceSlot(offset):
+                assert self.workspace is not None
+                return self.workspace.slice(offset, self.workspace.nbytes - offset)
+            case PackedSlot():
+                raise AssertionError("packed constants have memories of their own")
+
+    def memory(self, descriptor: MemoryDescriptor, slot: Slot) -> Memory:
+        if isinstance(slot, PackedSlot):
+            return slot.memory
+        buffer = self.buffer(slot)
+        return Memory(descriptor, buffer.address, buffer.memory)
+
+    def array(self, kind: DataType, slot: Slot, count: int) -> Array:
+        return self.buffer(slot).view(kind, (count,))
+
+
 def make_call(
-    steps: Sequence[Step], kernel: str, library: Library, *, threads: int, workspace_bytes: int
+    steps: Sequence[Step | HalfConversion],
+    kernel: str,
+    library: Library,
+    *,
+    threads: int,
+    workspace_bytes: int,
 ) -> Call:
     """The Call that runs these steps under ``threads`` OpenMP threads."""
     packed = {
         slot.name: np.asarray(slot.memory.owner)
         for s in steps
+        if isinstance(s, Step)
         for _, slot in s.arguments.values()
         if isinstance(slot, PackedSlot)
     }
@@ -96,24 +147,14 @@ def make_call(
     def bind(
         inputs: Sequence[Buffer], outputs: Sequence[Buffer], workspace: Buffer | None, stream: Any
     ) -> Launch:
-        def memory(descriptor: MemoryDescriptor, slot: Slot) -> Memory:
-            match slot:
-                case PackedSlot():
-                    return slot.memory
-                case InputSlot():
-                    buffer = inputs[slot.index]
-                    return Memory(descriptor, buffer.address, buffer.memory)
-                case OutputSlot():
-                    return Memory(descriptor, outputs[0].address, outputs[0].memory)
-                case WorkspaceSlot():
-                    assert workspace is not None
-                    return Memory(descriptor, workspace.address + slot.offset, workspace.memory)
-
-        bound = [
-            Execution(s.primitive, {a: memory(*where) for a, where in s.arguments.items()})
+        places = _Places(inputs, outputs, workspace)
+        launches = [
+            _execution(s, places, library, threads)
+            if isinstance(s, Step)
+            else _conversion(s, places)
             for s in steps
         ]
-        return _launch(bound, library, threads)
+        return launches[0] if len(launches) == 1 else _in_a_row(launches)
 
     return Call(kernel, bind, workspace_bytes, packed=packed)
 
@@ -134,31 +175,39 @@ def use_threads(library: Library, count: int) -> None:
         _state.count = count
 
 
-def _failed(status: int, kernel: str) -> NoReturn:
-    raise ExecutionError(status_text(status), place=kernel)
-
-
-def _launch(bound: Sequence[Execution], library: Library, threads: int) -> Launch:
-    execute: Callable[..., int] = library.function("dnnl_primitive_execute")
+def _execution(step: Step, places: _Places, library: Library, threads: int) -> Launch:
+    memories = {a: places.memory(*where) for a, where in step.arguments.items()}
+    execution = Execution(step.primitive, memories)
+    execute = library.function("dnnl_primitive_execute")
+    primitive, stream, count, arguments = execution.call
     state = _state
-    if len(bound) == 1:
-        (only,) = bound
-        primitive, stream, count, arguments = only.call
 
-        def launch_one() -> None:
-            if state.count != threads:
-                use_threads(library, threads)
-            status = execute(primitive, stream, count, arguments)
-            if status:
-                _failed(status, only.primitive.implementation)
+    def launch() -> None:
+        if state.count != threads:
+            use_threads(library, threads)
+        status = execute(primitive, stream, count, arguments)
+        if status:
+            # Naming the execution here also keeps it, and all that its addresses mean, alive.
+            raise ExecutionError(status_text(status), place=execution.primitive.implementation)
 
-        return launch_one
+    return launch
 
-    def launch_all() -> None:
-        use_threads(library, threads)
-        for execution in bound:
-            status = execute(*execution.call)
-            if status:
-                _failed(status, execution.primitive.implementation)
 
-    return launch_all
+def _conversion(step: HalfConversion, places: _Places) -> Launch:
+    source = places.array(*step.source, step.count)
+    target = places.array(*step.target, step.count)
+
+    def launch() -> None:
+        # Values beyond FP16's range become infinite, as ONNX's Cast makes them.
+        with np.errstate(over="ignore"):
+            np.copyto(target, source, casting="unsafe")
+
+    return launch
+
+
+def _in_a_row(launches: Sequence[Launch]) -> Launch:
+    def launch() -> None:
+        for each in launches:
+            each()
+
+    return launch
