@@ -52,9 +52,7 @@ def fuse(
     network: NetworkDefinition, *, verify: str = "distinct", max_rewrites: int | None = None
 ) -> tuple[Attempt, ...]:
     """Run every fusion to a fixpoint: the Fuse stage. Edits the network in place."""
-    return apply_rules(
-        FUSIONS, network, stage=Stage.FUSE, max_rewrites=max_rewrites, verify=verify
-    )
+    return apply_rules(FUSIONS, network, stage=Stage.FUSE, max_rewrites=max_rewrites, verify=verify)
 
 
 __all__ = ["FUSIONS", "fuse"]

@@ -45,7 +45,8 @@ def _float_product(reader: Layer, index: int | None) -> Refusal:
             code="other_factor_is_float",
         )
     return Refusal(
-        f"'{reader.name}' multiplies in floating point", remedy="request INT8 for it",
+        f"'{reader.name}' multiplies in floating point",
+        remedy="request INT8 for it",
         code="product_is_float",
     )
 
@@ -98,14 +99,23 @@ def _copied(network: NetworkDefinition, match: Match) -> Replaced:
     inputs = [own.outputs[0] if t is old else t for t in reader.inputs]
     if reader.operator is not None:
         new = network.add_layer(
-            reader.operator, inputs, reader.attributes, name=reader.name,
-            outputs=len(reader.outputs), origin=reader.origin, cause=reader.cause,
+            reader.operator,
+            inputs,
+            reader.attributes,
+            name=reader.name,
+            outputs=len(reader.outputs),
+            origin=reader.origin,
+            cause=reader.cause,
         )
     else:
         names = [network.unique(t.name) for t in reader.outputs]
         new = network.add_fused(
-            reader.body, [t for t in inputs if t is not None], names, name=reader.name,
-            origin=reader.origin, cause=reader.cause,
+            reader.body,
+            [t for t in inputs if t is not None],
+            names,
+            name=reader.name,
+            origin=reader.origin,
+            cause=reader.cause,
         )
     return dict(zip(reader.outputs, new.outputs, strict=True))
 

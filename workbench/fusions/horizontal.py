@@ -93,11 +93,15 @@ def _bias_refusal(group: list[Layer]) -> Refusal | None:
 
 # -- convolutions -------------------------------------------------------------------------
 def _convolution_traits(layer: Layer) -> Mapping[str, Any]:
-    weight = weight_of(layer)
-    names = ("strides", "pads", "dilations", "auto_pad", "group")
+    weight, given = weight_of(layer), layer.attributes
+    axes = len(weight.shape) - 2
     return {
         "kernel": weight.shape[2:],
-        **{n: layer.attributes[n] for n in names},
+        "strides": given["strides"] or (1,) * axes,
+        "pads": given["pads"] or (0,) * 2 * axes,
+        "dilations": given["dilations"] or (1,) * axes,
+        "auto_pad": given["auto_pad"],
+        "group": given["group"],
         "type": weight.dtype.value,
         "bias": _has_bias(layer),
     }
@@ -157,9 +161,7 @@ def _output_axis(layer: Layer) -> int:
 
 def _products_stay(match: Match) -> Refusal | None:
     group = members(match, PRODUCTS)
-    refusal = differences(group, _product_traits) or weights_refusal(
-        group, _output_axis(group[0])
-    )
+    refusal = differences(group, _product_traits) or weights_refusal(group, _output_axis(group[0]))
     if refusal is not None:
         return refusal
     if len(weight_of(group[0]).shape) != 2:

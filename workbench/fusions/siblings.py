@@ -114,7 +114,7 @@ def weights_refusal(group: list[Layer], axis: int) -> Refusal | None:
 
 
 def epilogues_refusal(group: list[Layer]) -> Refusal | None:
-    """Why the wide layer could not finish them all: vertical fusion would lose more than it gains."""
+    """Why one wide layer could not finish them all; each then fuses with what follows it."""
     tails = [_tail(x) for x in group]
     for x, tail in zip(group, tails, strict=True):
         if tail[0] != tails[0][0]:

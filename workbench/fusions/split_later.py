@@ -84,12 +84,21 @@ def _moved(network: NetworkDefinition, match: Match) -> Replaced:
     assert first.operator is not None and split.operator is not None
     origin = tuple(dict.fromkeys(o for x in readers for o in x.origin))
     wide = network.add_layer(
-        first.operator, inputs, first.attributes, name=f"{first.name}_wide", origin=origin,
+        first.operator,
+        inputs,
+        first.attributes,
+        name=f"{first.name}_wide",
+        origin=origin,
         cause=None if origin else first.cause,
     )
     new = network.add_layer(
-        split.operator, [wide.outputs[0], *split.inputs[1:]], split.attributes, name=split.name,
-        outputs=len(split.outputs), origin=split.origin, cause=split.cause,
+        split.operator,
+        [wide.outputs[0], *split.inputs[1:]],
+        split.attributes,
+        name=split.name,
+        outputs=len(split.outputs),
+        origin=split.origin,
+        cause=split.cause,
     )
     return {x.outputs[0]: t for x, t in zip(readers, new.outputs, strict=True)}
 

@@ -33,9 +33,7 @@ def fold(
     network: NetworkDefinition, *, verify: str = "distinct", max_rewrites: int | None = None
 ) -> tuple[Attempt, ...]:
     """Run every pass together, to a fixpoint: the Fold stage. Edits the network in place."""
-    return apply_rules(
-        RULES, network, stage=Stage.FOLD, max_rewrites=max_rewrites, verify=verify
-    )
+    return apply_rules(RULES, network, stage=Stage.FOLD, max_rewrites=max_rewrites, verify=verify)
 
 
 __all__ = ["PASSES", "RULES", "Pass", "RulePass", "fold"]

@@ -87,7 +87,8 @@ def _moves_ones_only(match: Match) -> Refusal | None:
 TRANSPOSE_OF_ONES = RewriteRule(
     "transpose_of_ones",
     lambda op, x: op.layer(
-        lambda layer: layer.op == "Transpose" and 1 in layer.outputs[0].shape[:-1], x,
+        lambda layer: layer.op == "Transpose" and 1 in layer.outputs[0].shape[:-1],
+        x,
         described="Transpose with an axis of size 1",
     ),
     _reshape,
@@ -97,7 +98,7 @@ TRANSPOSE_OF_ONES = RewriteRule(
 
 
 def merged_axes(inner: Sequence[Any], outer: Sequence[Any]) -> list[list[int]] | None:
-    """For each outer axis the inner axes that it merges, or None if it does not merge whole ones."""
+    """For each outer axis the inner axes that it merges; None if it does not merge whole ones."""
     groups: list[list[int]] = []
     i = 0
     for size in outer:
@@ -132,9 +133,7 @@ def _hidden_perm(match: Match) -> tuple[int, ...] | None:
 def _no_transpose(match: Match) -> Refusal | None:
     if _hidden_perm(match) is not None:
         return None
-    return Refusal(
-        "its reshapes do not merge and split the same whole axes", code="mixes_axes"
-    )
+    return Refusal("its reshapes do not merge and split the same whole axes", code="mixes_axes")
 
 
 def _one_transpose(network: NetworkDefinition, match: Match) -> Replaced:

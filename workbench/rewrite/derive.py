@@ -29,9 +29,7 @@ def derive(
     used = tuple(weights[twins.index(t)] if t in twins else t.weight for t in operands)
     known = tuple(w for w in used if w is not None)
     assert len(known) == len(body.inputs), "a recipe reads constants only"
-    constant = Body(
-        tuple(replace(i, constant=True) for i in body.inputs), body.nodes, body.outputs
-    )
+    constant = Body(tuple(replace(i, constant=True) for i in body.inputs), body.nodes, body.outputs)
     return network.add_weight(Weight.derive(network.unique(name), constant, known))
 
 
@@ -58,4 +56,3 @@ def shape_operand(network: NetworkDefinition, shape: Sequence[object], name: str
     if is_static(shape):
         return network.constant(np.array(shape, np.int64).reshape(-1), name)
     return network.sizes(list(shape), name, dtype=DataType.INT64)
-

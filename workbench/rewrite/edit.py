@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from workbench.body import Array, Body, BodyInput
 from workbench.errors import NetworkError
@@ -138,7 +139,7 @@ class _Draft:
 
     def constants(self) -> tuple[Tensor, ...]:
         count = len(self._network.tensors) - self._tensors
-        made = [t for t, _ in zip(reversed(self._network.tensors.values()), range(count))]
+        made = list(islice(reversed(self._network.tensors.values()), count))
         return tuple(t for t in reversed(made) if t.producer is None)
 
     def undo(self) -> None:

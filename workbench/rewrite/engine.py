@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 
 from workbench.body import Array, Body
 from workbench.checks import check_rewrite
@@ -47,9 +47,7 @@ def replay(
             _repeat(network, attempt, by_name)
 
 
-def _repeat(
-    network: NetworkDefinition, attempt: Attempt, rules: Mapping[str, RewriteRule]
-) -> None:
+def _repeat(network: NetworkDefinition, attempt: Attempt, rules: Mapping[str, RewriteRule]) -> None:
     where = f"{attempt.rule} at {', '.join(attempt.place)}"
     rule = rules.get(attempt.rule)
     if rule is None:
@@ -130,7 +128,8 @@ class _Rewriter:
             self.queued.discard((index, layer))
             if self._is_here(layer):
                 self._visit(self.rules[index], layer)
-        return settled(tuple(self.ledger.values()))
+        fusing = {r.name for r in self.rules if r.replacement is FUSE}
+        return settled(tuple(self.ledger.values()), fusing)
 
     def _is_here(self, layer: Layer) -> bool:
         name = layer.name
@@ -148,9 +147,7 @@ class _Rewriter:
     def _visit(self, rule: RewriteRule, layer: Layer) -> None:
         refused: list[tuple[tuple[str, ...], Refusal]] = []
         for match in rule.finder.find(layer):
-            answer = refusal_of(rule, match) or apply_match(
-                rule, match, self.network, self.check
-            )
+            answer = refusal_of(rule, match) or apply_match(rule, match, self.network, self.check)
             if isinstance(answer, Edit):
                 # The other ways in which the rule fitted here have become moot.
                 for place, _ in refused:
@@ -205,11 +202,11 @@ class _Rewriter:
             front = following
 
 
-def settled(attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
+def settled(attempts: tuple[Attempt, ...], fusing: Set[str]) -> tuple[Attempt, ...]:
     """The attempts without refusals that say nothing.
 
-    One whose layers all ended in one layer was only a matter of order; of several rules that fail
-    at one place for one reason, the first says it.
+    A rule that fuses (``fusing``: their names) and did not, though its layers all ended in one,
+    only came too early; of several rules that fail at one place for one reason, the first says it.
     """
     stands: dict[str, str] = {}
 
@@ -222,11 +219,11 @@ def settled(attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
 
     kept: list[Attempt] = []
     for attempt in reversed(attempts):
+        place = attempt.place
         if attempt.applied and len(attempt.created) == 1:
-            for name in attempt.place:
-                if name != attempt.created[0]:
-                    stands[name] = attempt.created[0]
-        elif not attempt.applied and len({final(n) for n in attempt.place}) == 1 < len(attempt.place):
+            (created,) = attempt.created
+            stands.update({name: created for name in place if name != created})
+        elif attempt.rule in fusing and len({final(n) for n in place}) == 1 < len(place):
             continue
         kept.append(attempt)
     return tuple(_first_of_a_reason(reversed(kept)))

@@ -1,0 +1,54 @@
+import pytest
+from sketch import Sketch, applied, refusal
+
+from workbench.datatypes import DataType
+from workbench.fusions.cast_pairs import holds
+
+
+def test_a_cast_up_and_back_is_none() -> None:
+    s = Sketch()
+    x = s("Relu", s("Cast", s.input("batch", 4), to=DataType.BF16))
+    up = s("Cast", x, to=DataType.FLOAT, name="up")
+    s.output(s("Tanh", s("Cast", up, to=DataType.BF16, name="down")))
+    (attempt,) = applied(s.fuse(), "cast_pairs")
+    assert attempt.place == ("up", "down")
+    assert not s.network.has_layer("down")
+    assert s.network.absorbed["down"]
+
+
+def test_a_cast_that_is_read_elsewhere_stays_for_that_reader() -> None:
+    s = Sketch()
+    x = s("Cast", s.input("batch", 4), to=DataType.HALF)
+    up = s("Cast", x, to=DataType.FLOAT, name="up")
+    s.output(s("Softmax", up), s("Softmax", s("Cast", up, to=DataType.HALF, name="down")))
+    assert applied(s.fuse(), "cast_pairs")
+    assert s.network.has_layer("up")
+
+
+def test_a_cast_through_a_narrower_type_is_refused() -> None:
+    s = Sketch()
+    down = s("Cast", s.input("batch", 4), to=DataType.HALF)
+    s.output(s("Cast", down, to=DataType.FLOAT))
+    code, reason = refusal(s.fuse(), "cast_pairs")
+    assert code == "lossy_cast"
+    assert reason == "HALF does not hold every FLOAT: the values would change"
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "answer"),
+    [
+        ("FLOAT", "HALF", True),
+        ("FLOAT", "BF16", True),
+        ("HALF", "BF16", False),
+        ("BF16", "HALF", False),
+        ("DOUBLE", "INT32", True),
+        ("FLOAT", "INT32", False),
+        ("FLOAT", "INT16", True),
+        ("INT64", "UINT8", True),
+        ("UINT8", "INT8", False),
+        ("INT32", "BOOL", True),
+        ("INT32", "FLOAT", False),
+    ],
+)
+def test_which_type_holds_every_value_of_which(wide: str, narrow: str, answer: bool) -> None:
+    assert holds(DataType(wide), DataType(narrow)) is answer
