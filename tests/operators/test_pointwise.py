@@ -330,12 +330,13 @@ def test_casts_to_float8_saturate_unless_told_otherwise():
 
 def test_powers_of_two_round_as_round_mode_says():
     x = np.array([1.0, 1.2, 3.9, 0.26], np.float32)
-    up, down = (
+    up, down, nearest = (
         result_of("Cast", [x], {"to": DataType.E8M0, "round_mode": mode}).astype(float).tolist()
-        for mode in ("up", "down")
+        for mode in ("up", "down", "nearest")
     )
     assert up == [1, 2, 4, 0.5]
     assert down == [1, 1, 2, 0.25]
+    assert nearest == [1, 1, 4, 0.25]
 
 
 def test_a_cast_keeps_its_error_and_adds_the_rounding_of_its_type():
@@ -456,7 +457,9 @@ def test_errors_of_both_inputs_stay_within_the_bound_of_the_output(op, seed, siz
     x, y = 2 * normal(seed, 2, 200, dtype=np.float64)
     x = np.abs(x) + 1 if op == "Pow" else x
     e = size * np.abs(normal(seed + 1, 2, 200, dtype=np.float64))
-    near_x, near_y = (v + random.uniform(-1, 1, (20, 200)) * d for v, d in zip((x, y), e))
+    near_x, near_y = (
+        v + random.uniform(-1, 1, (20, 200)) * d for v, d in zip((x, y), e, strict=True)
+    )
     with np.errstate(all="ignore"):
         (out,) = row.reference({}, [x, y])
         (near,) = row.reference({}, [near_x, near_y])

@@ -22,7 +22,7 @@ from workbench.dimensions import Shape
 from workbench.errors import InferenceError
 from workbench.operators.rules import (
     absent,
-    at_least_zero,
+    at_least,
     axes_of,
     axis_of,
     certain,
@@ -43,17 +43,31 @@ END = 2**31 - 1
 def sliced_size(size: Any, start: Any, end: Any, step: int) -> Any:
     """How many elements Slice takes from an axis; sizes and limits may be symbolic."""
     if dimensions.is_static((size, start, end)):
-        return len(range(*slice(start, end, step).indices(size)))
+        return len(sliced_range(size, start, end, step))
     if step < 0:
-        first, last = _limit(start, size, -1, size - 1), _limit(end, size, -1, size - 1)
-        return dimensions.ceildiv(at_least_zero(first - last), -step)
+        first = size - 1
+        if start != -1 and not (isinstance(start, int) and start >= END):
+            first = dimensions.minimum(_limit(start, size, 0, size), size - 1)
+        last = _limit(end, size, -1, size - 1)
+        return dimensions.ceildiv(at_least(0, first - last), -step)
     first, last = _limit(start, size, 0, size), _limit(end, size, 0, size)
     if last == size and isinstance(start, int) and -END < start < END:
         # size - max(size + start, 0), and size - min(start, size).
         taken = dimensions.minimum(-start, size) if start < 0 else size - start
     else:
         taken = last - first
-    return dimensions.ceildiv(at_least_zero(taken), step)
+    return dimensions.ceildiv(at_least(0, taken), step)
+
+
+def sliced_range(size: int, start: int, end: int, step: int) -> range:
+    """The indices that Slice takes from an axis.
+
+    As Python's, but a backward slice that starts before the first element starts at it.
+    """
+    first, last = (v + size if v < 0 else v for v in (start, end))
+    if step < 0:
+        return range(min(max(first, 0), size - 1), min(max(last, -1), size - 1), step)
+    return range(min(max(first, 0), size), min(max(last, 0), size), step)
 
 
 def _limit(value: Any, size: Any, low: int, high: Any) -> Any:
@@ -61,8 +75,8 @@ def _limit(value: Any, size: Any, low: int, high: Any) -> Any:
     if isinstance(value, int) and abs(value) >= END:
         return high if value > 0 else low
     if range_of(value)[1] < 0:
-        return dimensions.maximum(size + value, low) if low else at_least_zero(size + value)
-    return value if value == 0 and not low else dimensions.minimum(value, high)
+        return at_least(low, size + value)
+    return value if range_of(high - value)[0] >= 0 else dimensions.minimum(value, high)
 
 
 def _slice_types(inference: Inference) -> tuple[TensorType, ...]:
@@ -93,8 +107,9 @@ def _slice(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Array, ...]:
     steps = (1,) * len(starts) if steps is None else steps
     index = [slice(None)] * x.ndim
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        # Python clips limits as ONNX does, INT64_MIN and INT64_MAX included.
-        index[int(axis)] = slice(_index(start), _index(end), int(step))
+        taken = sliced_range(x.shape[int(axis)], _index(start), _index(end), int(step))
+        stop = taken.stop if taken.stop >= 0 else None
+        index[int(axis)] = slice(taken.start, stop, taken.step) if taken else slice(0)
     return (x[tuple(index)],)
 
 

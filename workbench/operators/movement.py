@@ -186,7 +186,8 @@ def _space_to_depth_types(inference: Inference) -> tuple[TensorType, ...]:
 def _space_to_depth(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Array, ...]:
     (x,), b = inputs, attributes["blocksize"]
     n, c, h, w = x.shape
-    apart = x.reshape(n, c, h // b, b, w // b, b).transpose(0, 3, 5, 1, 2, 4)
+    order = (0, 3, 5, 1, 2, 4) if attributes["mode"] == "DCR" else (0, 1, 3, 5, 2, 4)
+    apart = x.reshape(n, c, h // b, b, w // b, b).transpose(order)
     return (apart.reshape(n, c * b * b, h // b, w // b),)
 
 
@@ -229,7 +230,7 @@ SHUFFLES: tuple[Operator, ...] = (
         "SpaceToDepth",
         _space_to_depth_types,
         _space_to_depth,
-        attributes={"blocksize": REQUIRED},
+        attributes={"blocksize": REQUIRED, "mode": "DCR"},
     ),
     mover(
         "Trilu",

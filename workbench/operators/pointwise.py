@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -32,6 +32,12 @@ _SATURATING = frozenset(
         DataType.E8M0,
     }
 )
+_ROUNDS_UP: dict[str, Callable[[Array], Any]] = {
+    "up": lambda fraction: fraction > 0.5,
+    "down": lambda fraction: False,
+    "nearest": lambda fraction: fraction >= 0.75,  # ties go up
+}
+"""Of a fraction in [0.5, 1): whether the exponent goes up."""
 
 
 # -- Cast ---------------------------------------------------------------------------------
@@ -66,9 +72,9 @@ def _cast(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Array, ...]:
 def _saturated(x: Array, to: DataType, attributes: Attributes) -> Array:
     """Clipped to the finite range where ONNX says so; powers of two (E8M0) as round_mode says."""
     x = x if x.dtype.kind == "f" else x.astype(np.float32)
-    if to is DataType.E8M0 and attributes["round_mode"] != "nearest":
+    if to is DataType.E8M0:
         fraction, exponent = np.frexp(np.abs(x))
-        up = (attributes["round_mode"] == "up") & (fraction > 0.5)
+        up = _ROUNDS_UP[attributes["round_mode"]](fraction)
         x = np.where(np.isfinite(x), np.ldexp(np.ones_like(x), exponent - 1 + up), x)
     if attributes["saturate"] or to is DataType.FP4:
         return np.clip(x, to.info.low, to.info.high)

@@ -142,9 +142,9 @@ def range_of(size: Any) -> tuple[int, int]:
         return -ANY, ANY
 
 
-def at_least_zero(size: Any) -> Any:
-    """max(size, 0), without the max where the size can't be negative."""
-    return size if range_of(size)[0] >= 0 else dimensions.maximum(size, 0)
+def at_least(low: int, size: Any) -> Any:
+    """max(size, low), without the max where the size can't be smaller."""
+    return size if range_of(size)[0] >= low else dimensions.maximum(size, low)
 
 
 # -- bounds -------------------------------------------------------------------------------

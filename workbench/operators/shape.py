@@ -14,7 +14,7 @@ from workbench.datatypes import DataType
 from workbench.errors import InferenceError
 from workbench.operators.products import gamma
 from workbench.operators.rules import (
-    at_least_zero,
+    at_least,
     certain,
     known,
     no_error,
@@ -104,7 +104,7 @@ def _range_size(start: Any, limit: Any, step: Any) -> Any:
             f"delta is {step}, which may have either sign", remedy="make delta a constant"
         )
     span = limit - start if low > 0 else start - limit
-    return dimensions.ceildiv(at_least_zero(span), step if low > 0 else -step)
+    return dimensions.ceildiv(at_least(0, span), step if low > 0 else -step)
 
 
 def _range(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Array, ...]:
@@ -160,6 +160,8 @@ SHAPE: tuple[Operator, ...] = (
         bound=_range_bound,
         layer_type="FILL",
         family="shape",
+        # Halves are widened before a reference sees them, which is stash_type 1 (float).
+        attributes=MappingProxyType({"stash_type": 1}),
         structural=frozenset({0, 1, 2}),
         symbolic=True,
     ),
