@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from workbench.body import Array, Body
+from workbench.body import Body
 from workbench.datatypes import DataType
 from workbench.devices import Buffer
 from workbench.formats import LINEAR, Format
 from workbench.records import Refusal
 from workbench.tactics.numba.cache import KernelCache
-from workbench.tactics.numba.expressions import STORAGE, Operand, Translator, Untranslatable
+from workbench.tactics.numba.calls import (
+    channels_of,
+    cleared_outputs,
+    constant_layout,
+    in_order,
+    operand_arrays,
+    packed_constants,
+    part,
+    raw,
+)
+from workbench.tactics.numba.expressions import Operand, Translator, Untranslatable
 from workbench.tactics.numba.loops import Nest, collapse, layout_strides
 from workbench.tactics.numba.nests import (
     Stream,
@@ -54,6 +62,8 @@ def plan_pointwise(body: Body, layout: Format) -> PointwisePlan | Refusal:
     (shape,) = shapes
     if not layout.fits(len(shape)):
         return Refusal(f"rank {len(shape)} has no layout {layout}", code="format_rank")
+    if layout.block and shape[1] == 1:
+        return Refusal(f"one channel would be {layout.block} lanes wide", code="format_channels")
     operands: list[Operand] = []
     translator = Translator(body, operands)
     try:
@@ -65,8 +75,8 @@ def plan_pointwise(body: Body, layout: Format) -> PointwisePlan | Refusal:
     dynamic = dict(zip((i.name for i in body.dynamic_inputs), layouts, strict=True))
     strides: list[tuple[int, ...]] = []
     for o in operands:
-        kept = dynamic.get(o.name, constant_layout(o.shape, shape, layout))
-        if kept == LINEAR and layout.block and _channels(o.shape, len(shape)) > 1:
+        kept = dynamic.get(o.name, constant_layout(o.shape, len(shape), layout))
+        if kept == LINEAR and layout.block and channels_of(o.shape, len(shape)) > 1:
             return Refusal(f"'{o.name}' {o.shape} cannot lie in {layout}", code="format_operand")
         if kept != LINEAR and o.name in dynamic and len(o.shape) != len(body.types[o.name].shape):
             return Refusal(f"'{o.name}' is read along another axis", code="format_operand")
@@ -80,56 +90,11 @@ def plan_pointwise(body: Body, layout: Format) -> PointwisePlan | Refusal:
     )
 
 
-def _channels(shape: Sequence[int], rank: int) -> int:
-    """Size on axis 1 of the loop space."""
-    k = 1 - rank + len(shape)
-    return shape[k] if k >= 0 else 1
-
-
 def input_layout(shape: Sequence[int], space: Sequence[int], layout: Format) -> Format:
     """The layout in which a dynamic input is wanted: linear where it has no channels of its own."""
     if len(shape) != len(space) or not layout.fits(len(shape)):
         return LINEAR
     return layout if shape[1] == space[1] and space[1] > 1 else LINEAR
-
-
-def constant_layout(shape: Sequence[int], space: Sequence[int], layout: Format) -> Format:
-    """The layout in which a constant is packed."""
-    return layout if layout.fits(len(space)) and _channels(shape, len(space)) > 1 else LINEAR
-
-
-def packed_constant(
-    operand: Operand, constants: Mapping[str, Array], space: Sequence[int], layout: Format
-) -> Array:
-    """A constant operand as the kernel reads it: flat, in its layout, bits as stored."""
-    if operand.literal is not None:
-        array = operand.literal.array({})
-    else:
-        array = np.asarray(constants[operand.name])
-    array = array.reshape(operand.shape)
-    kept = constant_layout(operand.shape, space, layout)
-    if kept != LINEAR:
-        array = kept.pack(array.reshape((*(1,) * (len(space) - array.ndim), *array.shape)))
-    return np.array(array, copy=True).reshape(-1).view(STORAGE[operand.dtype])
-
-
-def raw(buffer: Buffer, dtype: DataType) -> Array:
-    """A buffer's elements, as generated code sees them."""
-    return buffer.memory[: buffer.nbytes].view(STORAGE[dtype])
-
-
-def clear_padding(buffer: Buffer, dtype: DataType, layout: Format, shape: Any) -> Launch | None:
-    """Zeros in the lanes beyond the last channel; None where there are none."""
-    if not layout.block or shape[1] % layout.block == 0:
-        return None
-    physical = layout.physical_shape(shape)
-    count = int(np.prod(physical, dtype=np.int64))
-    lanes = raw(buffer, dtype)[:count].reshape(physical)[:, -1, ..., shape[1] % layout.block :]
-
-    def launch() -> None:
-        lanes[...] = 0
-
-    return launch
 
 
 def pointwise_call(
@@ -157,47 +122,18 @@ def pointwise_call(
     ]
     kernel = cache.compile(nest_text(nest.depth, streams, outputs, row))
     g = geometry(nest)
-    dynamic = {i.name: k for k, i in enumerate(body.dynamic_inputs)}
-    constants = {
-        k: packed_constant(o, problem.constants, plan.shape, plan.layout)
-        for k, o in enumerate(plan.operands)
-        if o.name not in dynamic
-    }
+    constants = packed_constants(plan.operands, problem, len(plan.shape), plan.layout)
 
     def bind(
         inputs: Sequence[Buffer], results: Sequence[Buffer], workspace: Buffer | None, stream: Any
     ) -> Launch:
-        arrays = [
-            constants[k] if k in constants else raw(inputs[dynamic[o.name]], o.dtype)
-            for k, o in enumerate(plan.operands)
-        ]
-        arrays += [raw(b, t.dtype) for b, t in zip(results, body.output_types, strict=True)]
         if nest.count == 0:
             return lambda: None
-        launches = [_part(kernel, a, b, g, arrays) for a, b in pieces(nest.sizes[0], threads)]
-        cleared = [
-            c
-            for b, t in zip(results, body.output_types, strict=True)
-            if (c := clear_padding(b, t.dtype, plan.layout, plan.shape)) is not None
-        ]
-        return in_order([together(launches), *cleared])
+        arrays = operand_arrays(plan.operands, constants, body, inputs)
+        arrays += [raw(b, t.dtype) for b, t in zip(results, body.output_types, strict=True)]
+        ranges = pieces(nest.sizes[0], threads)
+        launches = [part(kernel, a, b, g, *arrays) for a, b in ranges]
+        return in_order([together(launches), *cleared_outputs(body, plan.layout, results)])
 
     packed = {plan.operands[k].name: v for k, v in constants.items()}
     return Call(f"numba pointwise {'+'.join(body.operator_names)}", bind, packed=packed)
-
-
-def _part(kernel: Any, start: int, stop: int, g: Array, arrays: Sequence[Array]) -> Launch:
-    arguments = (start, stop, g, *arrays)
-    return lambda: kernel(*arguments)
-
-
-def in_order(launches: Sequence[Launch]) -> Launch:
-    """One after the other."""
-    if len(launches) == 1:
-        return launches[0]
-
-    def launch() -> None:
-        for run in launches:
-            run()
-
-    return launch

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from workbench.body import TensorType
-from workbench.formats import FORMATS, Format
+from workbench.formats import FORMATS, LINEAR, Format
 from workbench.records import Refusal
 from workbench.tactics.arithmetic import emulated_in_float
 from workbench.tactics.numba.cache import KernelCache, default_cache_folder, numba_version
 from workbench.tactics.numba.pointwise import plan_pointwise, pointwise_call
+from workbench.tactics.numba.rows import ANCHORS, plan_rows, rows_call
 from workbench.tactics.protocol import Call, Problem, Tactic
 
 REVISION = "1"
@@ -39,6 +40,9 @@ class NumbaSource:
         return f"{REVISION}+numba-{numba_version()}"
 
     def candidates(self, problem: Problem) -> Sequence[Tactic | Refusal]:
+        node = problem.body.anchor_node
+        if node is not None and node.op in ANCHORS:
+            return self._rows(problem)
         return self._pointwise(problem)
 
     def prepare(self, tactic: Tactic, problem: Problem) -> Call | Refusal:
@@ -49,6 +53,11 @@ class NumbaSource:
                 if isinstance(plan, Refusal):
                     return plan
                 return pointwise_call(plan, problem, self.cache, threads)
+            case "rows":
+                plan = plan_rows(problem.body)
+                if isinstance(plan, Refusal):
+                    return plan
+                return rows_call(plan, problem, self.cache, threads)
             case _:
                 return Refusal(f"NUMBA has no tactic '{tactic.name}'", code="unknown_tactic")
 
@@ -69,6 +78,17 @@ class NumbaSource:
                 outputs = (layout,) * len(body.outputs)
                 found.append(self._tactic("pointwise", problem, plan.layouts, outputs, threads))
         return _tactics_or_refusals(found)
+
+    def _rows(self, problem: Problem) -> Sequence[Tactic | Refusal]:
+        plan = plan_rows(problem.body)
+        if isinstance(plan, Refusal):
+            return (plan,)
+        inputs = (LINEAR,) * len(problem.body.dynamic_inputs)
+        outputs = (LINEAR,) * len(problem.body.outputs)
+        return [
+            self._tactic("rows", problem, inputs, outputs, threads)
+            for threads in thread_counts(problem, plan.nest.count)
+        ]
 
     def _tactic(
         self,
