@@ -10,6 +10,7 @@ from workbench.reports.memory import memory_rows
 from workbench.reports.precision import precision_rows
 from workbench.reports.profile import profile_rows
 from workbench.reports.stages import stage_rows
+from workbench.reports.timing import timing_rows
 
 __all__ = [
     "Coverage",
@@ -28,4 +29,5 @@ __all__ = [
     "profile_rows",
     "stage_rows",
     "tactic_rows",
+    "timing_rows",
 ]

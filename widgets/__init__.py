@@ -1,0 +1,1 @@
+"""Panels, figures and the HTML report: what people see of the workbench."""

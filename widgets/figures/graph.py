@@ -1,0 +1,311 @@
+"""A network as a picture: boxes and arrows, alone or before and after with linked highlights."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from widgets.figures.layered import BOX_HEIGHT, RANK_HEIGHT, LayeredGraph, lay_out
+from widgets.figures.style import (
+    FAMILIES,
+    LIGHT_GREY,
+    OUTLINE,
+    family_colour,
+    family_of,
+    finish,
+    precision_colour,
+    text_on,
+)
+from workbench.reports import GraphView
+
+COLOURINGS = ("kind", "precision")
+MARGIN_TOP, MARGIN_BOTTOM = 84, 44
+TALLEST = 880
+"""Pixels; a longer graph shows its top 720 and is dragged or zoomed."""
+HIGHLIGHT = "highlighted"
+
+
+def network_figure(
+    view: GraphView,
+    title: str,
+    subtitle: str = "",
+    *,
+    colour_by: str = "kind",
+    highlight: Iterable[int] = (),
+    height: int = 0,
+) -> go.Figure:
+    """One network. ``highlight``: indices of boxes. ``height`` in pixels; 0 fits the graph."""
+    return _figure([(view, "", tuple(highlight))], title, subtitle, colour_by, height)
+
+
+def before_after_figure(
+    before: GraphView,
+    after: GraphView,
+    title: str,
+    subtitle: str = "",
+    *,
+    colour_by: str = "kind",
+    selected: tuple[int, int] | None = None,
+    height: int = 0,
+    captions: tuple[str, str] = ("Before", "After"),
+) -> go.Figure:
+    """Two networks side by side. ``selected``: (side, box); what it is linked to is highlighted.
+
+    ``layout.meta["sides"]`` holds the boxes and their origins, for ``linked_boxes``.
+    """
+    left, right = linked_boxes((before, after), selected)
+    return _figure(
+        [
+            (before, f"{captions[0]}: {_count(before)}", left),
+            (after, f"{captions[1]}: {_count(after)}", right),
+        ],
+        title,
+        subtitle,
+        colour_by,
+        height,
+    )
+
+
+def linked_boxes(
+    views: tuple[GraphView, GraphView], selected: tuple[int, int] | None
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The boxes on either side that share a model node with the selected one, itself included."""
+    if selected is None:
+        return (), ()
+    side, index = selected
+    nodes = set(views[side].nodes[index].origin)
+    found = [tuple(i for i, n in enumerate(v.nodes) if nodes & set(n.origin)) for v in views]
+    if index not in found[side]:
+        found[side] = (*found[side], index)
+    return found[0], found[1]
+
+
+def set_highlight(figure: Any, boxes: Sequence[Sequence[int]]) -> None:
+    """Move the outlines of a figure made here: for each side, the indices of its boxes."""
+    sides = figure.layout.meta["sides"]
+    outlines = [t for t in figure.data if t.name == HIGHLIGHT]
+    for trace, side, indices in zip(outlines, sides, boxes, strict=True):
+        places = [side["boxes"][i] for i in indices]
+        trace.update(_outline_data(places))
+
+
+def _figure(
+    sides: Sequence[tuple[GraphView, str, tuple[int, ...]]],
+    title: str,
+    subtitle: str,
+    colour_by: str,
+    height: int,
+) -> go.Figure:
+    if colour_by not in COLOURINGS:
+        raise ValueError(f"colour_by is {colour_by!r}; use one of {', '.join(COLOURINGS)}")
+    figure = go.Figure()
+    graphs = [lay_out(view) for view, _, _ in sides]
+    shown: set[str] = set()
+    for number, (graph, (_, _, boxes)) in enumerate(zip(graphs, sides, strict=True)):
+        axes = {"xaxis": f"x{number + 1}", "yaxis": f"y{number + 1}"}
+        if not number:
+            axes = {"xaxis": "x", "yaxis": "y"}
+        figure.add_traces([*_edges(graph, axes), *_boxes(graph, colour_by, axes, shown)])
+        places = [graph.centres[i] for i in boxes]
+        figure.add_trace(_outline(_outline_data(places), graph.box_width, axes))
+    if not height:
+        tallest = max(g.height for g in graphs) + MARGIN_TOP + MARGIN_BOTTOM + RANK_HEIGHT / 2
+        height = int(max(tallest, 220)) if tallest <= TALLEST else 720
+    finish(figure, title, subtitle, height=height)
+    figure.update_layout(
+        barmode="overlay",
+        dragmode="pan",
+        margin={"t": MARGIN_TOP if len(sides) > 1 else 64, "b": MARGIN_BOTTOM, "l": 8, "r": 8},
+        uniformtext={"minsize": 8, "mode": "hide"},
+        legend={"itemclick": False, "itemdoubleclick": False, "y": -0.01},
+        meta={"graph": True, "sides": [_meta(g) for g in graphs]},
+    )
+    for number, graph in enumerate(graphs):
+        _axes(figure, graph, number, len(graphs), height)
+    for number, (_, caption, _) in enumerate(sides):
+        if caption:
+            figure.add_annotation(
+                text=f"<b>{caption}</b>",
+                x=_domain(number, len(sides))[0],
+                y=1.0,
+                yshift=4,
+                xref="paper",
+                yref="paper",
+                xanchor="left",
+                yanchor="bottom",
+                showarrow=False,
+                font={"size": 13},
+            )
+    return figure
+
+
+def _domain(number: int, count: int) -> tuple[float, float]:
+    return (0.0, 1.0) if count == 1 else ((0.0, 0.492) if not number else (0.508, 1.0))
+
+
+def _axes(figure: go.Figure, graph: LayeredGraph, number: int, count: int, height: int) -> None:
+    """The window shows the top of the graph at a scale where labels can be read."""
+    top = MARGIN_TOP if count > 1 else 64
+    room = height - top - MARGIN_BOTTOM
+    narrow = 980 if count == 1 else 480
+    scale = min(1.0, max(0.55, narrow / graph.width))
+    span = room / scale
+    slack = max(0.0, span - graph.height) if count == 1 else 0.0
+    upper = BOX_HEIGHT / 2 + 6 + slack / 2
+    name = "" if not number else str(number + 1)
+    domain = _domain(number, count)
+    figure.update_layout(
+        {
+            f"xaxis{name}": {
+                "visible": False,
+                "domain": domain,
+                "anchor": f"y{name}",
+                "range": [graph.middle - 1, graph.middle + 1],
+                "scaleanchor": f"y{name}",
+            },
+            f"yaxis{name}": {
+                "visible": False,
+                "anchor": f"x{name}",
+                "range": [upper - span, upper],
+            },
+        }
+    )
+
+
+def _edges(graph: LayeredGraph, axes: dict[str, str]) -> list[go.Scatter]:
+    xs: list[float | None] = []
+    ys: list[float | None] = []
+    heads: list[tuple[float, float]] = []
+    for route in graph.routes:
+        for x, y in route:
+            xs.append(x)
+            ys.append(y)
+        xs.append(None)
+        ys.append(None)
+        heads.append(route[-1])
+    line = go.Scatter(
+        x=xs,
+        y=ys,
+        mode="lines",
+        line={"color": "#8794a3", "width": 1.3},
+        hoverinfo="skip",
+        showlegend=False,
+        **axes,
+    )
+    arrows = go.Scatter(
+        x=[x for x, _ in heads],
+        y=[y + 3 for _, y in heads],
+        mode="markers",
+        marker={"symbol": "triangle-down", "size": 7, "color": "#8794a3"},
+        hoverinfo="skip",
+        showlegend=False,
+        **axes,
+    )
+    return [line, arrows]
+
+
+def _boxes(
+    graph: LayeredGraph, colour_by: str, axes: dict[str, str], shown: set[str]
+) -> list[go.Bar]:
+    """A bar trace a colour. Plotly fits each bar's text into it, or leaves it out."""
+    groups: dict[str, list[int]] = {}
+    for i, n in enumerate(graph.view.nodes):
+        group = family_of(n.kind) if colour_by == "kind" else n.precision or "Input, output"
+        groups.setdefault(group, []).append(i)
+    order = [t for t, _, _ in FAMILIES]
+    traces: list[go.Bar] = []
+    for group in sorted(groups, key=lambda g: (order.index(g) if g in order else -1, g)):
+        members = groups[group]
+        colour = _colour(group, colour_by)
+        traces.append(
+            go.Bar(
+                x=[graph.centres[i][0] for i in members],
+                base=[graph.centres[i][1] - BOX_HEIGHT / 2 for i in members],
+                y=[BOX_HEIGHT] * len(members),
+                width=graph.box_width,
+                name=group,
+                legendgroup=group,
+                showlegend=group not in shown,
+                marker={"color": colour, "cornerradius": 5, "line": {"width": 0}},
+                text=[graph.labels[i] for i in members],
+                textposition="inside",
+                insidetextanchor="middle",
+                textangle=0,
+                textfont={"size": 11, "color": text_on(colour)},
+                customdata=members,
+                hovertext=[_hover(graph, i) for i in members],
+                hoverinfo="text",
+                **axes,
+            )
+        )
+        shown.add(group)
+    return traces
+
+
+def _colour(group: str, colour_by: str) -> str:
+    if colour_by == "kind" or group == "Input, output":
+        return family_colour(group)
+    colour = precision_colour(group)
+    return colour or LIGHT_GREY
+
+
+def _hover(graph: LayeredGraph, index: int) -> str:
+    n = graph.view.nodes[index]
+    lines = [f"<b>{html.escape(n.label)}</b>", html.escape(n.detail)]
+    if n.precision:
+        lines.append(f"precision: {n.precision}")
+    if n.origin:
+        more = len(n.origin) - 6
+        names = ", ".join(n.origin[:6]) + (f" and {more} more" if more > 0 else "")
+        lines.append(f"model nodes: {html.escape(names)}")
+    return "<br>".join(_wrapped(x) for x in lines)
+
+
+def _wrapped(text: str, width: int = 78) -> str:
+    words, lines = text.split(" "), [""]
+    for w in words:
+        if lines[-1] and len(lines[-1]) + len(w) >= width:
+            lines.append("")
+        lines[-1] += f" {w}" if lines[-1] else w
+    return "<br>   ".join(lines)
+
+
+def _outline(data: dict[str, Any], width: float, axes: dict[str, str]) -> go.Bar:
+    return go.Bar(
+        **data,
+        width=width + 6,
+        name=HIGHLIGHT,
+        showlegend=False,
+        hoverinfo="skip",
+        marker={
+            "color": "rgba(0,0,0,0)",
+            "line": {"color": OUTLINE, "width": 3},
+            "cornerradius": 7,
+        },
+        **axes,
+    )
+
+
+def _outline_data(places: Sequence[Sequence[float]]) -> dict[str, Any]:
+    return {
+        "x": [p[0] for p in places],
+        "base": [p[1] - BOX_HEIGHT / 2 - 3 for p in places],
+        "y": [BOX_HEIGHT + 6] * len(places),
+    }
+
+
+def _meta(graph: LayeredGraph) -> dict[str, Any]:
+    return {
+        "boxes": [list(c) for c in graph.centres],
+        "height": BOX_HEIGHT,
+        "origins": [list(n.origin) for n in graph.view.nodes],
+        "ids": [n.id for n in graph.view.nodes],
+    }
+
+
+def _count(view: GraphView) -> str:
+    layers = sum(n.kind not in ("Input", "Output") for n in view.nodes)
+    return f"{layers} layer{'s' if layers != 1 else ''}"

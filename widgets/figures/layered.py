@@ -1,0 +1,103 @@
+"""Where the boxes and arrows of a network's graph go: layers from top to bottom.
+
+Source: K. Sugiyama, S. Tagawa and M. Toda, "Methods for Visual Understanding of Hierarchical
+System Structures" (1981), as igraph implements it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import igraph
+
+from workbench.reports import GraphView
+
+BOX_HEIGHT = 21.0
+RANK_HEIGHT = 33.0
+GAP = 18.0
+CHARACTER = 6.7
+"""Width of an average character of the 11 px label."""
+LONGEST = 26
+
+Point = tuple[float, float]
+_SHORT = {
+    "BatchNormalization": "BatchNorm",
+    "LayerNormalization": "LayerNorm",
+    "QuantizeLinear": "Quantize",
+    "DequantizeLinear": "Dequantize",
+    "GlobalAveragePool": "GlobalAvgPool",
+}
+_WRAPPING = ("QuantizeLinear", "DequantizeLinear", "Cast")
+
+
+@dataclass(frozen=True)
+class LayeredGraph:
+    """A graph laid out, in pixels at scale 1; y grows upwards and the first layer is at the top.
+
+    centres: of each box. routes: each edge's line, from the edge of one box to that of the next.
+    labels: what fits on each box.
+    """
+
+    view: GraphView
+    labels: tuple[str, ...]
+    centres: tuple[Point, ...]
+    routes: tuple[tuple[Point, ...], ...]
+    box_width: float
+
+    @property
+    def width(self) -> float:
+        xs = [x for x, _ in self.centres] or [0.0]
+        return max(xs) - min(xs) + self.box_width
+
+    @property
+    def middle(self) -> float:
+        xs = [x for x, _ in self.centres] or [0.0]
+        return (max(xs) + min(xs)) / 2
+
+    @property
+    def height(self) -> float:
+        return -min((y for _, y in self.centres), default=0.0) + BOX_HEIGHT
+
+
+def lay_out(view: GraphView) -> LayeredGraph:
+    """Place a graph's boxes and route its arrows."""
+    labels = tuple(label_of(n.label, n.precision) for n in view.nodes)
+    box_width = CHARACTER * max((len(x) for x in labels), default=8) + 16
+    pairs = [(a, b) for a, b, _ in view.edges]
+    graph = igraph.Graph(len(view.nodes), pairs, directed=True)
+    found = graph.layout_sugiyama(hgap=box_width + GAP, vgap=RANK_HEIGHT)
+    centres = tuple((float(x), -float(y)) for x, y in found.coords[: len(view.nodes)])
+    routes = tuple(
+        _route(centres[a], [(float(x), -float(y)) for x, y in bends], centres[b])
+        for (a, b), bends in zip(pairs, found.edge_routing, strict=True)
+    )
+    return LayeredGraph(view, labels, centres, routes, box_width)
+
+
+def label_of(operators: str, precision: str) -> str:
+    """A box's text: what it computes, and its precision unless FP32.
+
+    The casts and quantizations around an operator are what the precision says already.
+    """
+    names = operators.split(" + ")
+    computing = [n for n in names if n not in _WRAPPING] or names
+    runs: list[list[str]] = []
+    for n in (_SHORT.get(n, n) for n in computing):
+        if runs and runs[-1][0] == n:
+            runs[-1].append(n)
+        else:
+            runs.append([n])
+    text = " + ".join(r[0] if len(r) == 1 else f"{len(r)}×{r[0]}" for r in runs)
+    suffix = f" · {precision}" if precision not in ("", "FP32") else ""
+    room = LONGEST - len(suffix)
+    return (text if len(text) <= room else f"{text[: room - 1].rstrip(' +')}…") + suffix
+
+
+def _route(start: Point, bends: list[Point], end: Point) -> tuple[Point, ...]:
+    """A line that moves sideways only between the ranks, so that it crosses no box."""
+    half = BOX_HEIGHT / 2
+    points = [(start[0], start[1] - half)]
+    for x, y in sorted(bends, key=lambda p: -p[1]):
+        points += [(x, y + half), (x, y - half)]
+    points.append((end[0], end[1] + half))
+    return tuple(points)

@@ -1,0 +1,113 @@
+// What the report's page does: draw each figure when it comes into view, follow the light or dark
+// theme, sort tables, and link the boxes of the two graphs.
+"use strict";
+(() => {
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const config = { responsive: true, displaylogo: false, scrollZoom: false,
+    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+
+  const colours = () => dark.matches
+    ? { ink: "#e6ebf0", muted: "#a9b5c1", grid: "#323d48", outline: "#ffffff", paper: "#12171d" }
+    : { ink: "#1f2933", muted: "#52606d", grid: "#e4e7eb", outline: "#111827", paper: "#ffffff" };
+
+  function themed(layout) {
+    const c = colours();
+    const themedLayout = { ...layout, font: { ...layout.font, color: c.ink } };
+    const subtitle = layout.title.subtitle;
+    themedLayout.title = { ...layout.title,
+      subtitle: { ...subtitle, font: { ...subtitle.font, color: c.muted } } };
+    for (const key of Object.keys(layout).filter((k) => /^[xy]axis\d*$/.test(k))) {
+      themedLayout[key] = { ...layout[key], gridcolor: c.grid, zerolinecolor: c.grid };
+    }
+    if (layout.annotations) {
+      themedLayout.annotations = layout.annotations.map((a) => a.bgcolor
+        ? { ...a, bgcolor: c.paper, font: { ...a.font, color: c.ink } } : a);
+    }
+    return themedLayout;
+  }
+
+  function narrow(layout, width) {
+    // On a phone a graph's two sides are too narrow side by side for labels; the left margin of
+    // bar charts may take at most half of the width.
+    if (width > 640 || !layout.meta || !layout.meta.graph) return layout;
+    return { ...layout, uniformtext: { minsize: 6, mode: "hide" } };
+  }
+
+  function draw(place) {
+    if (place.dataset.drawn) return;
+    place.dataset.drawn = "yes";
+    const figure = JSON.parse(document.getElementById(place.dataset.figure).textContent);
+    place.figure = figure;
+    const layout = narrow(themed(figure.layout), place.clientWidth);
+    for (const t of figure.data) {
+      if (t.name === "highlighted") t.marker.line.color = colours().outline;
+    }
+    const options = { ...config, scrollZoom: Boolean(layout.meta && layout.meta.graph) };
+    Plotly.newPlot(place, figure.data, layout, options).then(() => {
+      if (layout.meta && layout.meta.sides) link(place, layout.meta.sides);
+    });
+  }
+
+  function link(place, sides) {
+    place.on("plotly_click", (event) => {
+      const point = event.points[0];
+      const index = point.customdata;
+      if (!Number.isInteger(index)) return;
+      const side = point.data.xaxis === "x2" ? 1 : 0;
+      const nodes = new Set(sides[side].origins[index]);
+      sides.forEach((s, k) => {
+        const found = s.origins.flatMap((o, i) =>
+          (o.some((n) => nodes.has(n)) || (k === side && i === index)) ? [i] : []);
+        const trace = place.data.findIndex((t) =>
+          t.name === "highlighted" && (t.xaxis || "x") === (k ? "x2" : "x"));
+        Plotly.restyle(place, {
+          x: [found.map((i) => s.boxes[i][0])],
+          base: [found.map((i) => s.boxes[i][1] - s.height / 2 - 3)],
+          y: [found.map(() => s.height + 6)],
+        }, [trace]);
+      });
+    });
+  }
+
+  const places = [...document.querySelectorAll(".figure")];
+  const watcher = new IntersectionObserver((entries) => {
+    for (const e of entries) if (e.isIntersecting) { draw(e.target); watcher.unobserve(e.target); }
+  }, { rootMargin: "600px" });
+  places.forEach((p) => watcher.observe(p));
+  window.addEventListener("beforeprint", () => {
+    places.forEach(draw);
+    document.querySelectorAll("details").forEach((d) => { d.open = true; });
+  });
+  document.querySelectorAll("details").forEach((d) => d.addEventListener("toggle", () => {
+    if (d.open) d.querySelectorAll(".figure").forEach(draw);
+  }));
+  dark.addEventListener("change", () => places.forEach((p) => {
+    if (!p.dataset.drawn) return;
+    const outline = colours().outline;
+    const data = p.data.map((t) => t.name === "highlighted"
+      ? { ...t, marker: { ...t.marker, line: { ...t.marker.line, color: outline } } } : t);
+    Plotly.react(p, data, themed(p.figure.layout));
+  }));
+
+  document.querySelectorAll("table[data-sortable] th button").forEach((button) => {
+    button.addEventListener("click", () => {
+      const head = button.parentElement;
+      const table = head.closest("table");
+      const column = [...head.parentElement.children].indexOf(head);
+      const sign = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+      const value = (row) => {
+        const cell = row.children[column];
+        const number = cell.dataset.value;
+        return number === undefined ? cell.textContent : number === "" ? null : Number(number);
+      };
+      const rows = [...table.tBodies[0].rows].sort((a, b) => {
+        const [x, y] = [value(a), value(b)];
+        if (x === null || y === null) return (x === null) - (y === null);
+        return sign * (typeof x === "number" ? x - y : x.localeCompare(y, undefined, { numeric: true }));
+      });
+      table.querySelectorAll("th").forEach((th) => th.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
+      table.tBodies[0].append(...rows);
+    });
+  });
+})();
