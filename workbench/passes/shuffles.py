@@ -87,7 +87,7 @@ def _moves_ones_only(match: Match) -> Refusal | None:
 TRANSPOSE_OF_ONES = RewriteRule(
     "transpose_of_ones",
     lambda op, x: op.layer(
-        lambda layer: layer.op == "Transpose" and 1 in layer.outputs[0].shape[:-1],
+        lambda layer: layer.op == "Transpose" and 1 in layer.outputs[0].shape,
         x,
         described="Transpose with an axis of size 1",
     ),

@@ -17,7 +17,7 @@ class Match:
 
     layers: every matched layer, anchor first, then in the network's order. root: the last in the
     flow of data, where the search began. tensors: the pattern's variables. named: the elements
-    that have a name.
+    that have a name. anchor: the element called ``anchor``, else the first that carries work.
     """
 
     layers: tuple[Layer, ...]
@@ -127,8 +127,10 @@ class PatternFinder:
 
 
 def _as_match(bound: _Bound) -> Match:
-    anchor = next((x for x in bound.layers if _has_anchor(x)), None)
-    rest = sorted((x for x in bound.layers if x is not anchor), key=lambda x: x.place)
+    ordered = sorted(bound.layers, key=lambda x: x.place)
+    chosen = [bound.named["anchor"]] if "anchor" in bound.named else ordered
+    anchor = next((x for x in chosen if _has_anchor(x)), None)
+    rest = [x for x in ordered if x is not anchor]
     layers = (anchor, *rest) if anchor is not None else tuple(rest)
     return Match(layers, bound.layers[0], bound.tensors, bound.named, anchor)
 
