@@ -101,6 +101,4 @@ def assert_same(ours: Sequence[Any], theirs: Sequence[Any], *, atol: float = 1e-
     for a, b in zip(ours, theirs, strict=True):
         assert a.dtype == b.dtype
         assert a.shape == b.shape
-        np.testing.assert_allclose(
-            a.astype(np.float64), b.astype(np.float64), rtol=1e-5, atol=atol
-        )
+        np.testing.assert_allclose(a.astype(np.float64), b.astype(np.float64), rtol=1e-5, atol=atol)

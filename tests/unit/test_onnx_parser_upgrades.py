@@ -59,30 +59,6 @@ CASES: tuple[Case, ...] = (
     Case("Dropout", 10, [MATRIX], attributes={"ratio": 0.9}),
     Case("Dropout", 12, [MATRIX], outputs=2),
     Case("Dropout", 13, [MATRIX], [np.float32(0.3), np.array(False)]),
-    # names and values of attributes
-    Case("Upsample", 7, [IMAGE], attributes={"scales": [1.0, 1.0, 2.0, 3.0]}),
-    Case("Upsample", 7, [IMAGE], attributes={"scales": [1.0, 1.0, 2.0, 3.0], "mode": "linear"}),
-    Case("Upsample", 9, [IMAGE], [np.array([1, 1, 2, 2.5], np.float32)]),
-    Case("Resize", 10, [IMAGE], [np.array([1, 1, 2, 3], np.float32)]),
-    Case("Resize", 10, [IMAGE], [np.array([1, 1, 0.6, 0.5], np.float32)]),
-    Case("Resize", 10, [IMAGE], [np.array([1, 1, 2, 3], np.float32)], {"mode": "linear"}),
-    Case(
-        "Resize",
-        11,
-        [IMAGE],
-        [np.zeros(0, np.float32), np.array([1, 1, 2, 3], np.float32)],
-        {"mode": "linear", "coordinate_transformation_mode": "align_corners"},
-    ),
-    Case(
-        "Resize",
-        11,
-        [IMAGE],
-        [np.zeros(0, np.float32), np.zeros(0, np.float32), ints(2, 6, 8, 7)],
-        {"nearest_mode": "ceil", "coordinate_transformation_mode": "asymmetric"},
-    ),
-    Case("Resize", 13, [IMAGE], [None, np.array([1, 1, 2, 3], np.float32)], {"mode": "cubic"}),
-    Case("Resize", 18, [IMAGE], [None, None, ints(8, 7)], {"axes": [2, 3], "mode": "linear"}),
-    Case("Resize", 19, [IMAGE], [None, None, ints(2, 6, 3, 4)]),
     Case("TopK", 10, [MATRIX], [ints(2)], outputs=2),
     Case("TopK", 11, [MATRIX], [ints(2)], {"largest": 0, "axis": 0}, outputs=2),
     Case("Scatter", 9, [MATRIX], [np.array([[0, 2]]), numbers(1, 2)], {"axis": 1}),
@@ -187,7 +163,11 @@ CASES: tuple[Case, ...] = (
     Case("OneHot", 9, [ints(0, 2)], [np.int64(3), np.array([0, 1], np.float32)]),
     *(Case("DepthToSpace", v, [numbers(1, 8, 2, 3)], (), {"blocksize": 2}) for v in (7, 11, 13)),
     Case("SpaceToDepth", 7, [numbers(1, 2, 4, 6)], attributes={"blocksize": 2}),
-    *(Case(op, v, [MATRIX], attributes={"axis": 1}) for op in ("ArgMax", "ArgMin") for v in (7, 12)),
+    *(
+        Case(op, v, [MATRIX], attributes={"axis": 1})
+        for op in ("ArgMax", "ArgMin")
+        for v in (7, 12)
+    ),
     Case("CumSum", 11, [MATRIX], [np.int64(1)]),
     Case("Mod", 10, [ints(7, -7), ints(3, 3)]),
     Case("Einsum", 12, [MATRIX, numbers(4, 2)], attributes={"equation": "ij,jk->ik"}),

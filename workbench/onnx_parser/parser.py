@@ -12,6 +12,7 @@ from workbench.errors import ParserError
 from workbench.network import NetworkDefinition
 from workbench.onnx_parser.importer import Importer
 from workbench.onnx_parser.problems import ErrorCode, ParserErrorRecord, all_reasons, refuse
+from workbench.onnx_parser.texts import first_that_is_no_text
 from workbench.onnx_parser.weights import WeightReader
 
 
@@ -120,6 +121,13 @@ def read_model(data: bytes) -> ModelProto:
         refuse(
             ErrorCode.MODEL_DESERIALIZE_FAILED,
             f"{len(data)} bytes are not one whole ONNX message",
+            rule="protobuf",
+            remedy=remedy,
+        )
+    if (text := first_that_is_no_text(model)) is not None:
+        refuse(
+            ErrorCode.MODEL_DESERIALIZE_FAILED,
+            f"{len(data)} bytes hold the name {text!r}, which is not UTF-8 text",
             rule="protobuf",
             remedy=remedy,
         )

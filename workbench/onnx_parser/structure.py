@@ -166,7 +166,10 @@ def _cycle(nodes: Sequence[SourceNode], producer: Mapping[str, SourceNode]) -> l
     while name not in path:
         path[name] = len(path)
         name = next(maker for maker in before[name] if maker in stuck)
-    return [n for n, i in path.items() if i >= path[name]][::-1]
+    cycle = [n for n, i in path.items() if i >= path[name]][::-1]
+    rank = {n.name: i for i, n in enumerate(nodes)}
+    first = min(range(len(cycle)), key=lambda i: rank[cycle[i]])
+    return cycle[first:] + cycle[:first]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -130,43 +130,6 @@ def _dropout(site: Site) -> tuple[Step, ...]:
     )
 
 
-# -- Resize and Upsample ------------------------------------------------------------------
-def _old_resize(site: Site) -> tuple[Step, ...]:
-    """Upsample and Resize-10: output pixel i reads input pixel i / scale, rounded down."""
-    scales = site.input(1)
-    if site.node.operator == "Upsample" and not scales:
-        scales = site.constant("scales", site.attribute("scales"), np.float32)
-    mode = site.attribute("mode", "nearest")
-    return (
-        Step(
-            "Resize",
-            (site.input(0), "", scales),
-            site.node.outputs,
-            {
-                # Version 7 of Upsample calls it bilinear.
-                "mode": "linear" if mode == "bilinear" else mode,
-                "coordinate_transformation_mode": "asymmetric",
-                "nearest_mode": "floor",
-            },
-        ),
-    )
-
-
-def _resize_inputs(site: Site) -> tuple[Step, ...]:
-    """Version 11 had to write an input that is not given as an empty tensor."""
-    if site.attribute("coordinate_transformation_mode") == "tf_half_pixel_for_nn":
-        site.refuse(
-            ErrorCode.UNSUPPORTED_NODE_ATTR,
-            "coordinate_transformation_mode tf_half_pixel_for_nn has no newest form",
-            "export with half_pixel or asymmetric",
-        )
-    inputs = list(site.node.inputs)
-    for i in range(1, len(inputs)):
-        if inputs[i] and site.type(i).shape == (0,):
-            inputs[i] = ""
-    return (site.step(inputs=tuple(inputs)),)
-
-
 def _quantize(site: Site) -> tuple[Step, ...]:
     """A zero point of fewer than 8 bits, or of a small float, says the output type out loud."""
     if site.input(2) and not site.attribute("output_dtype"):
@@ -254,9 +217,6 @@ ATTRIBUTE_UPGRADES: Table = {
     **_versions("RoiAlign", (10,), _roi_corner),
     **_versions("Scatter", (9,), _scatter, "ScatterElements"),
     **_versions("Dropout", (1, 6, 7, 10, 12, 13, 22), _dropout, "Identity"),
-    **_versions("Upsample", (7, 9), _old_resize, "Resize"),
-    **_versions("Resize", (10,), _old_resize),
-    **_versions("Resize", (11, 13, 18, 19), _resize_inputs),
     **_versions("QuantizeLinear", (10, 13, 19, 21, 23, 24, 25, 28), _quantize),
     **{k: v for op in _BROADCASTING_OLD for k, v in _versions(op, (1, 6), _old_broadcast).items()},
     **{
