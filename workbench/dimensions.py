@@ -7,6 +7,7 @@ Sizes are never negative, which interval arithmetic relies on.
 from __future__ import annotations
 
 import ast
+import keyword
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, reduce
@@ -161,18 +162,24 @@ class SymbolicDim:
                     raise NetworkError(f"size '{k}' has no bounds")
                 ranges[k] = bounds[k]
             else:
-                x, y = (interval(v, bounds) for v in a.args)
-                ranges[k] = (
-                    (x[0] // y[1], x[1] // y[0])
-                    if a.call == "floordiv"
-                    else (_apply(a.call, x[0], y[0]), _apply(a.call, x[1], y[1]))
-                )
+                ranges[k] = _call_interval(a.call, *(interval(v, bounds) for v in a.args))
         low = high = 0
         for m, c in self._terms.items():
-            lo = c * _product(ranges[k][0] for k in m)
-            hi = c * _product(ranges[k][1] for k in m)
-            low, high = low + min(lo, hi), high + max(lo, hi)
+            lo = hi = c
+            for k in m:
+                # A difference inside a call may be negative, so every corner counts.
+                corners = [x * y for x in (lo, hi) for y in ranges[k]]
+                lo, hi = min(corners), max(corners)
+            low, high = low + lo, high + hi
         return low, high
+
+
+def _call_interval(call: str, a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
+    if call == "floordiv":
+        # Divisors are sizes: at least 1 wherever the division is ever evaluated.
+        b = (max(b[0], 1), max(b[1], 1))
+    corners = [_apply(call, x, y) for x in a for y in b]
+    return min(corners), max(corners)
 
 
 def _product(values: Iterable[int]) -> int:
@@ -202,7 +209,11 @@ def _atom(call: str, *args: Any) -> Any:
 
 
 def symbol(name: str) -> SymbolicDim:
-    """The size named ``name``."""
+    """The size named ``name``. Raises NetworkError for a name that its text form cannot hold."""
+    if not name.isidentifier() or keyword.iskeyword(name) or name in _CALLS:
+        raise NetworkError(
+            f"size name {name!r} is not an identifier", remedy="use letters, digits and _"
+        )
     return _atom("symbol", name)
 
 
@@ -251,7 +262,7 @@ def maximum(a: Any, b: Any) -> Any:
         return max(a, b)
     if a == b or _is_call(b, "min", a):
         return a
-    return b if _is_call(a, "min", b) else _atom("max", a, b)
+    return b if _is_call(a, "min", b) else _atom("max", *sorted((a, b), key=str))
 
 
 def minimum(a: Any, b: Any) -> Any:
@@ -260,7 +271,7 @@ def minimum(a: Any, b: Any) -> Any:
         return min(a, b)
     if a == b or _is_call(b, "max", a):
         return a
-    return b if _is_call(a, "max", b) else _atom("min", a, b)
+    return b if _is_call(a, "max", b) else _atom("min", *sorted((a, b), key=str))
 
 
 def _is_call(value: Any, call: str, argument: Any) -> bool:
@@ -361,7 +372,7 @@ def dim_from_json(value: int | str) -> Any:
         return value
     try:
         return _from_tree(ast.parse(value, mode="eval").body)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         raise NetworkError(f"not a size: {value!r}") from None
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import heapq
+import re
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -110,14 +112,7 @@ class NetworkDefinition(LayerApi):
     # -- building -------------------------------------------------------------------------
     def add_input(self, name: str, dtype: DataType | str, shape: Sequence[Any]) -> Tensor:
         """A network input; a size may be a name (symbolic) or -1 (named after its place)."""
-        sizes = tuple(
-            dimensions.symbol(d)
-            if isinstance(d, str)
-            else dimensions.symbol(f"{name}_{axis}")
-            if isinstance(d, int) and d < 0
-            else d
-            for axis, d in enumerate(shape)
-        )
+        sizes = tuple(_input_size(f"{name}_{axis}", d) for axis, d in enumerate(shape))
         tensor = self._new_tensor(Tensor(name, TensorType(DataType.of(dtype), sizes)))
         tensor.is_network_input = True
         self.inputs.append(tensor)
@@ -530,6 +525,17 @@ class NetworkDefinition(LayerApi):
                 t.users.remove(layer)
         del self._layers[layer.name]
         self._order = None
+
+
+def _input_size(place: str, given: Any) -> Any:
+    """A size as a number or symbolic; one that is left open (-1) is named after its place."""
+    if isinstance(given, dimensions.SymbolicDim):
+        return given
+    if isinstance(given, str):
+        return dimensions.symbol(given)
+    size = index(given)
+    name = re.sub(r"\W", "_", place)
+    return size if size >= 0 else dimensions.symbol(name if name.isidentifier() else f"_{name}")
 
 
 def _unused(name: str, taken: Mapping[str, object]) -> str:
