@@ -20,6 +20,7 @@ from workbench.body import (
 )
 from workbench.dimensions import Shape
 from workbench.errors import InferenceError
+from workbench.operators.products import operand
 from workbench.operators.rules import (
     absent,
     at_least,
@@ -102,7 +103,7 @@ def _slice_types(inference: Inference) -> tuple[TensorType, ...]:
 
 def _slice(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Array, ...]:
     x = inputs[0]
-    starts, ends, axes, steps = ((*inputs[1:], None, None))[:4]
+    starts, ends, axes, steps = (operand(inputs, i) for i in range(1, 5))
     axes = range(len(starts)) if axes is None else axes
     steps = (1,) * len(starts) if steps is None else steps
     index = [slice(None)] * x.ndim

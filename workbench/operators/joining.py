@@ -17,6 +17,7 @@ from workbench.body import (
     TensorType,
 )
 from workbench.errors import InferenceError
+from workbench.operators.products import operand
 from workbench.operators.rules import (
     absent,
     axes_of,
@@ -64,7 +65,7 @@ def _split_types(inference: Inference) -> tuple[TensorType, ...]:
     size = x.shape[axis]
     if not absent(inference, 1):
         parts = sizes_of(known(inference, 1, "split"))
-        total = sum(parts)
+        total: Any = sum(parts)
         if isinstance(total, int) and isinstance(size, int) and total != size:
             raise InferenceError(
                 f"parts {parts} add to {total}, axis {axis} has {size}", remedy="mend split"
@@ -145,7 +146,7 @@ def _pad_types(inference: Inference) -> tuple[TensorType, ...]:
 
 def _pad(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Array, ...]:
     """Negative pads crop, before the positive ones repeat what is left."""
-    x, pads, value, axes = (*inputs, None, None)[:4]
+    x, pads, value, axes = (operand(inputs, i) for i in range(4))
     chosen = range(x.ndim) if axes is None else [int(a) for a in axes]
     around, crop = [(0, 0)] * x.ndim, [slice(None)] * x.ndim
     for i, axis in enumerate(chosen):

@@ -1,43 +1,39 @@
-"""Reductions along axes, softmax, cumulative sums, arg-max and top-k."""
+"""Reductions along axes and sums so far; the family's table."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from workbench import dimensions
 from workbench.body import (
     Array,
     Attributes,
     BoundRule,
-    Cost,
-    CostRule,
     Inference,
     InferRule,
     Operator,
     Reference,
     TensorType,
 )
-from workbench.datatypes import DataType
-from workbench.errors import InferenceError
 from workbench.operators.arithmetic import is_number, restricted
+from workbench.operators.ordering import ORDERING
 from workbench.operators.products import gamma, is_exact
 from workbench.operators.rules import (
     absent,
     axes_of,
     axis_of,
-    certain,
     difference,
     filled,
-    floating,
     known,
     numbers_of,
-    sizes_of,
+    reduced_shape,
+    reducer,
+    squeezed,
 )
+from workbench.operators.softmax import SOFTMAX, log_sum_exp
 
 Axes = tuple[int, ...]
 Reduce = Callable[[Array, Axes], Array]
@@ -57,25 +53,22 @@ def _mean(x: Array, axes: Axes) -> Array:
     return (_sum(x, axes) / _count(x, axes)).astype(x.dtype)
 
 
-def _least(x: Array) -> Any:
-    """What the maximum of nothing is."""
-    return (-np.inf if x.dtype.kind == "f" else False) if x.dtype.kind in "fb" else _info(x).min
-
-
-def _greatest(x: Array) -> Any:
-    return (np.inf if x.dtype.kind == "f" else True) if x.dtype.kind in "fb" else _info(x).max
-
-
-def _info(x: Array) -> Any:
-    return np.iinfo(x.dtype)
+def _neutral(x: Array, sign: int) -> Any:
+    """What the maximum (sign -1) or minimum (sign 1) of nothing is."""
+    if x.dtype.kind == "f":
+        return sign * np.inf
+    if x.dtype.kind == "b":
+        return sign > 0
+    limits = np.iinfo(x.dtype)
+    return limits.max if sign > 0 else limits.min
 
 
 def _max(x: Array, axes: Axes) -> Array:
-    return np.max(x, axis=axes, keepdims=True, initial=_least(x))
+    return np.max(x, axis=axes, keepdims=True, initial=_neutral(x, -1))
 
 
 def _min(x: Array, axes: Axes) -> Array:
-    return np.min(x, axis=axes, keepdims=True, initial=_greatest(x))
+    return np.min(x, axis=axes, keepdims=True, initial=_neutral(x, 1))
 
 
 def _prod(x: Array, axes: Axes) -> Array:
@@ -96,13 +89,6 @@ def _sum_square(x: Array, axes: Axes) -> Array:
 
 def _log_sum(x: Array, axes: Axes) -> Array:
     return np.log(_sum(x, axes)).astype(x.dtype)
-
-
-def log_sum_exp(x: Array, axes: Axes) -> Array:
-    """ln Σ exp(x), without overflow."""
-    top = _max(x, axes)
-    top = np.where(np.isfinite(top), top, 0).astype(x.dtype)
-    return (top + np.log(_sum(np.exp(x - top), axes))).astype(x.dtype)
 
 
 # -- own rounding of each: (x, y, axes, unit) -> absolute error ---------------------------
@@ -154,13 +140,7 @@ def _reduced_types(inference: Inference) -> tuple[TensorType, ...]:
     if not absent(inference, 1):
         axes = numbers_of(known(inference, 1, "axes"), "axes")
     chosen = _chosen_axes(inference.attributes, len(x.shape), axes)
-    return (TensorType(x.dtype, _reduced(x.shape, chosen, inference.attributes["keepdims"])),)
-
-
-def _reduced(shape: dimensions.Shape, axes: Axes, keepdims: Any) -> dimensions.Shape:
-    if keepdims:
-        return tuple(1 if i in axes else d for i, d in enumerate(shape))
-    return tuple(d for i, d in enumerate(shape) if i not in axes)
+    return (TensorType(x.dtype, reduced_shape(x.shape, chosen, inference.attributes["keepdims"])),)
 
 
 def _axes(attributes: Attributes, inputs: Sequence[Any]) -> Axes:
@@ -168,14 +148,10 @@ def _axes(attributes: Attributes, inputs: Sequence[Any]) -> Axes:
     return _chosen_axes(attributes, np.ndim(inputs[0]), axes)
 
 
-def _squeezed(attributes: Attributes, y: Any, axes: Axes) -> Array:
-    return np.asarray(y) if attributes["keepdims"] else np.squeeze(y, axis=axes)
-
-
 def _reference(reduce: Reduce) -> Reference:
     def reference(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Array, ...]:
         axes = _axes(attributes, inputs)
-        return (_squeezed(attributes, reduce(np.asarray(inputs[0]), axes), axes),)
+        return (squeezed(attributes, reduce(np.asarray(inputs[0]), axes), axes),)
 
     return reference
 
@@ -191,53 +167,16 @@ def _bound(reduce: Reduce, rounding: Rounding, *, even: bool) -> BoundRule:
         if x.dtype.kind == "f":
             own = rounding(x, reduce(x, axes), axes, unit)
         if is_exact(e):
-            return (_squeezed(attributes, own, axes) if np.ndim(own) else own,)
+            return (squeezed(attributes, own, axes) if np.ndim(own) else own,)
         real = np.abs(x).astype(np.float64) if even else x.astype(np.float64)
         center = reduce(real, axes)
         below = np.maximum(real - e, 0) if even else real - e
         change = np.maximum(
             difference(reduce(real + e, axes), center), difference(reduce(below, axes), center)
         )
-        return (_squeezed(attributes, own + change, axes),)
+        return (squeezed(attributes, own + change, axes),)
 
     return bound
-
-
-def _input_cost(flops: int) -> CostRule:
-    """So many operations an input element; every input and output moved once."""
-
-    def cost(
-        attributes: Attributes, inputs: Sequence[TensorType | None], outputs: Sequence[TensorType]
-    ) -> Cost:
-        moved = sum(int(t.nbytes()) for t in (*inputs, *outputs) if t is not None)
-        assert inputs[0] is not None
-        return Cost(flops * int(dimensions.volume(inputs[0].shape)), moved)
-
-    return cost
-
-
-def _row(
-    name: str,
-    infer: InferRule,
-    reference: Reference,
-    bound: BoundRule,
-    *,
-    layer_type: str = "REDUCE",
-    flops: int = 1,
-    structural: frozenset[int] = frozenset(),
-    attributes: Mapping[str, Any] = MappingProxyType({}),
-) -> Operator:
-    return Operator(
-        name=name,
-        infer=infer,
-        reference=reference,
-        bound=bound,
-        layer_type=layer_type,
-        family="reduction",
-        attributes=MappingProxyType(dict(attributes)),
-        cost=_input_cost(flops),
-        structural=structural,
-    )
 
 
 _NUMBER = restricted(_reduced_types, is_number, "numbers")
@@ -252,7 +191,7 @@ def _reduction(
     infer: InferRule = _NUMBER,
     flops: int = 1,
 ) -> Operator:
-    return _row(
+    return reducer(
         name,
         infer,
         _reference(reduce),
@@ -261,143 +200,6 @@ def _reduction(
         structural=frozenset({1}),
         attributes={"keepdims": 1, "noop_with_empty_axes": 0},
     )
-
-
-# -- ArgMax, ArgMin, TopK -----------------------------------------------------------------
-def _arg_types(inference: Inference) -> tuple[TensorType, ...]:
-    x = inference.input(0)
-    axis = axis_of(inference.attributes["axis"], len(x.shape))
-    shape = _reduced(x.shape, (axis,), inference.attributes["keepdims"])
-    return (TensorType(DataType.INT64, shape),)
-
-
-def _arg(largest: bool) -> Reference:
-    choose = np.argmax if largest else np.argmin
-
-    def reference(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Array, ...]:
-        x, axis = inputs[0], attributes["axis"]
-        if attributes["select_last_index"]:
-            found = x.shape[axis] - 1 - choose(np.flip(x, axis), axis=axis, keepdims=True)
-        else:
-            found = choose(x, axis=axis, keepdims=True)
-        return (_squeezed(attributes, found.astype(np.int64), (axis,)),)
-
-    return reference
-
-
-def _arg_bound(largest: bool) -> BoundRule:
-    """Any index may come out where another element reaches the extreme within the bounds."""
-
-    def bound(
-        attributes: Attributes, inputs: Any, bounds: Any, outputs: Any, unit: float
-    ) -> tuple[Any, ...]:
-        x, e, axis = np.asarray(inputs[0]), bounds[0], attributes["axis"]
-        if certain(e):
-            return (0.0,)
-        real = x.astype(np.float64) if largest else -x.astype(np.float64)
-        e = filled(e, x)
-        reached = np.max(real - e, axis=axis, keepdims=True)
-        rivals = np.sum(real + e >= reached, axis=axis, keepdims=True)
-        return (_squeezed(attributes, np.where(rivals > 1, x.shape[axis] - 1.0, 0.0), (axis,)),)
-
-    return bound
-
-
-def _top_types(inference: Inference) -> tuple[TensorType, ...]:
-    x = inference.input(0)
-    axis = axis_of(inference.attributes["axis"], len(x.shape))
-    (count,) = sizes_of(known(inference, 1, "K"))
-    size = x.shape[axis]
-    if isinstance(count, int) and isinstance(size, int) and not 0 <= count <= size:
-        raise InferenceError(f"K is {count}, axis {axis} has {size}", remedy="ask for fewer")
-    shape = (*x.shape[:axis], count, *x.shape[axis + 1 :])
-    return TensorType(x.dtype, shape), TensorType(DataType.INT64, shape)
-
-
-def _descending(x: Array, axis: int, largest: bool) -> Array:
-    """Indices of a stable sort: equal elements stay in their order."""
-    if not largest:
-        return np.argsort(x, axis=axis, kind="stable")
-    backwards = np.argsort(np.flip(x, axis), axis=axis, kind="stable")
-    return x.shape[axis] - 1 - np.flip(backwards, axis)
-
-
-def _top(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Array, ...]:
-    """Sorted, whether or not the attribute asks for it."""
-    x, axis = inputs[0], attributes["axis"]
-    order = _descending(x, axis, bool(attributes["largest"]))
-    order = np.take(order, np.arange(int(np.asarray(inputs[1]).reshape(()))), axis=axis)
-    return np.take_along_axis(x, order, axis), order.astype(np.int64)
-
-
-def _top_bound(attributes: Attributes, x: Any, e: Any, y: Any, unit: float) -> tuple[Any, ...]:
-    """Order statistics are monotone; an index is open where the next value is as near as 2e."""
-    if certain(e[0]):
-        return 0.0, 0.0
-    axis, real, error = attributes["axis"], x[0].astype(np.float64), filled(e[0], x[0])
-    center = y[0].astype(np.float64)
-    sides = [_top(attributes, (side, x[1]))[0] for side in (real + error, real - error)]
-    change = np.maximum(*(difference(s, center) for s in sides))
-    near = 2 * np.max(error, axis=axis, keepdims=True)
-    ordered = np.sort(real, axis=axis)
-    if attributes["largest"]:
-        ordered = np.flip(ordered, axis)
-    close = np.abs(np.diff(ordered, axis=axis)) <= near
-    none = np.zeros_like(np.take(ordered, [0], axis=axis), np.bool_)
-    rival = np.concatenate((close, none), axis) | np.concatenate((none, close), axis)
-    kept = np.take(rival, np.arange(y[0].shape[axis]), axis=axis)
-    return change, np.where(kept, x[0].shape[axis] - 1.0, 0.0)
-
-
-# -- Softmax, LogSoftmax ------------------------------------------------------------------
-def _axis_types(inference: Inference) -> tuple[TensorType, ...]:
-    (x,) = floating(inference)
-    axis_of(inference.attributes["axis"], len(x.shape))
-    return (x,)
-
-
-def _softmax(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Array, ...]:
-    x, axes = inputs[0], (attributes["axis"],)
-    powers = np.exp(x - _max(x, axes))
-    return (powers / _sum(powers, axes),)
-
-
-def _log_softmax(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Array, ...]:
-    x, axes = inputs[0], (attributes["axis"],)
-    shifted = x - _max(x, axes)
-    return (shifted - np.log(_sum(np.exp(shifted), axes)),)
-
-
-def _softmax_bound(attributes: Attributes, x: Any, e: Any, y: Any, unit: float) -> tuple[Any, ...]:
-    """Its range when each input moves by its bound; exp's error grows with its argument."""
-    (real,), axes = x, (attributes["axis"],)
-    count = _count(real, axes)
-    depth = np.where(y[0] > 0, np.abs(real - _max(real, axes)), 0.0)
-    relative = unit * (16 + 2 * depth + 2 * math.log(max(count, 1))) + 4 * gamma(count, unit)
-    own = relative * y[0]
-    if is_exact(e[0]):
-        return (own,)
-    top = _max(real + e[0], axes)
-    high, low = np.exp(real + e[0] - top), np.exp(real - e[0] - top)
-    # One element at its highest and the others at their lowest, and the other way round.
-    most = high / (high + np.maximum(_sum(low, axes) - low, 0))
-    least = low / (low + np.maximum(_sum(high, axes) - high, 0))
-    change = np.maximum(np.abs(most - y[0]), np.abs(y[0] - least))
-    return (own + np.where(np.isnan(change), 1.0, change),)
-
-
-def _log_softmax_bound(
-    attributes: Attributes, x: Any, e: Any, y: Any, unit: float
-) -> tuple[Any, ...]:
-    (real,), axes = x, (attributes["axis"],)
-    count = _count(real, axes)
-    scale = 16 + 4 * np.abs(y[0]) + 4 * np.abs(_max(real, axes)) + 4 * math.log(max(count, 1))
-    own = unit * scale + 4 * gamma(count, unit)
-    if is_exact(e[0]):
-        return (own,)
-    total = log_sum_exp(real, axes)
-    sides = [difference(log_sum_exp(s, axes), total) for s in (real - e[0], real + e[0])]
-    return (own + e[0] + np.maximum(*sides),)
 
 
 # -- CumSum -------------------------------------------------------------------------------
@@ -443,50 +245,9 @@ REDUCTION: tuple[Operator, ...] = (
     _reduction("ReduceSumSquare", _sum_square, _relative, even=True, flops=2),
     _reduction("ReduceLogSum", _log_sum, _of_log_sum),
     _reduction("ReduceLogSumExp", log_sum_exp, _of_log_sum_exp, flops=3),
-    _row(
-        "ArgMax",
-        restricted(_arg_types, is_number, "numbers"),
-        _arg(True),
-        _arg_bound(True),
-        layer_type="TOPK",
-        attributes={"axis": 0, "keepdims": 1, "select_last_index": 0},
-    ),
-    _row(
-        "ArgMin",
-        restricted(_arg_types, is_number, "numbers"),
-        _arg(False),
-        _arg_bound(False),
-        layer_type="TOPK",
-        attributes={"axis": 0, "keepdims": 1, "select_last_index": 0},
-    ),
-    _row(
-        "TopK",
-        restricted(_top_types, is_number, "numbers"),
-        _top,
-        _top_bound,
-        layer_type="TOPK",
-        structural=frozenset({1}),
-        attributes={"axis": -1, "largest": 1, "sorted": 1},
-    ),
-    _row(
-        "Softmax",
-        _axis_types,
-        _softmax,
-        _softmax_bound,
-        layer_type="SOFTMAX",
-        flops=5,
-        attributes={"axis": -1},
-    ),
-    _row(
-        "LogSoftmax",
-        _axis_types,
-        _log_softmax,
-        _log_softmax_bound,
-        layer_type="SOFTMAX",
-        flops=5,
-        attributes={"axis": -1},
-    ),
-    _row(
+    *ORDERING,
+    *SOFTMAX,
+    reducer(
         "CumSum",
         restricted(_cumulative_types, is_number, "numbers"),
         _cumulative,

@@ -17,6 +17,8 @@ from workbench.body import (
     Array,
     Attributes,
     BoundRule,
+    Cost,
+    CostRule,
     Inference,
     InferRule,
     Operator,
@@ -145,6 +147,13 @@ def range_of(size: Any) -> tuple[int, int]:
 def at_least(low: int, size: Any) -> Any:
     """max(size, low), without the max where the size can't be smaller."""
     return size if range_of(size)[0] >= low else dimensions.maximum(size, low)
+
+
+def reduced_shape(shape: Shape, axes: tuple[int, ...], keepdims: Any) -> Shape:
+    """The shape without these axes, or with size 1 there."""
+    if keepdims:
+        return tuple(1 if i in axes else d for i, d in enumerate(shape))
+    return tuple(d for i, d in enumerate(shape) if i not in axes)
 
 
 # -- bounds -------------------------------------------------------------------------------
@@ -278,4 +287,47 @@ def mover(
         attributes=MappingProxyType(dict(attributes)),
         structural=structural,
         symbolic=symbolic,
+    )
+
+
+def squeezed(attributes: Attributes, y: Any, axes: tuple[int, ...]) -> Array:
+    """A result of axes reduced to size 1, without them unless ``keepdims`` says so."""
+    return np.asarray(y) if attributes["keepdims"] else np.squeeze(y, axis=axes)
+
+
+def input_cost(flops: int) -> CostRule:
+    """So many operations an input element; every input and output moved once."""
+
+    def cost(
+        attributes: Attributes, inputs: Sequence[TensorType | None], outputs: Sequence[TensorType]
+    ) -> Cost:
+        moved = sum(int(t.nbytes()) for t in (*inputs, *outputs) if t is not None)
+        assert inputs[0] is not None
+        return Cost(flops * int(dimensions.volume(inputs[0].shape)), moved)
+
+    return cost
+
+
+def reducer(
+    name: str,
+    infer: InferRule,
+    reference: Reference,
+    bound: BoundRule,
+    *,
+    layer_type: str = "REDUCE",
+    flops: int = 1,
+    structural: frozenset[int] = frozenset(),
+    attributes: Mapping[str, Any] = MappingProxyType({}),
+) -> Operator:
+    """A row of the reduction family. flops: operations an input element."""
+    return Operator(
+        name=name,
+        infer=infer,
+        reference=reference,
+        bound=bound,
+        layer_type=layer_type,
+        family="reduction",
+        attributes=MappingProxyType(dict(attributes)),
+        cost=input_cost(flops),
+        structural=structural,
     )
