@@ -110,9 +110,8 @@ def start(
         name = model.name if given else Path(model).stem if isinstance(model, str | Path) else ""
     name = name or "network"
     batches = tuple(dict(b) for b in calibration_data)
-    return BuildState(
-        model, frozen, opened, cache, batches, name, log=BuildLog(str(opened), name)
-    )
+    log = BuildLog(str(opened), name)
+    return BuildState(model, frozen, opened, cache, batches, name=name, log=log)
 
 
 # -- the stages ---------------------------------------------------------------------------

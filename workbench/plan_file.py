@@ -100,12 +100,7 @@ def read_file(
         raise PlanError(f"verify is {verify!r}", remedy="use 'full' or 'lazy'")
     view = memoryview(data)
     header, metadata, start = _read_header(view)
-    raw: dict[str, memoryview] = {}
-    for name, entry in header.items():
-        low, high = entry["data_offsets"]
-        if not 0 <= low <= high <= len(view) - start:
-            raise _damaged(f"section '{name}' ends at byte {start + high} of {len(view)}")
-        raw[name] = view[start + low : start + high]
+    raw = {name: _section(view, name, entry, start) for name, entry in header.items()}
     if "records" not in raw:
         raise _damaged("there is no section 'records'")
     expected = metadata.pop("sha256", "")
@@ -170,6 +165,16 @@ def _read_header(view: memoryview) -> tuple[dict[str, Any], dict[str, str], int]
     if _encode({**header, "__metadata__": metadata}) != bytes(view[8 : 8 + length]).rstrip(b" "):
         raise _damaged("its header is not in the canonical form")
     return header, metadata, 8 + length
+
+
+def _section(view: memoryview, name: str, entry: Any, start: int) -> memoryview:
+    try:
+        low, high = (int(x) for x in entry["data_offsets"])
+    except (KeyError, TypeError, ValueError):
+        raise _damaged(f"section '{name}' does not say where it lies") from None
+    if not 0 <= low <= high <= len(view) - start:
+        raise _damaged(f"section '{name}' ends at byte {start + high} of {len(view)}")
+    return view[start + low : start + high]
 
 
 def _header_digest(header: Mapping[str, Any], metadata: Mapping[str, str], records: bytes) -> str:

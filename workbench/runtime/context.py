@@ -119,21 +119,22 @@ class ExecutionContext:
         """Run now with an address (or array) per input and output, in the engine's order."""
         for t, address in zip(self.engine.io_tensors, bindings, strict=True):
             self.set_tensor_address(t.name, address)
-        self._enqueue(self._stream)
+        self._enqueued(self._stream)()
         self._device.synchronize(self._stream)
         return True
 
     def execute_async_v3(self, stream_handle: Any = None) -> bool:
         """Enqueue a run on a stream, on the addresses that were set; returns before it ends.
 
-        On the CPU a stream is a worker thread (``device.stream()``); None runs at once.
+        On the CPU a stream is a worker thread (``device.stream()``); without one it runs at once.
+        Shapes and addresses are those of this call, whatever is set while it waits.
         """
-        stream = self._stream if stream_handle is None else stream_handle
-        submit = getattr(stream, "submit", None)
+        run = self._enqueued(self._stream if stream_handle is None else stream_handle)
+        submit = getattr(stream_handle, "submit", None)
         if submit is None:
-            self._enqueue(stream)
+            run()
         else:
-            submit(lambda: self._enqueue(None))
+            submit(run)
         return True
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -251,7 +252,8 @@ class ExecutionContext:
             self._graphs[key] = self._device.capture(bound.launches, self._stream)
         return self._graphs[key]
 
-    def _enqueue(self, stream: Any) -> None:
+    def _enqueued(self, stream: Any) -> Launch:
+        """A run on the present shapes and addresses. Raises ExecutionError if one is not set."""
         bound = self._bind()
         device = self._device
         for t in self.engine.io_tensors:
@@ -259,15 +261,21 @@ class ExecutionContext:
                 raise ExecutionError(
                     f"no address is set for '{t.name}'", remedy="call set_tensor_address first"
                 )
-        for t in self.engine.io_tensors:
-            if t.kind == "input":
-                slot = self._buffer(t.name, bound.shapes)
-                device.copy_in(slot, self._addresses[t.name], stream)
-        self._launch_with_profiler(bound)
-        for t in self.engine.io_tensors:
-            if t.kind == "output":
-                slot = self._buffer(t.name, bound.shapes)
-                device.copy_out(self._addresses[t.name], slot, stream)
+        places = [
+            (t.kind, self._addresses[t.name], self._buffer(t.name, bound.shapes))
+            for t in self.engine.io_tensors
+        ]
+
+        def run() -> None:
+            for kind, address, slot in places:
+                if kind == "input":
+                    device.copy_in(slot, address, stream)
+            self._launch_with_profiler(bound)
+            for kind, address, slot in places:
+                if kind == "output":
+                    device.copy_out(address, slot, stream)
+
+        return run
 
     def _launch_with_profiler(self, bound: _Bound) -> None:
         if self.profiler is None:

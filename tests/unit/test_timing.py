@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from workbench.devices import CpuDevice
+from workbench.errors import TimingCacheError
+from workbench.timing import Entry, Timing, TimingCache, measure
+
+DEVICE = CpuDevice().fingerprint
+
+
+def timing(median: float, spread: float = 0.1) -> Timing:
+    return Timing(median, median, spread, 8, "2026-01-01")
+
+
+def test_a_launch_of_a_millisecond_measures_as_one():
+    found = measure(lambda: time.sleep(1e-3), CpuDevice(1), iterations=5)
+    assert 1000 <= found.min_us < 3000
+    assert found.samples == 5
+
+
+def test_a_hopeless_launch_is_cut_off_after_a_few_runs():
+    runs = []
+
+    def launch():
+        runs.append(1)
+        time.sleep(2e-3)
+
+    found = measure(launch, CpuDevice(1), iterations=50, best_us=10)
+    assert found.cut_off
+    assert len(runs) <= 5
+
+
+def test_timings_within_each_others_noise_are_not_distinguishable():
+    assert not timing(100, spread=6).distinguishable(timing(105))
+    assert not timing(100).distinguishable(timing(102))
+    assert timing(100).distinguishable(timing(110))
+
+
+def test_scattered_samples_are_called_noisy():
+    assert Timing.of([10, 30, 90, 20, 70]).noisy
+    assert not Timing.of([10, 10.1, 10.2, 9.9, 10]).noisy
+
+
+def test_a_cache_read_back_holds_the_same_entries(tmp_path):
+    cache = TimingCache(DEVICE)
+    cache.update("a", Entry(timing(3.5), 0.25, kernel="k"))
+    cache.update("b", Entry(None, failure="no"))
+    cache.save(tmp_path / "cache.json")
+    assert TimingCache.load(tmp_path / "cache.json", DEVICE).entries == cache.entries
+    assert cache.serialize() == TimingCache.deserialize(cache.serialize()).serialize()
+
+
+def test_saving_keeps_what_another_process_stored_meanwhile(tmp_path):
+    mine, other = TimingCache(DEVICE), TimingCache(DEVICE)
+    mine.update("mine", Entry(timing(1)))
+    other.update("other", Entry(timing(2)))
+    other.save(tmp_path / "c.json")
+    mine.save(tmp_path / "c.json")
+    assert set(TimingCache.load(tmp_path / "c.json", DEVICE).entries) == {"mine", "other"}
+
+
+def test_a_cache_of_another_device_is_refused_naming_both():
+    other = TimingCache(replace(DEVICE, name="Another CPU"))
+    with pytest.raises(TimingCacheError, match="Another CPU"):
+        TimingCache(DEVICE).combine(other)
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[1]", b'{"format": "x"}', b"\xff\xfe"])
+def test_a_damaged_cache_is_refused(data):
+    with pytest.raises(TimingCacheError, match="damaged"):
+        TimingCache.deserialize(data)
