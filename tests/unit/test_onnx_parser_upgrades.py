@@ -27,8 +27,18 @@ CASES: tuple[Case, ...] = (
     Case("Unsqueeze", 13, [MATRIX], [ints(1)]),
     *(
         Case(op, v, [positive(2, 3, 4)], attributes=a)
-        for op in ("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax")
-        + ("ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare")
+        for op in (
+            "ReduceL1",
+            "ReduceL2",
+            "ReduceLogSum",
+            "ReduceLogSumExp",
+            "ReduceMax",
+            "ReduceMean",
+            "ReduceMin",
+            "ReduceProd",
+            "ReduceSum",
+            "ReduceSumSquare",
+        )
         for v, a in (
             (7, {"axes": [1]}),
             (7, {"keepdims": 0}),
@@ -134,9 +144,29 @@ CASES: tuple[Case, ...] = (
     Case("LeakyRelu", 7, [IMAGE], attributes={"alpha": 0.2}),
     *(
         Case(op, 7, [positive(3, 4)])
-        for op in ("Abs", "Ceil", "Elu", "Exp", "Floor", "HardSigmoid", "Log", "Neg", "Relu")
-        + ("Reciprocal", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Tanh", "Identity")
-        + ("Sin", "Cos", "Tan", "Atan")
+        for op in (
+            "Abs",
+            "Ceil",
+            "Elu",
+            "Exp",
+            "Floor",
+            "HardSigmoid",
+            "Log",
+            "Neg",
+            "Relu",
+            "Reciprocal",
+            "Selu",
+            "Sigmoid",
+            "Softplus",
+            "Softsign",
+            "Sqrt",
+            "Tanh",
+            "Identity",
+            "Sin",
+            "Cos",
+            "Tan",
+            "Atan",
+        )
     ),
     *(Case(op, 9, [MATRIX]) for op in ("Erf", "Sign", "IsNaN", "Sinh", "Cosh", "Asinh")),
     *(Case(op, 9, [MATRIX, numbers(3, 4)]) for op in ("Greater", "Less")),
