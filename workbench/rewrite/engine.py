@@ -113,7 +113,9 @@ class _Rewriter:
         self.rules, self.network, self.stage, self.check = rules, network, stage, check
         self.max_rewrites = max_rewrites
         self.endless = 100 * network.num_layers + 1000
-        self.reach = max((r.finder.depth for r in rules), default=0)
+        self.scopes = [(r.finder.operators, r.finder.depth) for r in rules]
+        self.reach = max((depth for _, depth in self.scopes), default=0)
+        self.concerned: dict[str, list[tuple[int, int]]] = {}
         self.ledger: dict[tuple[object, ...], Attempt] = {}
         self.applied = 0
         self.heap: list[tuple[int, tuple[int, int], Layer]] = []
@@ -122,7 +124,6 @@ class _Rewriter:
     def run(self) -> tuple[Attempt, ...]:
         for layer in self.network.layers:
             self._push(layer, 0)
-        heapq.heapify(self.heap)
         while self.heap and self.applied != self.max_rewrites:
             index, _, layer = heapq.heappop(self.heap)
             self.queued.discard((index, layer))
@@ -137,10 +138,15 @@ class _Rewriter:
 
     def _push(self, layer: Layer, distance: int) -> None:
         """Queue every rule that may find something at this layer."""
-        for index, rule in enumerate(self.rules):
-            finder = rule.finder
-            wanted = finder.operators is None or layer.op in finder.operators
-            if wanted and distance < finder.depth and (index, layer) not in self.queued:
+        op = layer.op
+        if op not in self.concerned:
+            self.concerned[op] = [
+                (index, depth)
+                for index, (operators, depth) in enumerate(self.scopes)
+                if operators is None or op in operators
+            ]
+        for index, depth in self.concerned[op]:
+            if distance < depth and (index, layer) not in self.queued:
                 self.queued.add((index, layer))
                 heapq.heappush(self.heap, (index, layer.place, layer))
 

@@ -106,6 +106,8 @@ class PatternFinder:
 
     def find(self, layer: Layer) -> Iterator[Match]:
         """Every match with this root, the first order of commutative operands first."""
+        if not self.pattern.accepts(layer):
+            return
         seen: set[tuple[Layer, ...]] = set()
         for bound in _Search().layer(self.pattern, layer, _Bound({}, (), {}, {})):
             match = _as_match(bound)
@@ -116,7 +118,7 @@ class PatternFinder:
 
     def nearest_miss(self, layer: Layer) -> Miss | None:
         """The furthest partial match: at least two layers, and all elements but one or two."""
-        if self.pattern.size < 3:
+        if self.pattern.size < 3 or not self.pattern.accepts(layer):
             return None
         search = _Search()
         if next(search.layer(self.pattern, layer, _Bound({}, (), {}, {})), None) is not None:

@@ -61,12 +61,16 @@ class RewriteRule:
             return PatternFinder(build_pattern(self.pattern))
         return self.pattern
 
+    @cached_property
+    def _asked(self) -> tuple[str, ...]:
+        return tuple(inspect.signature(self.refuse).parameters) if self.refuse else ()
+
     def refusal(self, match: Match) -> Refusal | None:
         """What the rule's own ``refuse`` says of a match."""
         if self.refuse is None:
             return None
         given: dict[str, Any] = {**match.tensors, "match": match}
-        answer = self.refuse(*(given[n] for n in inspect.signature(self.refuse).parameters))
+        answer = self.refuse(*(given[n] for n in self._asked))
         return Refusal(answer, code=self.name) if isinstance(answer, str) else answer
 
 
