@@ -118,6 +118,19 @@ def test_importing_loads_no_library():
     assert done.stdout.strip() == "False"
 
 
+def test_loading_leaves_the_environment_as_it_was():
+    code = (
+        "import os; before = dict(os.environ);"
+        "from workbench.tactics.onednn.library import load; load();"
+        "print(dict(os.environ) == before)"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "True"
+
+
 def test_a_file_that_is_not_onednn_gives_a_reason(tmp_path):
     broken = tmp_path / onednn.FILE_NAME
     broken.write_bytes(b"not a library")

@@ -32,23 +32,19 @@ from workbench.tactics.onednn.recipe import (
     real_values,
 )
 
-_REORDERS: tuple[tuple[Format, Format], ...] = (
-    (LINEAR, LINEAR),
-    (HWC, HWC),
-    (CHW16, CHW16),
+_SAME: tuple[tuple[Format, Format], ...] = ((LINEAR, LINEAR), (HWC, HWC), (CHW16, CHW16))
+_FROM_OR_TO_LINEAR: tuple[tuple[Format, Format], ...] = (
     (LINEAR, HWC),
     (LINEAR, CHW16),
     (HWC, LINEAR),
     (CHW16, LINEAR),
-    (HWC, CHW16),
-    (CHW16, HWC),
 )
 
 
 def variants(layer: Layer) -> Iterator[Variant]:
     """The same layout throughout; a reorder also from one to another."""
     rank = len(layer.output.shape)
-    pairs = _REORDERS if not layer.post else tuple((f, f) for f in (LINEAR, HWC, CHW16))
+    pairs = _SAME if layer.post else _SAME + _FROM_OR_TO_LINEAR
     for source, target in pairs:
         inputs = assigned(layer, [(layer.operand(0), source)], target)
         if inputs is not None and has_tag(source, rank) and has_tag(target, rank):

@@ -85,6 +85,8 @@ class OneDnnSource:
                 reason = f"oneDNN has only its plain loop for {variant.primitive} in {layouts}"
                 refusals.append(layer.refusal(reason))
             for kernel in offers:
+                if variant.widened and _is_older(kernel, library):
+                    continue
                 if family.multiplies and _saturates(kernel, layer):
                     saturating.add(kernel)
                 else:
@@ -183,6 +185,12 @@ def _with_widened(library: Library, layer: Layer, family: _Family) -> Iterator[V
 def _parameters(primitive: str, kernel: str, through: str) -> tuple[tuple[str, str], ...]:
     """What tells a tactic from others in the same layouts. through: type it is emulated in."""
     return (("primitive", primitive), ("implementation", kernel), ("through", through))
+
+
+def _is_older(kernel: str, library: Library) -> bool:
+    """Whether a kernel leaves the wider half of AVX-512 unused; not worth timing in emulation."""
+    has_avx512 = library.isa & InstructionSet.AVX512_CORE == InstructionSet.AVX512_CORE
+    return has_avx512 and kernel.endswith((":avx", ":avx2"))
 
 
 def _saturates(kernel: str, layer: Layer) -> bool:
