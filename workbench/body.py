@@ -261,9 +261,16 @@ class Body:
 
     @property
     def compute_type(self) -> DataType:
-        """The type in which the anchor works: what it reads, seen through DequantizeLinear."""
+        """The type in which the anchor works: what it reads, seen through DequantizeLinear.
+
+        Without an anchor, what the last node reads; a condition's BOOL does not count.
+        """
+        if not self.nodes:
+            return self.types[self.outputs[0]].dtype
         node = self.nodes[-1] if self.anchor is None else self.nodes[self.anchor]
-        value = next((v for v in node.inputs if v), self.outputs[0])
+        read = [v for v in node.inputs if v]
+        numbers = [v for v in read if self.types[v].dtype is not DataType.BOOL]
+        value = next(iter(numbers or read), self.outputs[0])
         for n in self.nodes:
             if value in n.outputs and n.op == "DequantizeLinear":
                 value = n.inputs[0]

@@ -326,6 +326,14 @@ def interval(value: Any, bounds: Mapping[str, tuple[int, int]]) -> tuple[int, in
     return value.interval(bounds) if isinstance(value, SymbolicDim) else (value, value)
 
 
+def may_equal(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
+    """Whether two shapes can be one: of one rank, and no two numbers differ."""
+    return len(a) == len(b) and all(
+        x == y or isinstance(x, SymbolicDim) or isinstance(y, SymbolicDim)
+        for x, y in zip(a, b, strict=True)
+    )
+
+
 def volume(shape: Iterable[Any]) -> Any:
     """Number of elements."""
     return reduce(operator.mul, shape, 1)

@@ -211,7 +211,10 @@ class NetworkDefinition(LayerApi):
 
         A marked output keeps its public name: ``new`` takes it over, unless ``new`` is itself an
         input, a constant, or an output, or ``keep_output`` says to leave the mark where it is.
+        Raises NetworkError if the types differ, or if ``new`` is computed directly from ``old``.
         """
+        moves_mark = old.is_network_output and not keep_output
+        self._check_replaceable(old, new, moves_mark=moves_mark)
         for user in list(old.users):
             for i, t in enumerate(user.inputs):
                 if t is old:
@@ -221,18 +224,32 @@ class NetworkDefinition(LayerApi):
                 new.users.append(user)
             user.forget()
         self._order = None
-        if old.is_network_output and not keep_output:
-            if new.is_network_input or new.is_constant or new.is_network_output:
-                raise NetworkError(
-                    f"output '{old.name}' cannot become another name of '{new.name}'",
-                    place=self.name,
-                    remedy="keep an Identity layer between them",
-                )
+        if moves_mark:
             public = old.name
             self.outputs[self.outputs.index(old)] = new
             old.is_network_output, new.is_network_output = False, True
             self.rename_tensor(old, self.unique(f"{public}_replaced"))
             self.rename_tensor(new, public)
+
+    def _check_replaceable(self, old: Tensor, new: Tensor, *, moves_mark: bool) -> None:
+        if moves_mark and (new.is_network_input or new.is_constant or new.is_network_output):
+            raise NetworkError(
+                f"output '{old.name}' cannot become another name of '{new.name}'",
+                place=self.name,
+                remedy="keep an Identity layer between them",
+            )
+        if old.dtype is not new.dtype or not dimensions.may_equal(old.shape, new.shape):
+            raise NetworkError(
+                f"'{old.name}' is {old.type}, '{new.name}' is {new.type}",
+                place=self.name,
+                remedy="insert a Cast or a Reshape",
+            )
+        if new.producer is not None and new.producer in old.users:
+            raise NetworkError(
+                f"'{new.name}' is computed from '{old.name}': its layer would read itself",
+                place=new.producer.name,
+                remedy="replace the readers one by one with replace_input",
+            )
 
     def rename_tensor(self, tensor: Tensor, name: str) -> None:
         """Give a tensor another, unused name."""
@@ -289,13 +306,6 @@ class NetworkDefinition(LayerApi):
             del self.tensors[name]
         return dead
 
-    def set_constant(self, tensor: Tensor, weight: Weight) -> Tensor:
-        """Replace a layer's output by a stored constant of the same type; its layer goes."""
-        kind = TensorType(DataType.of(weight.array), weight.array.shape)
-        new = self._new_tensor(Tensor(self.unique(weight.name), kind, weight=weight))
-        self.replace_uses(tensor, new, keep_output=True)
-        return new
-
     def fuse(self, layers: Iterable[Layer], *, anchor: Layer | None, name: str = "") -> Layer:
         """Replace layers by one fused layer whose Body is those layers.
 
@@ -303,6 +313,10 @@ class NetworkDefinition(LayerApi):
         NetworkError if the group is not convex (a path leaves it and comes back).
         """
         group = dict.fromkeys(layers)
+        if not group:
+            raise NetworkError("there is nothing to fuse", place=self.name)
+        if anchor is not None and anchor not in group:
+            raise NetworkError("the anchor is not one of the fused layers", place=anchor.name)
         ordered = _producers_first(group)
         self._check_convex(group)
         outputs = tuple(
@@ -469,7 +483,11 @@ class NetworkDefinition(LayerApi):
         return Body(tuple(BodyInput(t.name, t.type) for t in self.inputs), (), ()).bind(shapes)
 
     def run(self, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
-        """Reference evaluation of the whole network (slow): outputs, or every tensor."""
+        """Reference evaluation of the whole network (slow): outputs, or every tensor.
+
+        Raises NetworkError if an input is missing, unknown, or of another type or shape.
+        """
+        self._check_inputs(inputs)
         bindings = self.bind({name: np.shape(value) for name, value in inputs.items()})
         values: dict[str, Array] = dict(inputs)
         values.update({t.name: t.weight.array for t in self.tensors.values() if t.weight})
@@ -480,6 +498,22 @@ class NetworkDefinition(LayerApi):
             for o, t in zip(body.outputs, layer.outputs, strict=True):
                 values[t.name] = results[o]
         return values if keep else {t.name: values[t.name] for t in self.outputs}
+
+    def _check_inputs(self, inputs: Mapping[str, Array]) -> None:
+        known = {t.name: t for t in self.inputs}
+        for name in (*known, *inputs):
+            if name not in known or name not in inputs:
+                problem = "is no input of this network" if name in inputs else "is missing"
+                raise NetworkError(
+                    f"input '{name}' {problem}",
+                    place=self.name,
+                    remedy=f"inputs: {', '.join(known) or 'none'}",
+                )
+            given = DataType.of(inputs[name])
+            if given is not known[name].dtype:
+                raise NetworkError(
+                    f"input '{name}' is {known[name].dtype}, given {given}", place=self.name
+                )
 
     def unique(self, name: str) -> str:
         """``name``, or ``name_2``, ``name_3``... while it is taken by a tensor."""
@@ -509,12 +543,17 @@ class NetworkDefinition(LayerApi):
         return (self._inserted if position is None else position, self._inserted)
 
     def _insert(self, layer: Layer, made: list[Tensor]) -> Layer:
+        names = [t.name for t in made]
+        for name in names:
+            if not name or name in self.tensors or names.count(name) > 1:
+                raise NetworkError(f"tensor name '{name}' is empty or taken", place=layer.name)
         for t in made:
             self._new_tensor(t)
         layer.outputs = made
         self._layers[layer.name] = layer
         for t in layer.inputs:
-            if t is not None and layer not in t.users:
+            # A new layer is the last user of what it reads: no need to search them all.
+            if t is not None and (not t.users or t.users[-1] is not layer):
                 t.users.append(layer)
         self._order = None
         return layer
