@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-WIDE = {"Reason", "Remedy", "Why not", "Summary", "Note", "Blocker", "Created", "Place", "Kernel"}
+SHORT = 24
+"""Characters of a text that is never wrapped."""
 _MARKS = {"applied": "yes", "chosen": "yes", "refused": "no"}
 
 
@@ -23,15 +24,14 @@ def text(value: object) -> str:
 def table(rows: pd.DataFrame, *, caption: str = "", columns: Sequence[str] | None = None) -> str:
     """A table whose headings sort it. Empty cells stay empty: nothing is invented."""
     shown = rows[list(columns)] if columns is not None else rows
-    numeric = {c for c in shown.columns if pd.api.types.is_numeric_dtype(shown[c])}
+    kinds = {c: _kind(shown[c]) for c in shown.columns}
     heads = "".join(
-        f'<th scope="col"{" class=number" if c in numeric else ""}>'
-        f'<button type="button">{text(c)}</button></th>'
+        f'<th scope="col" class="{kinds[c]}"><button type="button">{text(c)}</button></th>'
         for c in shown.columns
     )
     lines = [
         "<tr>"
-        + "".join(_cell(c, v, c in numeric) for c, v in zip(shown.columns, row, strict=True))
+        + "".join(_cell(v, kinds[c]) for c, v in zip(shown.columns, row, strict=True))
         + "</tr>"
         for row in shown.itertuples(index=False)
     ]
@@ -43,23 +43,30 @@ def table(rows: pd.DataFrame, *, caption: str = "", columns: Sequence[str] | Non
     )
 
 
-def _cell(column: str, value: Any, numeric: bool) -> str:
+def _kind(column: pd.Series) -> str:
+    """The class of a column: count, number, short (never wrapped), name or wide text."""
+    if pd.api.types.is_numeric_dtype(column):
+        whole = all(float(v).is_integer() for v in column.dropna())
+        return "number count" if whole else "number"
+    longest = max((len(str(v)) for v in column.dropna()), default=0)
+    return "short" if longest <= SHORT else "name" if longest <= 2 * SHORT else "wide"
+
+
+def _cell(value: Any, kind: str) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
-        return '<td class="number" data-value=""></td>' if numeric else "<td></td>"
-    if numeric:
-        return f'<td class="number" data-value="{float(value)!r}">{number(value)}</td>'
-    mark = _MARKS.get(str(value), "wide" if column in WIDE else "name")
-    return f'<td class="{mark}">{text(value)}</td>'
+        return f'<td class="{kind}" data-value=""></td>' if "number" in kind else "<td></td>"
+    if "number" in kind:
+        shown = f"{int(value):,}" if "count" in kind else number(value)
+        return f'<td class="{kind}" data-value="{float(value)!r}">{shown}</td>'
+    return f'<td class="{_MARKS.get(str(value), kind)}">{text(value)}</td>'
 
 
-def number(value: Any) -> str:
-    """Integers in full, other numbers with about four digits."""
-    if float(value) == int(value) and abs(value) < 1e15 and not isinstance(value, float):
-        return f"{int(value):,}"
-    size = abs(float(value))
+def number(value: float) -> str:
+    """A measured number with about four digits."""
+    size = abs(value)
     if size == 0 or 0.1 <= size < 1e6:
-        return f"{float(value):,.{1 if size >= 100 else 2 if size >= 1 else 3}f}"
-    return f"{float(value):.3g}"
+        return f"{value:,.{1 if size >= 100 else 2 if size >= 1 else 3}f}"
+    return f"{value:.3g}"
 
 
 def tiles(pairs: Iterable[tuple[str, str]]) -> str:

@@ -264,7 +264,13 @@ def _memory(page: _Page) -> _Section:
         if not len(rows):
             parts.append(f"<p>Profile {index} keeps no inner tensor in the arena.</p>")
             continue
-        figure = memory_figure(rows, page.device, profile=index)
+        figure = memory_figure(
+            rows,
+            page.device,
+            arena_bytes=memory.arena_bytes,
+            total_bytes=memory.total_bytes,
+            profile=index,
+        )
         parts.append(page.figures.place(figure, "Arena offsets over the plan's steps"))
         parts.append(table(rows))
     return _Section("memory", "Memory", "".join(parts))

@@ -7,30 +7,36 @@
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
 
   const colours = () => dark.matches
-    ? { ink: "#e6ebf0", muted: "#a9b5c1", grid: "#323d48", outline: "#ffffff", paper: "#12171d" }
-    : { ink: "#1f2933", muted: "#52606d", grid: "#e4e7eb", outline: "#111827", paper: "#ffffff" };
+    ? { ink: "#e6ebf0", grid: "#323d48", outline: "#ffffff", paper: "#12171d" }
+    : { ink: "#1f2933", grid: "#e4e7eb", outline: "#111827", paper: "#ffffff" };
 
   function themed(layout) {
     const c = colours();
     const themedLayout = { ...layout, font: { ...layout.font, color: c.ink } };
-    const subtitle = layout.title.subtitle;
-    themedLayout.title = { ...layout.title,
-      subtitle: { ...subtitle, font: { ...subtitle.font, color: c.muted } } };
     for (const key of Object.keys(layout).filter((k) => /^[xy]axis\d*$/.test(k))) {
       themedLayout[key] = { ...layout[key], gridcolor: c.grid, zerolinecolor: c.grid };
     }
     if (layout.annotations) {
       themedLayout.annotations = layout.annotations.map((a) => a.bgcolor
-        ? { ...a, bgcolor: c.paper, font: { ...a.font, color: c.ink } } : a);
+        ? { ...a, bgcolor: c.paper } : a);
     }
     return themedLayout;
   }
 
-  function narrow(layout, width) {
-    // On a phone a graph's two sides are too narrow side by side for labels; the left margin of
-    // bar charts may take at most half of the width.
-    if (width > 640 || !layout.meta || !layout.meta.graph) return layout;
-    return { ...layout, uniformtext: { minsize: 6, mode: "hide" } };
+  // Plotly does not wrap titles: break the subtitle at its separators where it is too wide.
+  function wrapped(layout, width) {
+    const [head, style, subtitle] = layout.title.text.split(/(<br><span[^>]*>)/);
+    if (!subtitle) return layout;
+    const lines = [""];
+    for (const part of subtitle.replace("</span>", "").split(" · ")) {
+      const words = lines.at(-1) ? ` · ${part}` : part;
+      if (lines.at(-1) && (lines.at(-1) + words).length * 6.2 > width - 24) lines.push(part);
+      else lines[lines.length - 1] += words;
+    }
+    const more = 16 * (lines.length - 1);
+    return { ...layout, height: layout.height + more,
+      margin: { ...layout.margin, t: layout.margin.t + more },
+      title: { ...layout.title, text: head + style + lines.join("<br>") + "</span>" } };
   }
 
   function draw(place) {
@@ -38,7 +44,7 @@
     place.dataset.drawn = "yes";
     const figure = JSON.parse(document.getElementById(place.dataset.figure).textContent);
     place.figure = figure;
-    const layout = narrow(themed(figure.layout), place.clientWidth);
+    const layout = wrapped(themed(figure.layout), place.clientWidth);
     for (const t of figure.data) {
       if (t.name === "highlighted") t.marker.line.color = colours().outline;
     }
@@ -86,7 +92,7 @@
     const outline = colours().outline;
     const data = p.data.map((t) => t.name === "highlighted"
       ? { ...t, marker: { ...t.marker, line: { ...t.marker.line, color: outline } } } : t);
-    Plotly.react(p, data, themed(p.figure.layout));
+    Plotly.react(p, data, wrapped(themed(p.figure.layout), p.clientWidth));
   }));
 
   document.querySelectorAll("table[data-sortable] th button").forEach((button) => {

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from widgets.figures.style import BLUE, RED, finish
+from widgets.figures.style import BLUE, RED, chart
 
 
 def calibration_figure(
@@ -26,11 +28,14 @@ def calibration_figure(
     count = rows["Count"].to_numpy(float)
     width = float(magnitude[1] - magnitude[0]) if len(rows) > 1 else 1.0
     kept = magnitude <= threshold
-    figure = go.Figure()
+    full = np.flatnonzero(count)
+    right = max(float(magnitude[full[-1]] + width) if full.size else 0.0, threshold)
+    traces: list[dict[str, Any]] = []
     for name, here, colour in (("kept", kept, BLUE), ("clipped", ~kept, RED)):
         shown = here & (count > 0)
-        figure.add_trace(
-            go.Bar(
+        traces.append(
+            dict(
+                type="bar",
                 x=magnitude[shown].tolist(),
                 y=count[shown].tolist(),
                 width=width,
@@ -39,33 +44,50 @@ def calibration_figure(
                 hovertemplate=f"|x| ≈ %{{x:.4g}}: %{{y:,}} values, {name}<extra></extra>",
             )
         )
-    figure.add_vline(x=threshold, line={"color": RED, "width": 2, "dash": "dash"})
-    right = float(magnitude[-1] + width) if len(rows) else threshold
-    near = threshold > 0.6 * max(right, threshold)
-    figure.add_annotation(
-        x=threshold,
-        y=1,
-        yref="paper",
-        text=f"clip at {threshold:.4g}<br>scale {scale:.4g}, {100 * clipped_share:.3g}% clipped",
-        showarrow=False,
-        xanchor="right" if near else "left",
-        xshift=-6 if near else 6,
-        yanchor="top",
-        align="right" if near else "left",
-        bgcolor="rgba(255,255,255,0.85)",
-        font={"size": 12, "color": "#9a3412"},
-    )
-    finish(
-        figure,
+    near = threshold > 0.6 * right
+    top = float(np.log10(max(count.max(initial=1.0), 1.0))) + 0.3
+    return chart(
+        traces,
         f"Values of {tensor}",
         f"count of |x|, logarithmic; {int(count.sum()):,} values · {source}",
-        height=340,
+        height=350,
+        layout={
+            "barmode": "overlay",
+            "bargap": 0,
+            "margin": {"l": 12, "r": 20, "t": 58, "b": 78},
+            "shapes": [_line(threshold)],
+            "annotations": [
+                {
+                    "x": threshold,
+                    "y": 1,
+                    "yref": "paper",
+                    "text": f"clip at {threshold:.4g}<br>scale {scale:.4g}, "
+                    f"{100 * clipped_share:.3g}% clipped",
+                    "showarrow": False,
+                    "xanchor": "right" if near else "left",
+                    "xshift": -7 if near else 7,
+                    "yanchor": "top",
+                    "align": "right" if near else "left",
+                    "bgcolor": "rgba(255,255,255,0.85)",
+                }
+            ],
+            "yaxis": {"type": "log", "title": {"text": "values"}, "range": [-0.3, top], "dtick": 1},
+            "xaxis": {
+                "title": {"text": "magnitude |x|"},
+                "range": [0, 1.03 * right],
+                "showgrid": False,
+            },
+        },
     )
-    top = float(np.log10(max(count.max(initial=1.0), 1.0))) + 0.25
-    figure.update_layout(barmode="overlay", bargap=0, margin={"b": 76})
-    figure.update_layout(legend={"y": 0, "yref": "container", "yanchor": "bottom"})
-    figure.update_yaxes(type="log", title={"text": "values"}, range=[-0.3, top], dtick=1)
-    figure.update_xaxes(
-        title={"text": "magnitude |x|"}, range=[0, 1.02 * max(right, threshold)], showgrid=False
-    )
-    return figure
+
+
+def _line(threshold: float) -> dict[str, Any]:
+    return {
+        "type": "line",
+        "x0": threshold,
+        "x1": threshold,
+        "y0": 0,
+        "y1": 1,
+        "yref": "paper",
+        "line": {"color": RED, "width": 2, "dash": "dash"},
+    }

@@ -13,16 +13,16 @@ from widgets.figures.style import (
     FAMILIES,
     LIGHT_GREY,
     OUTLINE,
+    chart,
     family_colour,
     family_of,
-    finish,
     precision_colour,
     text_on,
 )
 from workbench.reports import GraphView
 
 COLOURINGS = ("kind", "precision")
-MARGIN_TOP, MARGIN_BOTTOM = 84, 44
+MARGIN_BOTTOM = 40
 TALLEST = 880
 """Pixels; a longer graph shows its top 720 and is dragged or zoomed."""
 HIGHLIGHT = "highlighted"
@@ -101,81 +101,84 @@ def _figure(
 ) -> go.Figure:
     if colour_by not in COLOURINGS:
         raise ValueError(f"colour_by is {colour_by!r}; use one of {', '.join(COLOURINGS)}")
-    figure = go.Figure()
     graphs = [lay_out(view) for view, _, _ in sides]
+    traces: list[dict[str, Any]] = []
     shown: set[str] = set()
     for number, (graph, (_, _, boxes)) in enumerate(zip(graphs, sides, strict=True)):
-        axes = {"xaxis": f"x{number + 1}", "yaxis": f"y{number + 1}"}
-        if not number:
-            axes = {"xaxis": "x", "yaxis": "y"}
-        figure.add_traces([*_edges(graph, axes), *_boxes(graph, colour_by, axes, shown)])
+        axes = {"xaxis": f"x{_suffix(number)}", "yaxis": f"y{_suffix(number)}"}
         places = [graph.centres[i] for i in boxes]
-        figure.add_trace(_outline(_outline_data(places), graph.box_width, axes))
+        traces += [*_edges(graph, axes), *_boxes(graph, colour_by, axes, shown)]
+        traces.append(_outline(_outline_data(places), graph.box_width, axes))
+    top = 92 if len(sides) > 1 else 58
     if not height:
-        tallest = max(g.height for g in graphs) + MARGIN_TOP + MARGIN_BOTTOM + RANK_HEIGHT / 2
+        tallest = max(g.height for g in graphs) + top + MARGIN_BOTTOM + RANK_HEIGHT / 2
         height = int(max(tallest, 220)) if tallest <= TALLEST else 720
-    finish(figure, title, subtitle, height=height)
-    figure.update_layout(
-        barmode="overlay",
-        dragmode="pan",
-        margin={"t": MARGIN_TOP if len(sides) > 1 else 64, "b": MARGIN_BOTTOM, "l": 8, "r": 8},
-        uniformtext={"minsize": 8, "mode": "hide"},
-        legend={"itemclick": False, "itemdoubleclick": False, "y": -0.01},
-        meta={"graph": True, "sides": [_meta(g) for g in graphs]},
-    )
+    layout: dict[str, Any] = {
+        "barmode": "overlay",
+        "dragmode": "pan",
+        "margin": {"t": top, "b": MARGIN_BOTTOM, "l": 8, "r": 8},
+        "uniformtext": {"minsize": 8, "mode": "hide"},
+        "legend": {"itemclick": False, "itemdoubleclick": False},
+        "meta": {"graph": True, "sides": [_meta(g) for g in graphs]},
+        "annotations": [
+            _caption(caption, _domain(number, len(sides))[0])
+            for number, (_, caption, _) in enumerate(sides)
+            if caption
+        ],
+    }
     for number, graph in enumerate(graphs):
-        _axes(figure, graph, number, len(graphs), height)
-    for number, (_, caption, _) in enumerate(sides):
-        if caption:
-            figure.add_annotation(
-                text=f"<b>{caption}</b>",
-                x=_domain(number, len(sides))[0],
-                y=1.0,
-                yshift=4,
-                xref="paper",
-                yref="paper",
-                xanchor="left",
-                yanchor="bottom",
-                showarrow=False,
-                font={"size": 13},
-            )
-    return figure
+        layout |= _axes(graph, number, len(graphs), height - top - MARGIN_BOTTOM)
+    return chart(traces, title, subtitle, height=height, layout=layout)
+
+
+def _suffix(number: int) -> str:
+    return str(number + 1) if number else ""
+
+
+def _caption(text: str, x: float) -> dict[str, Any]:
+    return {
+        "text": f"<b>{text}</b>",
+        "x": x,
+        "y": 1.0,
+        "xshift": 4,
+        "yshift": 5,
+        "xref": "paper",
+        "yref": "paper",
+        "xanchor": "left",
+        "yanchor": "bottom",
+        "showarrow": False,
+        "font": {"size": 13},
+    }
 
 
 def _domain(number: int, count: int) -> tuple[float, float]:
     return (0.0, 1.0) if count == 1 else ((0.0, 0.492) if not number else (0.508, 1.0))
 
 
-def _axes(figure: go.Figure, graph: LayeredGraph, number: int, count: int, height: int) -> None:
+def _axes(graph: LayeredGraph, number: int, count: int, room: float) -> dict[str, Any]:
     """The window shows the top of the graph at a scale where labels can be read."""
-    top = MARGIN_TOP if count > 1 else 64
-    room = height - top - MARGIN_BOTTOM
     narrow = 980 if count == 1 else 480
     scale = min(1.0, max(0.55, narrow / graph.width))
     span = room / scale
-    slack = max(0.0, span - graph.height) if count == 1 else 0.0
-    upper = BOX_HEIGHT / 2 + 6 + slack / 2
-    name = "" if not number else str(number + 1)
-    domain = _domain(number, count)
-    figure.update_layout(
-        {
-            f"xaxis{name}": {
-                "visible": False,
-                "domain": domain,
-                "anchor": f"y{name}",
-                "range": [graph.middle - 1, graph.middle + 1],
-                "scaleanchor": f"y{name}",
-            },
-            f"yaxis{name}": {
-                "visible": False,
-                "anchor": f"x{name}",
-                "range": [upper - span, upper],
-            },
-        }
-    )
+    upper = BOX_HEIGHT / 2 + 6
+    name = _suffix(number)
+    return {
+        f"xaxis{name}": {
+            "visible": False,
+            "domain": _domain(number, count),
+            "anchor": f"y{name}",
+            "range": [graph.middle - 1, graph.middle + 1],
+            "scaleanchor": f"y{name}",
+        },
+        f"yaxis{name}": {
+            "visible": False,
+            "anchor": f"x{name}",
+            "range": [upper - span, upper],
+        },
+    }
 
 
-def _edges(graph: LayeredGraph, axes: dict[str, str]) -> list[go.Scatter]:
+def _edges(graph: LayeredGraph, axes: dict[str, str]) -> list[dict[str, Any]]:
     xs: list[float | None] = []
     ys: list[float | None] = []
     heads: list[tuple[float, float]] = []
@@ -186,7 +189,8 @@ def _edges(graph: LayeredGraph, axes: dict[str, str]) -> list[go.Scatter]:
         xs.append(None)
         ys.append(None)
         heads.append(route[-1])
-    line = go.Scatter(
+    line = dict(
+        type="scatter",
         x=xs,
         y=ys,
         mode="lines",
@@ -195,7 +199,8 @@ def _edges(graph: LayeredGraph, axes: dict[str, str]) -> list[go.Scatter]:
         showlegend=False,
         **axes,
     )
-    arrows = go.Scatter(
+    arrows = dict(
+        type="scatter",
         x=[x for x, _ in heads],
         y=[y + 3 for _, y in heads],
         mode="markers",
@@ -209,19 +214,20 @@ def _edges(graph: LayeredGraph, axes: dict[str, str]) -> list[go.Scatter]:
 
 def _boxes(
     graph: LayeredGraph, colour_by: str, axes: dict[str, str], shown: set[str]
-) -> list[go.Bar]:
+) -> list[dict[str, Any]]:
     """A bar trace a colour. Plotly fits each bar's text into it, or leaves it out."""
     groups: dict[str, list[int]] = {}
     for i, n in enumerate(graph.view.nodes):
         group = family_of(n.kind) if colour_by == "kind" else n.precision or "Input, output"
         groups.setdefault(group, []).append(i)
     order = [t for t, _, _ in FAMILIES]
-    traces: list[go.Bar] = []
+    traces: list[dict[str, Any]] = []
     for group in sorted(groups, key=lambda g: (order.index(g) if g in order else -1, g)):
         members = groups[group]
         colour = _colour(group, colour_by)
         traces.append(
-            go.Bar(
+            dict(
+                type="bar",
                 x=[graph.centres[i][0] for i in members],
                 base=[graph.centres[i][1] - BOX_HEIGHT / 2 for i in members],
                 y=[BOX_HEIGHT] * len(members),
@@ -273,8 +279,9 @@ def _wrapped(text: str, width: int = 78) -> str:
     return "<br>   ".join(lines)
 
 
-def _outline(data: dict[str, Any], width: float, axes: dict[str, str]) -> go.Bar:
-    return go.Bar(
+def _outline(data: dict[str, Any], width: float, axes: dict[str, str]) -> dict[str, Any]:
+    return dict(
+        type="bar",
         **data,
         width=width + 6,
         name=HIGHLIGHT,

@@ -2,67 +2,73 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 
-from widgets.figures.style import BLUE, GREEN, ORANGE, PINK, SKY, YELLOW, finish, shorten, text_on
+from widgets.figures.style import BLUE, GREEN, ORANGE, PINK, SKY, YELLOW, chart, shorten, text_on
 
 COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, YELLOW)
 
 
-def memory_figure(rows: pd.DataFrame, device: str, *, profile: int = 0) -> go.Figure:
-    """Boxes from ``reports.memory_rows``: steps to the right, arena offsets (KiB) upwards."""
-    figure = go.Figure()
+def memory_figure(
+    rows: pd.DataFrame, device: str, *, arena_bytes: int, total_bytes: int, profile: int = 0
+) -> go.Figure:
+    """Boxes from ``reports.memory_rows``: steps to the right, arena offsets (KiB) upwards.
+
+    arena_bytes, total_bytes: of the MemoryPlan, for the title.
+    """
     steps = int(rows["Last step"].max()) + 1 if len(rows) else 1
-    arena = float((rows["Offset (B)"] + rows["Size (B)"]).max()) if len(rows) else 0.0
-    room = max(4, int(108 / steps))
-    for k, colour in enumerate(COLOURS):
-        part = rows.iloc[k :: len(COLOURS)]
-        if part.empty:
-            continue
-        first, last = part["First step"], part["Last step"]
-        lasting = (last - first + 1).tolist()
-        names = [shorten(str(t), room * n) for t, n in zip(part["Tensor"], lasting, strict=True)]
-        figure.add_trace(
-            go.Bar(
-                x=((first + last) / 2).tolist(),
-                width=[n - 0.06 for n in lasting],
-                base=(part["Offset (B)"] / 1024).tolist(),
-                y=(part["Size (B)"] / 1024).tolist(),
-                marker={"color": colour, "line": {"color": "#ffffff", "width": 1}},
-                text=names,
-                textposition="inside",
-                insidetextanchor="middle",
-                textangle=0,
-                textfont={"color": text_on(colour), "size": 11},
-                customdata=part[
-                    ["Tensor", "First step", "Last step", "Offset (B)", "Size (B)"]
-                ].values,
-                hovertemplate="<b>%{customdata[0]}</b><br>written at step %{customdata[1]}, last "
-                "read at step %{customdata[2]}<br>bytes %{customdata[3]:,} + %{customdata[4]:,}"
-                "<extra></extra>",
-                showlegend=False,
-            )
-        )
-    total = float(rows["Size (B)"].sum())
-    finish(
-        figure,
-        f"Arena: {arena / 1024:,.0f} KiB instead of {total / 1024:,.0f} KiB",
-        f"inner tensors at the largest shapes of profile {profile}; a box is the bytes a tensor "
-        f"holds · {device}",
+    return chart(
+        [t for k in range(len(COLOURS)) if (t := _tensors(rows, k, steps))],
+        f"Arena: {arena_bytes / 1024:,.0f} KiB instead of {total_bytes / 1024:,.0f} KiB",
+        f"inner tensors at the largest shapes of profile {profile}; a box is the bytes that a "
+        f"tensor holds · {device}",
         height=400,
-        legend=False,
+        layout={
+            "barmode": "overlay",
+            "showlegend": False,
+            "uniformtext": {"minsize": 8, "mode": "hide"},
+            "margin": {"l": 12, "r": 20, "t": 58, "b": 48},
+            "xaxis": {
+                "title": {"text": "step of the plan"},
+                "range": [-0.6, steps - 0.4],
+                "showgrid": False,
+                "zeroline": False,
+                "dtick": max(1, steps // 24),
+            },
+            "yaxis": {
+                "title": {"text": "arena offset (KiB)", "standoff": 12},
+                "rangemode": "tozero",
+            },
+        },
     )
-    figure.update_layout(
-        barmode="overlay",
-        uniformtext={"minsize": 8, "mode": "hide"},
-        margin={"b": 48},
+
+
+def _tensors(rows: pd.DataFrame, k: int, steps: int) -> dict[str, Any] | None:
+    """Every sixth tensor, in one colour: neighbours differ."""
+    part = rows.iloc[k :: len(COLOURS)]
+    if part.empty:
+        return None
+    first, last = part["First step"], part["Last step"]
+    lasting = (last - first + 1).tolist()
+    room = max(4, int(120 / steps))
+    names = [shorten(str(t), room * n) for t, n in zip(part["Tensor"], lasting, strict=True)]
+    columns = ["Tensor", "First step", "Last step", "Offset (B)", "Size (B)"]
+    return dict(
+        type="bar",
+        x=((first + last) / 2).tolist(),
+        width=[n - 0.06 for n in lasting],
+        base=(part["Offset (B)"] / 1024).tolist(),
+        y=(part["Size (B)"] / 1024).tolist(),
+        marker={"color": COLOURS[k], "line": {"color": "#ffffff", "width": 1}},
+        text=names,
+        textposition="inside",
+        insidetextanchor="middle",
+        textangle=0,
+        textfont={"color": text_on(COLOURS[k]), "size": 11},
+        customdata=part[columns].values.tolist(),
+        hovertemplate="<b>%{customdata[0]}</b><br>written at step %{customdata[1]}, last read at "
+        "step %{customdata[2]}<br>bytes %{customdata[3]:,} + %{customdata[4]:,}<extra></extra>",
     )
-    figure.update_xaxes(
-        title={"text": "step of the plan"},
-        range=[-0.6, steps - 0.4],
-        showgrid=False,
-        dtick=max(1, steps // 24),
-    )
-    figure.update_yaxes(title={"text": "arena offset (KiB)"}, rangemode="tozero")
-    return figure

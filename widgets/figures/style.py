@@ -5,7 +5,9 @@ Colours are those of M. Okabe and K. Ito, "Color Universal Design" (2008), and g
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -16,6 +18,23 @@ INK, MUTED, GRID, OUTLINE = "#1f2933", "#52606d", "#e4e7eb", "#111827"
 BLUE, SKY, GREEN, YELLOW = "#0072B2", "#56B4E9", "#009E73", "#F0E442"
 ORANGE, RED, PINK, GREY = "#E69F00", "#D55E00", "#CC79A7", "#5b6573"
 LIGHT_GREY = "#c3cad3"
+
+PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, GREY)
+AXIS: Mapping[str, Any] = MappingProxyType(
+    {"automargin": True, "gridcolor": GRID, "zerolinecolor": GRID, "ticks": ""}
+)
+LEGEND: Mapping[str, Any] = MappingProxyType(
+    {
+        "orientation": "h",
+        "x": 0,
+        "xref": "container",
+        "y": 0,
+        "yref": "container",
+        "yanchor": "bottom",
+        "font": {"size": 12},
+        "itemsizing": "constant",
+    }
+)
 
 FAMILIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Input, output", GREY, ()),
@@ -91,38 +110,53 @@ def provenance(device: str, dates: Iterable[str] = ()) -> str:
     return f"{device} · measured {days}"
 
 
-def finish(
-    figure: go.Figure, title: str, subtitle: str = "", *, height: int, legend: bool = True
+def chart(
+    traces: Sequence[Mapping[str, Any]],
+    title: str,
+    subtitle: str = "",
+    *,
+    height: int,
+    layout: Mapping[str, Any] = MappingProxyType({}),
 ) -> go.Figure:
-    """Title, fonts, margins and grid, the same in every figure."""
-    figure.update_layout(
-        template="none",
-        title={
-            "text": f"<b>{title}</b>",
-            "subtitle": {"text": subtitle, "font": {"size": 12, "color": MUTED}},
-            "x": 0,
-            "xanchor": "left",
-            "xref": "paper",
-            "y": 0.985 if height < 400 else 0.99,
-            "yanchor": "top",
-            "font": {"size": 15},
-            "automargin": False,
+    """A figure with the title, fonts, margins and grid that every figure has.
+
+    traces and ``layout`` are plain values: built once, a figure costs a few milliseconds, where
+    Plotly's ``update_layout`` costs tens. ``layout`` wins over what is the same everywhere.
+    """
+    heading = f"<b>{title}</b>"
+    if subtitle:
+        heading += f'<br><span style="font-size:12px">{subtitle}</span>'
+    axes = {k: {**AXIS, **v} for k, v in layout.items() if k.startswith(("xaxis", "yaxis"))}
+    return go.Figure(
+        data=[dict(t) for t in traces],
+        layout={
+            "template": {"layout": {"colorway": list(PALETTE)}},
+            "title": {
+                "text": heading,
+                "x": 0,
+                "xref": "container",
+                "xanchor": "left",
+                "y": 1,
+                "yref": "container",
+                "yanchor": "top",
+                "pad": {"l": 12, "t": 10},
+                "font": {"size": 15},
+            },
+            "font": {"family": FONT, "size": 12, "color": INK},
+            "height": height,
+            "margin": {"l": 12, "r": 20, "t": 58, "b": 12},
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "hoverlabel": {"align": "left", "font": {"family": FONT, "size": 12}},
+            "hovermode": "closest",
+            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "#7b8794", "activecolor": "#3e4c59"},
+            **layout,
+            "xaxis": axes.get("xaxis", AXIS),
+            "yaxis": axes.get("yaxis", AXIS),
+            **axes,
+            "legend": {**LEGEND, **layout.get("legend", {})},
         },
-        font={"family": FONT, "size": 12, "color": INK},
-        height=height,
-        autosize=True,
-        margin={"l": 12, "r": 16, "t": 64, "b": 12},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        showlegend=legend,
-        hoverlabel={"align": "left", "font": {"family": FONT, "size": 12}},
-        hovermode="closest",
-        modebar={"orientation": "h", "bgcolor": "rgba(0,0,0,0)"},
-        legend={"orientation": "h", "x": 0, "y": -0.02, "yanchor": "top", "font": {"size": 12}},
     )
-    figure.update_xaxes(automargin=True, gridcolor=GRID, zerolinecolor=GRID, ticks="")
-    figure.update_yaxes(automargin=True, gridcolor=GRID, zerolinecolor=GRID, ticks="")
-    return figure
 
 
 def shorten(text: str, width: int) -> str:

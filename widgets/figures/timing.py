@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -10,135 +13,184 @@ from widgets.figures.style import (
     LIGHT_GREY,
     ORANGE,
     RED,
-    finish,
+    chart,
     precision_colour,
     provenance,
+    text_on,
     unique_labels,
 )
 
 ROLES = {"chosen": BLUE, "runner-up": ORANGE, "COMPOSED": LIGHT_GREY}
 """Colour of each role of ``timing_rows``."""
+STATUSES = {"chosen": BLUE, "slower": LIGHT_GREY, "refused": RED}
+"""Colour of each status of ``tactic_rows``."""
+OUTLIER = 2.5
+"""The axis ends at this many times the slowest chosen tactic; longer bars are cut, and say so."""
 
 
 def timing_figure(rows: pd.DataFrame, device: str) -> go.Figure:
     """Horizontal bars from ``reports.timing_rows``, one group a layer, first layer on top."""
     layers = list(dict.fromkeys(rows["Layer"]))
     labels = dict(zip(layers, unique_labels(layers, 30), strict=True))
-    figure = go.Figure()
+    chosen = rows.loc[rows["Role"] == "chosen", "Median (µs)"]
+    traces: list[dict[str, Any]] = []
     for role, colour in ROLES.items():
         part = rows[rows["Role"] == role]
         if part.empty:
             continue
-        figure.add_trace(
-            go.Bar(
-                y=[labels[x] for x in part["Layer"]],
-                x=part["Median (µs)"].tolist(),
-                orientation="h",
-                name=role,
-                marker={"color": colour, "cornerradius": 3},
-                error_x={
-                    "type": "data",
-                    "array": part["Spread (µs)"].tolist(),
-                    "thickness": 1.2,
-                    "width": 3,
-                    "color": "#3e4c59",
-                },
-                customdata=part[["Tactic", "Spread (µs)", "Layer", "Executed", "Date"]].values,
-                hovertemplate="<b>%{customdata[2]}</b><br>%{customdata[0]}, %{customdata[3]}<br>"
-                "%{x:.2f} µs ± %{customdata[1]:.2f}, measured %{customdata[4]}"
-                f"<extra>{role}</extra>",
-            )
+        trace = _bars(part, [labels[x] for x in part["Layer"]], role, colour)
+        trace["customdata"] = part[["Tactic", "Spread (µs)", "Layer", "Executed", "Date"]].values
+        trace["hovertemplate"] = (
+            "<b>%{customdata[2]}</b><br>%{customdata[0]}, %{customdata[3]}<br>%{x:.2f} µs ± "
+            f"%{{customdata[1]:.2f}}, measured %{{customdata[4]}}<extra>{role}</extra>"
         )
-    height = 130 + 46 * max(1, len(layers))
-    total = rows.loc[rows["Role"] == "chosen", "Median (µs)"].sum()
-    finish(
-        figure,
-        f"Time per layer: {total:.0f} µs in the chosen tactics",
+        traces.append(trace)
+    limit = _limit(rows["Median (µs)"], chosen)
+    return chart(
+        traces,
+        f"Time per layer: {chosen.sum():,.1f} µs in the chosen tactics",
         "median µs; whiskers: spread · " + provenance(device, rows["Date"]),
-        height=height,
+        height=130 + 44 * max(1, len(layers)),
+        layout={
+            "barmode": "group",
+            "bargap": 0.26,
+            "bargroupgap": 0.06,
+            **_axes([labels[x] for x in layers], limit),
+            "annotations": _cut(rows, [labels[x] for x in rows["Layer"]], limit),
+        },
     )
-    figure.update_layout(barmode="group", bargap=0.28, bargroupgap=0.06, margin={"b": 84})
-    figure.update_layout(legend={"y": 0, "yref": "container", "yanchor": "bottom"})
-    figure.update_yaxes(categoryorder="array", categoryarray=[labels[x] for x in layers[::-1]])
-    figure.update_xaxes(title={"text": "median time (µs)"}, rangemode="tozero")
-    return figure
 
 
 def tactic_figure(rows: pd.DataFrame, layer: str, device: str) -> go.Figure:
     """Every timed tactic of one layer, from ``reports.tactic_rows``, fastest on top."""
     timed = rows[rows["Median (µs)"].notna()].sort_values("Median (µs)", kind="stable")
     labels = unique_labels(timed["Tactic"], 44)
-    colours = {"chosen": BLUE, "slower": LIGHT_GREY, "refused": RED}
-    figure = go.Figure()
-    for status, colour in colours.items():
+    traces: list[dict[str, Any]] = []
+    for status, colour in STATUSES.items():
         here = [i for i, s in enumerate(timed["Status"]) if s == status]
         if not here:
             continue
         part = timed.iloc[here]
-        figure.add_trace(
-            go.Bar(
-                y=[labels[i] for i in here],
-                x=part["Median (µs)"].tolist(),
-                orientation="h",
-                name=status,
-                marker={"color": colour, "cornerradius": 3},
-                error_x={
-                    "type": "data",
-                    "array": part["Spread (µs)"].tolist(),
-                    "thickness": 1.2,
-                    "width": 3,
-                    "color": "#3e4c59",
-                },
-                customdata=part[["Tactic", "Kernel", "Measured", "Why not"]].values,
-                hovertemplate="<b>%{customdata[0]}</b><br>%{customdata[1]}<br>%{x:.2f} µs, "
-                "measured %{customdata[2]}<br>%{customdata[3]}<extra></extra>",
-            )
+        trace = _bars(part, [labels[i] for i in here], status, colour)
+        trace["customdata"] = part[["Tactic", "Kernel", "Measured", "Why not"]].values
+        trace["hovertemplate"] = (
+            "<b>%{customdata[0]}</b><br>%{customdata[1]}<br>%{x:.2f} µs, measured "
+            "%{customdata[2]}<br>%{customdata[3]}<extra></extra>"
         )
+        traces.append(trace)
     dates = [str(m).split(",")[0] for m in timed["Measured"]]
-    finish(
-        figure,
+    chosen = timed.loc[timed["Status"] == "chosen", "Median (µs)"]
+    limit = _limit(timed["Median (µs)"], 3 * chosen)
+    return chart(
+        traces,
         f"Tactics of {layer}",
         "median µs; whiskers: spread · " + provenance(device, dates),
         height=130 + 26 * max(1, len(timed)),
+        layout={
+            "barmode": "overlay",
+            "bargap": 0.3,
+            **_axes(labels, limit),
+            "annotations": _cut(timed, labels, limit),
+        },
     )
-    figure.update_layout(barmode="overlay", bargap=0.3, margin={"b": 84})
-    figure.update_layout(legend={"y": 0, "yref": "container", "yanchor": "bottom"})
-    figure.update_yaxes(categoryorder="array", categoryarray=labels[::-1])
-    figure.update_xaxes(title={"text": "median time (µs)"}, rangemode="tozero")
-    return figure
 
 
 def precision_figure(rows: pd.DataFrame, device: str) -> go.Figure:
     """How many layers were requested, built and executed in each precision, of ``layer_rows``."""
     layers = rows[rows["Type"] != "REFORMAT"]
-    figure = go.Figure()
-    steps = ("Requested", "Built", "Executed")
+    steps = ["Requested", "Built", "Executed"]
+    traces: list[dict[str, Any]] = []
     for label in sorted({x for s in steps for x in layers[s].dropna()}):
         counts = [int((layers[s] == label).sum()) for s in steps]
-        figure.add_trace(
-            go.Bar(
-                y=list(steps),
+        colour = precision_colour(label)
+        traces.append(
+            dict(
+                type="bar",
+                y=steps,
                 x=counts,
                 orientation="h",
                 name=label,
                 marker={
-                    "color": precision_colour(label),
+                    "color": colour,
                     "pattern": {"shape": "/" if "emulated" in label else ""},
                 },
                 text=[str(c) if c else "" for c in counts],
                 textposition="inside",
                 insidetextanchor="middle",
+                textfont={"color": text_on(colour)},
                 hovertemplate=f"%{{y}} in {label}: %{{x}} layers<extra></extra>",
             )
         )
-    finish(
-        figure,
+    return chart(
+        traces,
         "Precision: requested, built, executed",
         f"number of layers · {device}",
-        height=230,
+        height=220,
+        layout={
+            "barmode": "stack",
+            "bargap": 0.3,
+            "showlegend": True,
+            "margin": {"l": 12, "r": 20, "t": 58, "b": 40},
+            "xaxis": {"visible": False},
+            "yaxis": {"autorange": "reversed", "showgrid": False},
+        },
     )
-    figure.update_layout(barmode="stack", bargap=0.3, margin={"b": 52})
-    figure.update_layout(legend={"y": 0, "yref": "container", "yanchor": "bottom"})
-    figure.update_yaxes(categoryorder="array", categoryarray=list(steps[::-1]))
-    figure.update_xaxes(visible=False)
-    return figure
+
+
+def _bars(part: pd.DataFrame, labels: Sequence[str], name: str, colour: str) -> dict[str, Any]:
+    return dict(
+        type="bar",
+        y=list(labels),
+        x=part["Median (µs)"].tolist(),
+        orientation="h",
+        name=name,
+        marker={"color": colour, "cornerradius": 3},
+        error_x={
+            "type": "data",
+            "array": part["Spread (µs)"].tolist(),
+            "thickness": 1.2,
+            "width": 3,
+            "color": "#7b8794",
+        },
+    )
+
+
+def _limit(times: pd.Series, chosen: pd.Series) -> float:
+    """Where the axis ends: at the longest bar, or before it where that is far from the chosen."""
+    longest = float(times.max()) if len(times) else 1.0
+    wanted = OUTLIER * float(chosen.max()) if len(chosen) else longest
+    return 1.08 * longest if longest <= wanted else wanted
+
+
+def _cut(rows: pd.DataFrame, labels: Sequence[str], limit: float) -> list[dict[str, Any]]:
+    """The value of each bar that leaves the axis, at its end."""
+    ends: dict[str, list[float]] = {}
+    for label, time in zip(labels, rows["Median (µs)"], strict=True):
+        if time > limit:
+            ends.setdefault(label, []).append(time)
+    return [
+        {
+            "x": limit,
+            "y": label,
+            "text": ", ".join(f"{t:,.0f}" for t in times) + " µs ▸",
+            "showarrow": False,
+            "xanchor": "right",
+            "font": {"size": 11},
+            "bgcolor": "rgba(255,255,255,0.85)",
+        }
+        for label, times in ends.items()
+    ]
+
+
+def _axes(labels: Sequence[str], limit: float) -> dict[str, Any]:
+    return {
+        "showlegend": True,
+        "margin": {"l": 12, "r": 20, "t": 58, "b": 78},
+        "yaxis": {
+            "categoryorder": "array",
+            "categoryarray": list(labels),
+            "autorange": "reversed",
+            "showgrid": False,
+        },
+        "xaxis": {"title": {"text": "median time (µs)"}, "range": [0, limit]},
+    }
