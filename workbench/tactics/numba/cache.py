@@ -119,8 +119,9 @@ def kernel_key(text: KernelText) -> str:
 
 @functools.cache
 def _inlined_digest() -> str:
-    source = Path(__file__).with_name("mathematics.py").read_bytes()
-    return hashlib.sha256(source).hexdigest()
+    folder = Path(__file__).parent
+    sources = (folder / name for name in ("mathematics.py", "blocks.py"))
+    return hashlib.sha256(b"".join(s.read_bytes() for s in sources)).hexdigest()
 
 
 @functools.cache

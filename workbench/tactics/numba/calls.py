@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -70,8 +71,22 @@ def _packed(operand: Operand, constants: Mapping[str, Array], rank: int, layout:
     kept = constant_layout(operand.shape, rank, layout)
     if kept != LINEAR:
         array = kept.pack(array.reshape((*(1,) * (rank - array.ndim), *array.shape)))
-    # A copy: kernels are compiled for arrays that can be written, weights may be read-only.
-    return np.array(array, copy=True).reshape(-1).view(STORAGE[operand.dtype])
+    return readable(array).view(STORAGE[operand.dtype])
+
+
+def readable(array: Array) -> Array:
+    """A constant's bytes, for a kernel that only reads them; keep the constant alive meanwhile.
+
+    Kernels are compiled for arrays that can be written, weights may be read-only: this is the
+    same memory without that mark.
+    """
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    if flat.flags.writeable:
+        return flat
+    memory = (ctypes.c_uint8 * flat.nbytes).from_address(flat.ctypes.data)
+    # The view owns its address only; the array that owns the bytes hangs on it.
+    memory.owner = flat  # pyright: ignore[reportAttributeAccessIssue]
+    return np.ctypeslib.as_array(memory)
 
 
 def operand_arrays(

@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from workbench.body import TensorType
+from workbench.datatypes import DataType
 from workbench.formats import FORMATS, LINEAR, Format
 from workbench.records import Refusal
 from workbench.tactics.arithmetic import emulated_in_float
+from workbench.tactics.launch import reformat_body
 from workbench.tactics.numba.cache import KernelCache, default_cache_folder, numba_version
+from workbench.tactics.numba.copies import (
+    copies_call,
+    gather_call,
+    gather_refusal,
+    plan_copies,
+    plan_reformat,
+)
 from workbench.tactics.numba.pointwise import plan_pointwise, pointwise_call
 from workbench.tactics.numba.rows import ANCHORS, plan_rows, rows_call
 from workbench.tactics.protocol import Call, Problem, Tactic
+from workbench.tactics.views import VIEWS
 
 REVISION = "1"
 """Changes when generated code changes: timings of other revisions do not count."""
@@ -43,6 +53,10 @@ class NumbaSource:
         node = problem.body.anchor_node
         if node is not None and node.op in ANCHORS:
             return self._rows(problem)
+        if all(n.op in (*VIEWS, "Concat", "Constant") for n in problem.body.nodes):
+            return self._copies(problem)
+        if problem.body.operator_names == ("Gather",):
+            return self._gather(problem)
         return self._pointwise(problem)
 
     def prepare(self, tactic: Tactic, problem: Problem) -> Call | Refusal:
@@ -58,11 +72,39 @@ class NumbaSource:
                 if isinstance(plan, Refusal):
                     return plan
                 return rows_call(plan, problem, self.cache, threads)
+            case "copy":
+                plan = plan_copies(problem.body, tactic.outputs[0])
+                if isinstance(plan, Refusal):
+                    return plan
+                return copies_call(plan, problem, self.cache, threads)
+            case "reformat":
+                plan = plan_reformat(problem.body, tactic.inputs[0], tactic.outputs[0])
+                if isinstance(plan, Refusal):
+                    return plan
+                return copies_call(plan, problem, self.cache, threads)
+            case "gather":
+                return gather_refusal(problem.body) or gather_call(problem, self.cache, threads)
             case _:
                 return Refusal(f"NUMBA has no tactic '{tactic.name}'", code="unknown_tactic")
 
     def reformat(self, type_: TensorType, source: Format, target: Format) -> Tactic | Refusal:
-        return Refusal("generated kernels do not reformat yet", code="no_kernel")
+        for f in (source, target):
+            if f.owner or not f.fits(len(type_.shape)):
+                return Refusal(f"{type_} in layout {f} is not read here", code="format")
+        if type_.dtype is DataType.STRING:
+            return Refusal("strings are not copied here", code="type")
+        plan = plan_reformat(reformat_body(type_), source, target)
+        if isinstance(plan, Refusal):
+            return plan
+        return Tactic(
+            self.name,
+            "reformat",
+            (source,),
+            (target,),
+            type_.dtype,
+            parameters=(("threads", 1),),
+            version=self.version,
+        )
 
     def _pointwise(self, problem: Problem) -> Sequence[Tactic | Refusal]:
         body = problem.body
@@ -78,6 +120,29 @@ class NumbaSource:
                 outputs = (layout,) * len(body.outputs)
                 found.append(self._tactic("pointwise", problem, plan.layouts, outputs, threads))
         return _tactics_or_refusals(found)
+
+    def _copies(self, problem: Problem) -> Sequence[Tactic | Refusal]:
+        body = problem.body
+        found: list[Tactic | Refusal] = []
+        for layout in FORMATS if body.operator_names == ("Concat",) else (LINEAR,):
+            if not layout.fits(len(body.output_types[0].shape)):
+                continue
+            plan = plan_copies(body, layout)
+            if isinstance(plan, Refusal):
+                found.append(plan)
+                continue
+            inputs = (layout,) * len(body.dynamic_inputs)
+            outputs = (layout,) * len(body.outputs)
+            for threads in thread_counts(problem, plan.elements):
+                found.append(self._tactic("copy", problem, inputs, outputs, threads))
+        return _tactics_or_refusals(found)
+
+    def _gather(self, problem: Problem) -> Sequence[Tactic | Refusal]:
+        refusal = gather_refusal(problem.body)
+        if refusal is not None:
+            return (refusal,)
+        inputs = (LINEAR,) * len(problem.body.dynamic_inputs)
+        return (self._tactic("gather", problem, inputs, (LINEAR,), 1),)
 
     def _rows(self, problem: Problem) -> Sequence[Tactic | Refusal]:
         plan = plan_rows(problem.body)
