@@ -420,6 +420,38 @@ def test_concat(axis, dtype):
     assert {t.outputs[0] for t in tactics} >= {LINEAR, HWC}
 
 
+@pytest.mark.parametrize("op", ["ReduceMean", "ReduceMax"])
+@pytest.mark.parametrize("axes", [(1,), (0, 1), (-1,), (1, 2, 3)])
+def test_reductions_of_other_axes(op, axes):
+    net = Net()
+    x, chosen = net.input((3, 16, 6, 20)), net.literal(axes, np.int64)
+    check_all(net, net.op(op, x, chosen, anchor=True, keepdims=0))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, BF16, np.float16, np.int8])
+@pytest.mark.parametrize("perm", [(0, 2, 1, 3), (3, 2, 1, 0), (0, 2, 3, 1)])
+def test_transpose(perm, dtype):
+    net = Net()
+    check_all(net, net.op("Transpose", net.input((2, 5, 7, 16), dtype), anchor=True, perm=perm))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, BF16, np.float16, np.int8])
+@pytest.mark.parametrize(("shape", "axis"), [((2, 96, 3, 5), 1), ((2, 3, 96), -1), ((96, 4), 0)])
+def test_split(shape, axis, dtype):
+    net = Net()
+    x, sizes = net.input(shape, dtype), net.literal([32, 16, 48], np.int64)
+    row = operator_named("Split")
+    node = Node(row, (x, sizes), ("a", "b", "c"), row.complete({"axis": axis}))
+    body = Body(tuple(net.inputs), (*net.nodes, node), node.outputs, len(net.nodes))
+    problem = Problem(body, {}, CpuDevice(), 2)
+    tactics = offered(problem)
+    assert len(tactics) == (3 if len(shape) > 2 else 1)
+    for tactic in tactics:
+        call = ONEDNN.prepare(tactic, problem)
+        found = run_once(call, tactic, problem, net.data)
+        assert check_outputs(body, net.data, found), tactic.title
+
+
 @pytest.mark.parametrize("op", ["ReduceMean", "ReduceSum", "ReduceMax"])
 @pytest.mark.parametrize("keepdims", [0, 1])
 def test_reductions(op, keepdims):

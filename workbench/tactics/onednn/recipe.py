@@ -151,18 +151,20 @@ class Describer:
         argument: int,
         operand: Operand,
         shape: Sequence[int] | None = None,
+        strides: Sequence[int] | None = None,
         *,
         rank: int = 0,
     ) -> MemoryDescriptor:
         """A dynamic operand as an argument.
 
-        shape: views a linear one with other sizes. rank: 1s are put before its sizes up to this.
+        shape, strides: view its elements with other sizes. rank: 1s are put before its sizes up
+        to this.
         """
         assert operand.index is not None
         element = self.variant.element(operand.type.dtype)
         layout = self.variant.inputs[operand.index]
         if shape is not None:
-            described = MemoryDescriptor.strided(self.library, shape, element)
+            described = MemoryDescriptor.strided(self.library, shape, element, strides)
         elif operand.permutation is not None or rank > len(operand.shape):
             described = as_read(self.library, operand, element, rank)
         else:
@@ -188,12 +190,14 @@ class Describer:
         self.arguments.constants[Argument.WEIGHTS] = Constant(array, source, None)
         return open_layout(self.library, array.shape, self.variant.element(kind))
 
-    def output(self, shape: Sequence[int] | None = None) -> MemoryDescriptor:
-        """The output, viewed with other sizes where it is linear and ``shape`` is given."""
+    def output(
+        self, shape: Sequence[int] | None = None, strides: Sequence[int] | None = None
+    ) -> MemoryDescriptor:
+        """The output, viewed with other sizes and strides where ``shape`` is given."""
         t = self.layer.output
         element = self.variant.element(t.dtype)
         if shape is not None:
-            return MemoryDescriptor.strided(self.library, shape, element)
+            return MemoryDescriptor.strided(self.library, shape, element, strides)
         return describe_tensor(self.library, t.shape, element, self.variant.output)
 
     def recipe(

@@ -11,12 +11,13 @@ from workbench.formats import CHW16, HWC, LINEAR
 from workbench.records import Refusal
 from workbench.tactics.onednn.constants import Algorithm, Argument, NormalizationFlag
 from workbench.tactics.onednn.descriptors import MemoryDescriptor
-from workbench.tactics.onednn.layer import Layer
+from workbench.tactics.onednn.layer import Combine, Layer, Operand
 from workbench.tactics.onednn.library import Library
 from workbench.tactics.onednn.pooling import same_affine
 from workbench.tactics.onednn.primitives import (
     concat,
     layer_normalization_forward,
+    pooling_forward,
     reduction,
     softmax_forward,
 )
@@ -41,10 +42,19 @@ _REDUCTIONS = {
 ANCHORS = ("Softmax", "LogSoftmax", "LayerNormalization", "Concat", *_REDUCTIONS)
 
 
+_POOLS = {
+    "ReduceMean": Algorithm.POOLING_AVERAGE_INCLUDE_PADDING,
+    "ReduceMax": Algorithm.POOLING_MAX,
+}
+"""Reductions that are a pool over one window, with what lies behind the axes as channels."""
+
+
 def variants(layer: Layer) -> Iterator[Variant]:
     """LINEAR always; a concatenation or reduction also of channels that lie inside."""
     op = layer.anchor.op
     yield Variant(_primitive(op), linear_formats(layer), LINEAR)
+    if op in _POOLS:
+        yield Variant("pooling", linear_formats(layer), LINEAR)
     if op != "Concat" and op not in _REDUCTIONS:
         return
     first = layer.operand(0)
@@ -54,6 +64,8 @@ def variants(layer: Layer) -> Iterator[Variant]:
         inputs = assigned(layer, [(o, layout) for o in layer.operands], target)
         if inputs is not None and has_tag(layout, len(first.shape)):
             yield Variant(_primitive(op), inputs, target)
+            if op in _POOLS and layout == HWC:
+                yield Variant("pooling", inputs, target)
 
 
 def _primitive(op: str) -> str:
@@ -71,6 +83,8 @@ def describe(library: Library, layer: Layer, variant: Variant) -> Recipe | Refus
             return _concat(library, layer, replace(variant, moves=True))
         case "reduction":
             return _reduction(library, layer, variant)
+        case "pooling":
+            return _pooled(library, layer, variant)
         case "softmax":
             return _softmax(library, layer, variant)
         case _:
@@ -133,28 +147,75 @@ def _layer_normalization(library: Library, layer: Layer, variant: Variant) -> Re
     return d.recipe(descriptor, destination)
 
 
-def _reduction(library: Library, layer: Layer, variant: Variant) -> Recipe | Refusal:
-    x, node = layer.operands[0], layer.anchor
-    assert x is not None
+def _reduced_axes(layer: Layer, x: Operand) -> set[int] | Refusal:
+    node = layer.anchor
     if x.affine is not None or layer.affine is not None:
         return layer.refusal("oneDNN reduces no quantized tensors")
     if len(node.inputs) > 1 and node.inputs[1] and layer.values[1] is None:
         return layer.refusal("its axes arrive at run time")
     given = layer.values[1] if len(layer.values) > 1 else None
     axes = {int(a) % len(x.shape) for a in given.reshape(-1)} if given is not None else set[int]()
-    if not axes:
-        if node.attributes.get("noop_with_empty_axes"):
-            return layer.refusal("it reduces nothing")
+    if not axes and not node.attributes.get("noop_with_empty_axes"):
         axes = set(range(len(x.shape)))
+    if all(x.shape[a] == 1 for a in axes):
+        return layer.refusal("no reduced axis has more than one element: nothing to compute")
+    return axes
+
+
+def _reduction(library: Library, layer: Layer, variant: Variant) -> Recipe | Refusal:
+    x = layer.operands[0]
+    assert x is not None
+    axes = _reduced_axes(layer, x)
+    if isinstance(axes, Refusal):
+        return axes
     kept = tuple(1 if a in axes else n for a, n in enumerate(x.shape))
-    if kept == x.shape:
-        return layer.refusal("every reduced axis has size 1: nothing to compute")
     d = Describer(library, layer, variant)
     source, destination = d.input(Argument.SRC, x), d.output(kept)
     refusal = d.post_operations(layer.post, destination)
     if refusal is not None:
         return refusal
-    descriptor = reduction(_REDUCTIONS[node.op], source, destination, attributes=d.attributes)
+    algorithm = _REDUCTIONS[layer.anchor.op]
+    descriptor = reduction(algorithm, source, destination, attributes=d.attributes)
+    return d.recipe(descriptor, destination)
+
+
+def _pooled(library: Library, layer: Layer, variant: Variant) -> Recipe | Refusal:
+    """Neighbouring axes reduced as the rows of an image whose channels lie inside."""
+    x = layer.operands[0]
+    assert x is not None
+    axes = _reduced_axes(layer, x)
+    if isinstance(axes, Refusal):
+        return axes
+    order = tuple(range(len(x.shape)))
+    if variant.inputs[x.index or 0] == HWC:
+        if axes != set(order[2:]):
+            return layer.refusal("the result of a part of the spatial axes is not linear")
+        order = (0, *order[2:], 1)  # as the elements lie in memory
+    places = sorted(order.index(a) for a in axes)
+    if places != list(range(places[0], places[-1] + 1)) or places[-1] == len(order) - 1:
+        return layer.refusal("a pool reduces neighbouring axes, not the innermost")
+    sizes = [x.shape[a] for a in order]
+    before, rows, channels = (
+        int(np.prod(part))
+        for part in (sizes[: places[0]], sizes[places[0] : places[-1] + 1], sizes[places[-1] + 1 :])
+    )
+    d = Describer(library, layer, variant)
+    strides = (rows * channels, 1, channels, channels)
+    source = d.input(Argument.SRC, x, (before, channels, rows, 1), strides)
+    destination = d.output((before, channels, 1, 1), (channels, 1, channels, channels))
+    if any(isinstance(p, Combine) for p in layer.post):
+        return layer.refusal("its result is combined with another tensor")
+    refusal = d.post_operations(layer.post, destination)
+    if refusal is not None:
+        return refusal
+    descriptor = pooling_forward(
+        *(_POOLS[layer.anchor.op], source, destination),
+        kernel=(rows, 1),
+        strides=(1, 1),
+        dilations=(1, 1),
+        padding=((0, 0), (0, 0)),
+        attributes=d.attributes,
+    )
     return d.recipe(descriptor, destination)
 
 

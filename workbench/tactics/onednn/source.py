@@ -6,12 +6,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from workbench.body import TensorType
+from workbench.body import Node, TensorType
 from workbench.datatypes import DataType
 from workbench.formats import Format
 from workbench.records import Refusal
 from workbench.tactics.arithmetic import computes
-from workbench.tactics.onednn import convolution, pointwise, pooling, product, rows
+from workbench.tactics.onednn import (
+    convolution,
+    pointwise,
+    pooling,
+    product,
+    rows,
+    transposition,
+)
 from workbench.tactics.onednn.constants import InstructionSet
 from workbench.tactics.onednn.descriptors import ELEMENT_TYPES
 from workbench.tactics.onednn.layer import POINTWISE, Layer, read_layer
@@ -19,6 +26,7 @@ from workbench.tactics.onednn.library import Library, Unavailable, load
 from workbench.tactics.onednn.preparation import make_layer_call
 from workbench.tactics.onednn.primitives import PrimitiveDescriptor
 from workbench.tactics.onednn.recipe import Recipe, Variant, has_tag
+from workbench.tactics.onednn.splitting import make_split_call, split_layouts, split_node
 from workbench.tactics.onednn.steps import use_threads
 from workbench.tactics.protocol import Call, Problem, Tactic
 
@@ -41,6 +49,9 @@ _FAMILIES: tuple[_Family, ...] = (
     _Family(frozenset(product.ANCHORS), product.variants, product.describe, True),
     _Family(frozenset(pooling.ANCHORS), pooling.variants, pooling.describe, False),
     _Family(frozenset(rows.ANCHORS), rows.variants, rows.describe, False),
+    _Family(
+        frozenset(transposition.ANCHORS), transposition.variants, transposition.describe, False
+    ),
     _Family(POINTWISE, pointwise.variants, pointwise.describe, False),
 )
 
@@ -67,6 +78,9 @@ class OneDnnSource:
 
     def candidates(self, problem: Problem) -> Sequence[Tactic | Refusal]:
         """A tactic for each implementation in each layout; the reasons where there is none."""
+        split = split_node(problem)
+        if split is not None:
+            return self._splits(problem, split)
         opened = _open(problem)
         if isinstance(opened, Refusal):
             return [opened]
@@ -100,6 +114,11 @@ class OneDnnSource:
 
     def prepare(self, tactic: Tactic, problem: Problem) -> Call | Refusal:
         """Find the implementation again at these sizes, generate its code, pack its constants."""
+        split = split_node(problem)
+        library = load()
+        if split is not None and isinstance(library, Library):
+            use_threads(library, problem.threads)
+            return make_split_call(library, problem, split, tactic.inputs[0])
         opened = _open(problem)
         if isinstance(opened, Refusal):
             return opened
@@ -133,6 +152,18 @@ class OneDnnSource:
         return Tactic(
             *(NAME, "reorder", (source,), (target,), type_.dtype, parameters, self.version)
         )
+
+    def _splits(self, problem: Problem, node: Node) -> Sequence[Tactic | Refusal]:
+        unavailable = self.unavailable()
+        layouts = split_layouts(problem, node) if unavailable is None else unavailable
+        if isinstance(layouts, Refusal):
+            return [layouts]
+        precision, count = problem.body.compute_type, len(problem.body.outputs)
+        parameters = _parameters("split", _FIRST, "")
+        return [
+            Tactic(NAME, "split", (f,), (f,) * count, precision, parameters, self.version)
+            for f in layouts
+        ]
 
     def _tactic(self, library: Library, layer: Layer, variant: Variant, kernel: str) -> Tactic:
         body = layer.problem.body
@@ -178,7 +209,7 @@ def _with_widened(library: Library, layer: Layer, family: _Family) -> Iterator[V
     kinds = {i.type.dtype for i in layer.problem.body.dynamic_inputs} & _lacking(library)
     for variant in family.variants(layer):
         yield variant
-        if kinds and variant.primitive not in ("reorder", "concat"):
+        if kinds and variant.primitive not in ("reorder", "concat", "transpose"):
             yield replace(variant, widened=True)
 
 

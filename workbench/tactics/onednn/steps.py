@@ -33,7 +33,9 @@ class InputSlot:
 
 @dataclass(frozen=True)
 class OutputSlot:
-    """The layer's output."""
+    """The output at this position."""
+
+    index: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,8 @@ class _Places:
         match slot:
             case InputSlot(index):
                 return self.inputs[index]
-            case OutputSlot():
-                return self.outputs[0]
+            case OutputSlot(index):
+                return self.outputs[index]
             case WorkspaceSlot(offset):
                 assert self.workspace is not None
                 return self.workspace.slice(offset, self.workspace.nbytes - offset)
