@@ -13,6 +13,7 @@ from workbench.datatypes import DataType
 from workbench.dimensions import SymbolicDim
 from workbench.errors import NetworkError
 from workbench.onnx_parser.element_types import TO_ONNX
+from workbench.onnx_parser.expansion_attention import attention
 from workbench.onnx_parser.problems import ErrorCode
 from workbench.onnx_parser.schemas import OPSET, schema
 from workbench.onnx_parser.site import Rule, Site, Step
@@ -100,6 +101,7 @@ def _qlinear_matmul(site: Site) -> tuple[Step, ...]:
 
 
 LOWERED: Mapping[str, Rule] = {
+    "Attention": attention,
     "CastLike": _cast_like,
     "Hardmax": _hardmax,
     "MatMulInteger": _matmul_integer,
@@ -110,7 +112,6 @@ LOWERED: Mapping[str, Rule] = {
 
 STANDARD_BODIES: frozenset[str] = frozenset(
     {
-        "Attention",
         "BlackmanWindow",
         "CenterCropPad",
         "HammingWindow",

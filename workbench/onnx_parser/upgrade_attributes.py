@@ -28,7 +28,7 @@ def _clip_limits(site: Site) -> tuple[Step, ...]:
     inputs = [site.input(0)]
     largest = float(np.finfo(np.float32).max)
     for key, default in (("min", -largest), ("max", largest)):
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             limit = np.array(site.attribute(key, default)).astype(dtype)
         # The defaults are float32's largest numbers: infinite in a half, which is no limit.
         finite = bool(np.isfinite(limit.astype(np.float64)))

@@ -61,7 +61,7 @@ def _refuse_training(site: Site, why: str) -> None:
 def _group_normalization(site: Site) -> tuple[Step, ...]:
     """Scale and bias have a number a group; the newest form has one a channel."""
     groups, channels = site.attribute("num_groups"), site.type(0).shape[1]
-    if not isinstance(channels, int) or channels % groups:
+    if groups < 1 or not isinstance(channels, int) or channels % groups:
         site.refuse(
             ErrorCode.INVALID_NODE,
             f"{channels} channels do not divide into {groups} groups",

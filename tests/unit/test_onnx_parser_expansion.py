@@ -1,0 +1,155 @@
+"""Operators that have no row of their own are written as others, and give the same numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx_cases import (
+    Case,
+    assert_same,
+    ints,
+    model_of,
+    numbers,
+    positive,
+    run_onnx_runtime,
+    run_ours,
+)
+
+from workbench.errors import ParserError
+from workbench.onnx_parser import parse_model
+from workbench.onnx_parser.expansion import LOWERED, STANDARD_BODIES
+from workbench.operators import OPERATORS
+
+RNG = np.random.default_rng(5)
+
+
+def whole(kind: Any, low: int, high: int, *shape: int) -> np.ndarray[Any, Any]:
+    return RNG.integers(low, high, shape).astype(kind)
+
+
+IMAGE = numbers(2, 6, 4, 5)
+HEADS = numbers(2, 3, 4, 8)
+KEYS, VALUES = numbers(2, 3, 5, 8), numbers(2, 3, 5, 6)
+SEEN = RNG.random((4, 5)) > 0.3
+SEEN[:, 0] = True
+BYTES, SIGNED = whole(np.uint8, 0, 255, 3, 6), whole(np.int8, -127, 127, 6, 4)
+
+CASES = (
+    Case("Hardmax", 13, [numbers(2, 3, 4)], attributes={"axis": 1}),
+    Case("Hardmax", 11, [numbers(2, 3, 4)]),
+    Case("CastLike", 15, [IMAGE], [np.float16(1)]),
+    Case("MatMulInteger", 10, [BYTES, SIGNED]),
+    Case("MatMulInteger", 10, [BYTES, SIGNED], [np.uint8(5), np.int8(7)]),
+    Case("MatMulInteger", 10, [BYTES, SIGNED], [np.uint8(5), whole(np.int8, -9, 9, 4)]),
+    Case(
+        "QLinearConv",
+        10,
+        [whole(np.uint8, 0, 255, 1, 3, 6, 6)],
+        [
+            np.float32(0.02),
+            np.uint8(120),
+            whole(np.int8, -127, 127, 4, 3, 3, 3),
+            positive(4) / 50,
+            np.zeros(4, np.int8),
+            np.float32(0.1),
+            np.uint8(128),
+            whole(np.int32, -1000, 1000, 4),
+        ],
+        {"pads": [1, 1, 1, 1]},
+    ),
+    Case(
+        "QLinearMatMul",
+        10,
+        [BYTES],
+        [
+            np.float32(0.02),
+            np.uint8(120),
+            SIGNED,
+            np.float32(0.03),
+            np.int8(3),
+            np.float32(0.1),
+            np.uint8(128),
+        ],
+    ),
+    Case("Shrink", 9, [IMAGE], attributes={"bias": 0.1, "lambd": 0.3}),
+    Case("MeanVarianceNormalization", 13, [IMAGE]),
+    Case("HannWindow", 17, [], [np.int64(8)]),
+    Case("HammingWindow", 17, [], [np.int64(8)], {"periodic": 0}),
+    Case("BlackmanWindow", 17, [], [np.int64(8)]),
+    Case("CenterCropPad", 18, [numbers(5, 6)], [ints(3, 9)]),
+    Case("CenterCropPad", 18, [numbers(5, 6)], [ints(4)], {"axes": [1]}),
+    Case("NegativeLogLikelihoodLoss", 13, [numbers(3, 5), ints(0, 4, 2)]),
+    Case("SoftmaxCrossEntropyLoss", 13, [numbers(3, 5), ints(0, 4, 2)], outputs=2),
+    Case("RotaryEmbedding", 23, [HEADS], [numbers(50, 4), numbers(50, 4), whole(int, 0, 50, 2, 4)]),
+    Case(
+        "RotaryEmbedding",
+        23,
+        [numbers(2, 4, 24)],
+        [numbers(2, 4, 4), numbers(2, 4, 4)],
+        {"num_heads": 3, "interleaved": 1},
+    ),
+    Case("Attention", 23, [HEADS, KEYS, VALUES]),
+    Case("Attention", 23, [HEADS, HEADS, HEADS], attributes={"is_causal": 1}),
+    Case(
+        "Attention",
+        23,
+        [numbers(2, 4, 24), numbers(2, 5, 8), numbers(2, 5, 12)],
+        attributes={"q_num_heads": 6, "kv_num_heads": 2, "scale": 0.3},
+    ),
+    Case("Attention", 23, [numbers(2, 6, 4, 8), KEYS, VALUES], [numbers(4, 5)]),
+    Case("Attention", 23, [HEADS, KEYS, VALUES, numbers(2, 1, 4, 5)], attributes={"softcap": 0.7}),
+    Case("Attention", 23, [HEADS, KEYS, VALUES, SEEN]),
+    Case("Attention", 23, [HEADS, KEYS, VALUES], [SEEN], {"is_causal": 1}),
+    Case("Attention", 23, [HEADS, HEADS, HEADS, numbers(4, 9), KEYS, KEYS], outputs=3),
+    Case("Attention", 24, [HEADS, HEADS, HEADS]),
+)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("batch", [False, True], ids=["fixed", "dynamic"])
+def test_an_expanded_operator_gives_what_onnx_runtime_gives(case: Case, batch: bool) -> None:
+    assert_same(run_ours(case, batch=batch and bool(case.inputs)), run_onnx_runtime(case))
+
+
+def test_every_expanded_operator_is_tried_and_none_has_a_row() -> None:
+    expanded = set(LOWERED) | set(STANDARD_BODIES)
+    untried = expanded - {case.operator for case in CASES}
+    assert untried == {"SwiGLU"}  # of opset 28, which ONNX Runtime does not read yet
+    assert not expanded & set(OPERATORS)
+
+
+def test_swiglu_is_the_swish_of_its_gate_times_its_value() -> None:
+    gate, rest = numbers(2, 6), numbers(2, 6)
+    (ours,) = run_ours(Case("SwiGLU", 28, [gate, rest], attributes={"alpha": 1.5}))
+    np.testing.assert_allclose(ours, gate / (1 + np.exp(-1.5 * gate)) * rest, rtol=1e-5)
+
+
+def test_an_expanded_node_is_the_origin_of_all_its_layers() -> None:
+    network = parse_model(model_of(CASES[0], batch=True))
+    assert {x.origin for x in network.layers} == {("node",)}
+    assert network.model_nodes == ("node",)
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        (
+            Case("Attention", 24, [HEADS, KEYS, VALUES, SEEN], [None, None, ints(3, 4)]),
+            "Attention with nonpad_kv_seqlen is not imported yet",
+        ),
+        (
+            Case("Attention", 23, [HEADS, KEYS, KEYS, SEEN, KEYS, KEYS], (), {"is_causal": 1}),
+            "Attention with is_causal together with a cache of keys",
+        ),
+        (
+            Case("Attention", 23, [numbers(2, 4, 24)] * 3, (), {"q_num_heads": 5}),
+            "input 0 has 24 numbers a token, which 5 heads do not divide",
+        ),
+    ],
+    ids=["valid lengths", "causal cache", "heads"],
+)
+def test_a_rare_form_of_attention_is_refused_with_its_reason(case: Case, words: str) -> None:
+    with pytest.raises(ParserError, match=words):
+        parse_model(model_of(case, batch=False))
