@@ -1,9 +1,4 @@
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sketch import Sketch, applied, refusal
-
-UNARY = ("Relu", "Sigmoid", "Tanh", "Neg", "Abs", "Softplus")
-BINARY = ("Add", "Mul", "Sub", "Max")
 
 
 def test_a_chain_becomes_one_layer_without_an_anchor() -> None:
@@ -55,29 +50,3 @@ def test_a_chain_is_cut_at_the_limit_of_nodes() -> None:
     attempts = s.fuse()
     assert s.network.num_layers == 2
     assert refusal(attempts, "pointwise_chain")[0] == "too_large"
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.data())
-def test_random_graphs_keep_their_meaning(data: st.DataObject) -> None:
-    s = Sketch(data.draw(st.integers(0, 99)))
-    values = [s.input("batch", 4, 4, 4)]
-    for _ in range(data.draw(st.integers(3, 12))):
-        kind = data.draw(st.sampled_from(["unary", "binary", "conv", "channel", "softmax"]))
-        pick = st.sampled_from(values)
-        x = data.draw(pick)
-        match kind:
-            case "unary":
-                y = s(data.draw(st.sampled_from(UNARY)), x)
-            case "binary":
-                y = s(data.draw(st.sampled_from(BINARY)), x, data.draw(pick))
-            case "conv":
-                y = s.conv(x, 4, data.draw(st.sampled_from([1, 3])), name="conv")
-            case "channel":
-                y = s(data.draw(st.sampled_from(["Add", "Mul"])), x, s.weight(4, 1, 1))
-            case _:
-                y = s("Softmax", x)
-        values.append(y)
-    unread = [t for t in values if not t.users and not t.is_network_input]
-    s.output(*unread, *([values[1]] if data.draw(st.booleans()) else []))
-    s.fuse()

@@ -10,6 +10,7 @@ from workbench.passes.dead_layers import DeadLayers
 from workbench.passes.identities import Identities
 from workbench.passes.lossless_casts import LosslessCasts
 from workbench.passes.rule_pass import Pass, RulePass, rules_of
+from workbench.passes.scale_folding import ScaleFolding
 from workbench.passes.shape_arithmetic import ShapeArithmetic
 from workbench.passes.shuffles import Shuffles
 from workbench.records import Attempt, Stage
@@ -24,6 +25,7 @@ PASSES: tuple[Pass, ...] = (
     CommonSubexpressions(),
     Shuffles(),
     BatchNormFolding(),
+    ScaleFolding(),
 )
 
 RULES: tuple[RewriteRule, ...] = rules_of(PASSES)

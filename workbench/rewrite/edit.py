@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -189,10 +189,23 @@ def _cyclic(match: Match, swaps: Mapping[Tensor, Tensor]) -> Refusal | None:
 def _before_and_after(
     match: Match, swaps: Mapping[Tensor, Tensor], created: tuple[Layer, ...]
 ) -> tuple[Body, Body, dict[str, Array]]:
-    before, given = _body(_in_order(match.layers), tuple(swaps))
-    after, also = _body(_in_order(created), tuple(swaps.values()))
+    before, given = _body(_needed(swaps, match.layers), tuple(swaps))
+    new = tuple(swaps.values())
+    after, also = _body(_needed(new, (*match.layers, *created)), new)
     constants = {t.name: t.weight.array for t in (*given, *also) if t.weight is not None}
     return before, after, constants
+
+
+def _needed(tensors: Iterable[Tensor], among: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Those of a few layers that the tensors depend on, producers first."""
+    found: dict[Layer, None] = {}
+    todo = [t.producer for t in tensors]
+    while todo:
+        layer = todo.pop()
+        if layer is not None and layer in among and layer not in found:
+            found[layer] = None
+            todo.extend(t.producer for t in layer.inputs if t is not None)
+    return _in_order(tuple(found))
 
 
 def _body(
