@@ -108,6 +108,18 @@ class Device(Protocol):
         """A new stream for ``execute_async_v3``."""
         ...
 
+    def as_stream(self, handle: Any) -> Any:
+        """A stream from what the caller has: one of ours, or a raw handle."""
+        ...
+
+    def wait(self, later: Any, earlier: Any) -> None:
+        """Work enqueued on ``later`` from now on starts after what is on ``earlier``."""
+        ...
+
+    def burst(self, launch: Callable[[], None], count: int, stream: Any) -> Callable[[], None]:
+        """One callable that runs a bound launch ``count`` times, with the least overhead."""
+        ...
+
     def synchronize(self, stream: Any = None) -> None: ...
 
     def time_us(self, launch: Callable[[], None], repeats: int, stream: Any = None) -> list[float]:
@@ -196,6 +208,19 @@ class CpuDevice:
 
     def stream(self) -> CpuStream:
         return CpuStream()
+
+    def as_stream(self, handle: Any) -> Any:
+        return handle
+
+    def wait(self, later: Any, earlier: Any) -> None:
+        """A CPU runs its launches in the order in which they are made."""
+
+    def burst(self, launch: Callable[[], None], count: int, stream: Any) -> Callable[[], None]:
+        def run() -> None:
+            for _ in range(count):
+                launch()
+
+        return run
 
     def synchronize(self, stream: Any = None) -> None:
         if stream is not None:

@@ -129,6 +129,22 @@ class GpuDevice:
     def stream(self) -> Any:
         return self.cupy.cuda.Stream(non_blocking=True)
 
+    def as_stream(self, handle: Any) -> Any:
+        return self.cupy.cuda.ExternalStream(handle) if isinstance(handle, int) else handle
+
+    def wait(self, later: Any, earlier: Any) -> None:
+        if later is not earlier:
+            event = self.cupy.cuda.Event(disable_timing=True)
+            event.record(earlier)
+            later.wait_event(event)
+
+    def burst(self, launch: Callable[[], None], count: int, stream: Any) -> Callable[[], None]:
+        own = stream or self.main_stream
+        launch()  # outside the capture: libraries allocate and load on first use
+        own.synchronize()
+        graph = self.capture([launch] * count, own)
+        return lambda: graph.launch(own)
+
     def synchronize(self, stream: Any = None) -> None:
         if isinstance(stream, int):
             self.cupy.cuda.runtime.streamSynchronize(stream)

@@ -73,19 +73,15 @@ def measure(
     """Time a bound launch. ``best_us``: the best median so far, for the early cut-off."""
     launch()
     device.synchronize(stream)
-    first = device.time_us(launch, 1, stream)[0]
+    once = device.burst(launch, 1, stream)
+    first = device.time_us(once, 1, stream)[0]
     if first > CUT_OFF * best_us:
         # Twice more: one slow run may be the machine's fault, not the tactic's.
-        first = min(first, *device.time_us(launch, 2, stream))
+        first = min(first, *device.time_us(once, 2, stream))
         if first > CUT_OFF * best_us:
             return Timing.of([first], cut_off=True)
     inner = max(1, min(256, int(SAMPLE_US / max(first, 0.1))))
-
-    def burst() -> None:
-        for _ in range(inner):
-            launch()
-
-    samples = device.time_us(burst, iterations, stream)
+    samples = device.time_us(device.burst(launch, inner, stream), iterations, stream)
     return Timing.of([s / inner for s in samples])
 
 

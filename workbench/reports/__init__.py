@@ -9,24 +9,28 @@ from workbench.reports.ledger import ledger_rows, ledger_summary
 from workbench.reports.memory import memory_rows
 from workbench.reports.precision import precision_rows
 from workbench.reports.profile import profile_rows
+from workbench.reports.recording import Recording, load_recording, record
 from workbench.reports.stages import stage_rows
 from workbench.reports.timing import timing_rows
 
 __all__ = [
     "Coverage",
     "GraphView",
+    "Recording",
     "accuracy_rows",
     "calibration_rows",
     "classification_accuracy",
     "coverage",
     "histogram_rows",
     "layer_rows",
+    "load_recording",
     "ledger_rows",
     "ledger_summary",
     "memory_rows",
     "network_graph",
     "precision_rows",
     "profile_rows",
+    "record",
     "stage_rows",
     "tactic_rows",
     "timing_rows",

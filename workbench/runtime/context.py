@@ -46,7 +46,7 @@ class ExecutionContext:
         self._addresses: dict[str, Any] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._bound: dict[tuple[tuple[str, int], ...], _Bound] = {}
-        self._graphs: dict[tuple[tuple[str, int], ...], Any] = {}
+        self._graphs: dict[_Bound, Any] = {}
         self.use_graph = engine.device.kind == "gpu"
         self.active_optimization_profile = -1
         self.set_optimization_profile_async(profile)
@@ -129,7 +129,8 @@ class ExecutionContext:
         On the CPU a stream is a worker thread (``device.stream()``); without one it runs at once.
         Shapes and addresses are those of this call, whatever is set while it waits.
         """
-        run = self._enqueued(self._stream if stream_handle is None else stream_handle)
+        stream = self._stream if stream_handle is None else self._device.as_stream(stream_handle)
+        run = self._enqueued(stream)
         submit = getattr(stream_handle, "submit", None)
         if submit is None:
             run()
@@ -213,6 +214,7 @@ class ExecutionContext:
             # Another size may want more scratch than any size of the build did.
             self._workspace = self._device.allocate(needed)
             self._bound.clear()
+            self._graphs.clear()
         shapes = {
             t.name: dimensions.evaluate_shape(t.type.shape, bindings)
             for t in self.engine.plan.tensors
@@ -237,20 +239,25 @@ class ExecutionContext:
             return self._slots[name].slice(0, nbytes)
         return self._arena.slice(self._profile.offsets[name], nbytes)
 
-    def _launch(self, bound: _Bound) -> None:
+    def _launch(self, bound: _Bound, stream: Any = None) -> None:
+        """Run every launch, after what is on ``stream``, and before what comes to it later."""
+        own = self._stream if stream is None else stream
         if self.use_graph and bound.capturable:
-            self._graph(bound).launch(self._stream)
+            self._graph(bound).launch(own)
             return
+        self._device.wait(self._stream, own)
         for launch in bound.launches:
             launch()
+        self._device.wait(own, self._stream)
 
     def _graph(self, bound: _Bound) -> Any:
-        key = tuple(sorted(self.engine.bindings_of(self._shapes).items()))
-        if key not in self._graphs:
+        """The launches as one graph, recorded once per set of sizes."""
+        if bound not in self._graphs:
             for launch in bound.launches:
                 launch()
-            self._graphs[key] = self._device.capture(bound.launches, self._stream)
-        return self._graphs[key]
+            self._device.synchronize(self._stream)
+            self._graphs[bound] = self._device.capture(bound.launches, self._stream)
+        return self._graphs[bound]
 
     def _enqueued(self, stream: Any) -> Launch:
         """A run on the present shapes and addresses. Raises ExecutionError if one is not set."""
@@ -270,16 +277,16 @@ class ExecutionContext:
             for kind, address, slot in places:
                 if kind == "input":
                     device.copy_in(slot, address, stream)
-            self._launch_with_profiler(bound)
+            self._launch_with_profiler(bound, stream)
             for kind, address, slot in places:
                 if kind == "output":
                     device.copy_out(address, slot, stream)
 
         return run
 
-    def _launch_with_profiler(self, bound: _Bound) -> None:
+    def _launch_with_profiler(self, bound: _Bound, stream: Any) -> None:
         if self.profiler is None:
-            self._launch(bound)
+            self._launch(bound, stream)
             return
         for step, launch in zip(self.engine.plan.steps, bound.launches, strict=True):
             start = time.perf_counter()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from workbench.errors import PlanError
 from workbench.tactics.composed import COMPOSED
+from workbench.tactics.cublas_lt import CUBLAS_LT
 from workbench.tactics.numba import NUMBA
 from workbench.tactics.numpy_source import NUMPY
+from workbench.tactics.nvrtc import NVRTC
 from workbench.tactics.onednn.source import ONEDNN
 from workbench.tactics.protocol import TacticSource
 
-SOURCES: tuple[TacticSource, ...] = (ONEDNN, NUMBA, NUMPY)
+SOURCES: tuple[TacticSource, ...] = (ONEDNN, NUMBA, NUMPY, CUBLAS_LT, NVRTC)
 
 
 def source_named(name: str) -> TacticSource:

@@ -1,0 +1,132 @@
+"""NVRTC, the tactic source: generated kernels for whatever has no library call."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from workbench.body import TensorType
+from workbench.devices import Buffer
+from workbench.formats import HWC, LINEAR, Format
+from workbench.records import Refusal
+from workbench.tactics.launch import reformat_body
+from workbench.tactics.nvrtc.expressions import C_TYPES
+from workbench.tactics.nvrtc.kernels import KernelText, Variant, kernel, reformat_kernel, variants
+from workbench.tactics.protocol import Call, Launch, Problem, Tactic
+
+REVISION = "1"
+
+
+class NvrtcSource:
+    """Kernels as text, compiled for the device's compute capability; see ``kernels``."""
+
+    name = "NVRTC"
+    device_kind = "gpu"
+
+    def unavailable(self) -> Refusal | None:
+        if importlib.util.find_spec("cupy") is None:
+            return Refusal(
+                "CuPy is not installed",
+                remedy="python -m pip install 'inference-workbench[gpu]' or [gpu-cuda13]",
+                code="library",
+            )
+        return None
+
+    @property
+    def version(self) -> str:
+        return REVISION
+
+    def candidates(self, problem: Problem) -> Sequence[Tactic | Refusal]:
+        offered = variants(problem.body)
+        if isinstance(offered, Refusal):
+            return (offered,)
+        found: list[Tactic | Refusal] = []
+        for v in offered:
+            text = kernel(problem.body, v)
+            found.append(text if isinstance(text, Refusal) else self._tactic(problem, v))
+        return tuple(dict.fromkeys(found))
+
+    def _tactic(self, problem: Problem, v: Variant) -> Tactic:
+        body, device = problem.body, problem.device
+        layouts = tuple(
+            v.layout if _follows(i.type, body.output_types[0]) else LINEAR
+            for i in body.dynamic_inputs
+        )
+        kind = body.compute_type
+        return Tactic(
+            self.name,
+            v.name,
+            layouts,
+            (v.layout,),
+            kind,
+            (("tile", v.tile), ("layout", v.layout.name)),
+            self.version,
+            emulated=not device.native(kind),
+        )
+
+    def prepare(self, tactic: Tactic, problem: Problem) -> Call | Refusal:
+        body = problem.body
+        if tactic.name == "reformat":
+            text: KernelText | Refusal = reformat_kernel(body, tactic.inputs[0], tactic.outputs[0])
+        else:
+            layout = tactic.outputs[0]
+            text = kernel(body, Variant(tactic.name, int(tactic.parameter("tile")), layout))
+        if isinstance(text, Refusal):
+            return text
+        return _call(text, tactic, problem)
+
+    def reformat(self, type_: TensorType, source: Format, target: Format) -> Tactic | Refusal:
+        if type_.dtype not in C_TYPES or not {source, target} <= {LINEAR, HWC}:
+            return Refusal(f"no NVRTC kernel rewrites {type_} from {source} to {target}")
+        if len(type_.shape) < 3:
+            return Refusal("layouts need a rank of 3 and more", code="rank")
+        parameters = (("body", reformat_body(type_).signature),)
+        return Tactic(
+            self.name, "reformat", (source,), (target,), type_.dtype, parameters, self.version
+        )
+
+
+def _follows(type_: TensorType, out: TensorType) -> bool:
+    """Whether an input lies in the kernel's layout: tensors of the output's rank do."""
+    return len(type_.shape) == len(out.shape) and type_.shape[1:2] != (1,)
+
+
+def _call(text: KernelText, tactic: Tactic, problem: Problem) -> Call:
+    cupy: Any = problem.device.cupy  # pyright: ignore
+    module = cupy.RawModule(code=text.code, backend="nvrtc", options=("--std=c++17",))
+    function = module.get_function("run")
+    constants = [
+        cupy.asarray(_plain(problem.constants[i.name]))
+        for i in problem.body.inputs
+        if i.constant
+    ]
+    cupy.cuda.Stream.null.synchronize()
+
+    def bind(
+        inputs: Sequence[Buffer], outputs: Sequence[Buffer], workspace: Buffer | None, stream: Any
+    ) -> Launch:
+        arguments = tuple(b.address for b in (*inputs, *outputs)) + tuple(
+            c.data.ptr for c in constants
+        )
+        own = stream or problem.device.main_stream  # pyright: ignore
+
+        def launch() -> None:
+            with own:
+                function((text.grid,), (text.block,), arguments)
+
+        return launch
+
+    packed = {f"c{k}": c for k, c in enumerate(constants)}
+    return Call(f"nvrtc {tactic.name}", bind, packed={"module": module, **packed})
+
+
+def _plain(array: Any) -> Any:
+    """A contiguous array in a type that CuPy stores: bfloat16 travels as its bits."""
+    own = np.ascontiguousarray(array)
+    return own.view(np.uint16) if own.dtype.name == "bfloat16" else own
+
+
+NVRTC = NvrtcSource()
