@@ -113,7 +113,7 @@ class Cost:
 InferRule = Callable[[Inference], tuple[TensorType, ...]]
 Reference = Callable[[Attributes, Sequence[Any]], tuple[Array, ...]]
 """(attributes, inputs) -> outputs, optional trailing ones included. Inputs are arrays, None where
-absent. Computes in the dtype that it is given: float32, float64, integers, bool; never in halves."""
+absent. Computes in the dtype it is given: float32, float64, integers, bool; never in halves."""
 BoundRule = Callable[[Attributes, Sequence[Any], Sequence[Any], Sequence[Any], float], Any]
 """(attributes, inputs, input bounds, outputs, unit) -> a bound array per output.
 
@@ -326,9 +326,7 @@ class Body:
             return self
 
         def bound(t: TensorType) -> TensorType:
-            return TensorType(
-                t.dtype, tuple(dimensions.substitute(d, bindings) for d in t.shape)
-            )
+            return TensorType(t.dtype, tuple(dimensions.substitute(d, bindings) for d in t.shape))
 
         def rewritten(n: Node) -> Node:
             literal = n.attributes.get("value")
@@ -376,9 +374,7 @@ class Body:
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def _canonical(self) -> dict[str, Any]:
-        body = self.substitute(
-            {s: dimensions.symbol(f"s{i}") for i, s in enumerate(self.symbols)}
-        )
+        body = self.substitute({s: dimensions.symbol(f"s{i}") for i, s in enumerate(self.symbols)})
         names: dict[str, str] = {"": ""}
         for i in body.inputs:
             names[i.name] = f"i{len(names)}"
@@ -423,9 +419,7 @@ class Body:
             tuple(
                 BodyInput(
                     n,
-                    TensorType(
-                        DataType(d), tuple(dimensions.dim_from_json(x) for x in shape)
-                    ),
+                    TensorType(DataType(d), tuple(dimensions.dim_from_json(x) for x in shape)),
                     constant,
                 )
                 for n, d, shape, constant in data["inputs"]
@@ -444,9 +438,7 @@ class Body:
         )
 
     # -- evaluation -----------------------------------------------------------------------
-    def evaluate(
-        self, inputs: Mapping[str, Array], *, keep: bool = False
-    ) -> dict[str, Array]:
+    def evaluate(self, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
         """Typed reference evaluation: the outputs by name (every value with ``keep``)."""
         bindings = self.bind({k: v.shape for k, v in inputs.items()})
         types = self.substitute(bindings).types if self.symbols else self.types
@@ -586,7 +578,8 @@ def infer_node(
     try:
         # Comparisons of unbound sizes have no answer; then the value is simply not known.
         with np.errstate(all="ignore"):
-            results = operator.reference(attributes, values)[: len(types)]
+            given = [None if v is None else _widened(v) for v in values]
+            results = operator.reference(attributes, given)[: len(types)]
     except (TypeError, NetworkError):
         return types, unknown
     return types, tuple(_settled(r, t) for r, t in zip(results, types, strict=True))
@@ -612,9 +605,7 @@ def _value_to_json(value: Any) -> Any:
             return {
                 "literal": value.dtype.value,
                 "shape": list(value.shape),
-                "values": [
-                    str(v) if isinstance(v, SymbolicDim) else v for v in value.values
-                ],
+                "values": [str(v) if isinstance(v, SymbolicDim) else v for v in value.values],
             }
         case Body():
             return {"body": value.to_json()}

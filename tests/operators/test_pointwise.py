@@ -375,6 +375,7 @@ def test_arithmetic_on_sizes_stays_symbolic():
     assert known("Mod", x, two) == [0, 1]
     assert known("Max", x, two) == [dimensions.maximum(BATCH * 6, 2), 4]
     assert known("Cast", x, to=DataType.INT32) == [BATCH * 6, 4]
+    assert known("Neg", x) == [BATCH * -6, -4]
     assert known("Cast", x, to=FLOAT) is None
 
 

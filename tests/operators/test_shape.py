@@ -169,6 +169,46 @@ def test_the_size_of_a_symbolic_tensor_is_known_as_a_product():
     assert values["n"].item() == BATCH * TOKENS * 3
 
 
+def test_sums_and_products_of_sizes_are_known():
+    _, values = infer(
+        (
+            node("Shape", "x", "shape"),
+            node("ReduceProd", "shape", "product", keepdims=0),
+            node("ReduceSum", "shape", "sum"),
+        ),
+        {"x": TensorType(FLOAT, (BATCH, 3, TOKENS))},
+    )
+    assert values["product"].item() == BATCH * TOKENS * 3
+    assert values["sum"].tolist() == [BATCH + TOKENS + 3]
+
+
+def test_scaled_sizes_are_known_where_they_are_numbers():
+    scale = Node(CONSTANT, (), ("scale",), {"value": Literal.of(np.array(2.5, np.float32))})
+    _, values = infer(
+        (
+            node("Shape", "x", "shape", start=1),
+            node("Cast", "shape", "real", to=FLOAT),
+            scale,
+            node("Mul", "real scale", "scaled"),
+            node("Floor", "scaled", "floor"),
+            node("Cast", "floor", "target", to=INT64),
+        ),
+        {"x": TensorType(FLOAT, (BATCH, 3, 7))},
+    )
+    assert values["target"].tolist() == [7, 17]
+
+
+def test_known_halves_are_computed_in_float32_and_rounded_once():
+    half = np.array([1.001, 3.3, 0.1], np.float16)
+    scalar = TensorType(DataType.HALF, (3,))
+    values = infer_node(operator_named("Mean"), {}, (scalar,) * 3, (half, half[::-1], half))[1]
+    assert values == (None,)  # not shape arithmetic
+    (value,) = infer_node(operator_named("Mul"), {}, (scalar, scalar), (half, half[::-1]))[1]
+    assert value.dtype == np.float16
+    wide = half.astype(np.float32)
+    np.testing.assert_array_equal(value, (wide * wide[::-1]).astype(np.float16))
+
+
 def test_constants_and_ranges_of_symbolic_sizes_have_symbolic_shapes():
     types, _ = infer(
         (

@@ -197,6 +197,7 @@ def _row(
     infer: InferRule = floating,
     structural: frozenset[int] = frozenset(),
     attributes: Mapping[str, Any] = MappingProxyType({}),
+    symbolic: bool = False,
 ) -> Operator:
     return Operator(
         name=name,
@@ -208,6 +209,7 @@ def _row(
         attributes=MappingProxyType(dict(attributes)),
         structural=structural,
         pointwise=True,
+        symbolic=symbolic,
     )
 
 
@@ -217,9 +219,17 @@ def _unary(
     bound: BoundRule | None = None,
     *,
     infer: InferRule = floating,
+    symbolic: bool = False,
 ) -> Operator:
     reference = _of(function)
-    return _row(name, reference, bound or corners(reference), layer_type="UNARY", infer=infer)
+    return _row(
+        name,
+        reference,
+        bound or corners(reference),
+        layer_type="UNARY",
+        infer=infer,
+        symbolic=symbolic,
+    )
 
 
 def _activation(
@@ -236,14 +246,16 @@ def _activation(
     return _row(name, reference, bound, layer_type=layer_type, attributes=attributes)
 
 
+# Sizes are negated as they are; those marked symbolic besides take part in the sizes' arithmetic
+# as numbers (a Resize's target is Floor(Cast(size)·scale)).
 ELEMENTARY: tuple[Operator, ...] = (
-    _unary("Neg", np.negative, corners(_of(np.negative), ulps=0), infer=_NUMBER),
+    _unary("Neg", np.negative, corners(_of(np.negative), ulps=0), infer=_NUMBER, symbolic=True),
     _unary("Abs", np.abs, corners(_of(np.abs), ulps=0), infer=_NUMBER),
     _unary("Sign", np.sign, _STEP, infer=_NUMBER),
-    _unary("Floor", np.floor, corners(_of(np.floor), ulps=0)),
-    _unary("Ceil", np.ceil, corners(_of(np.ceil), ulps=0)),
-    _unary("Round", np.rint, corners(_of(np.rint), ulps=0)),
-    _unary("Sqrt", np.sqrt, corners(_of(np.sqrt), ulps=1, low=0.0)),
+    _unary("Floor", np.floor, corners(_of(np.floor), ulps=0), symbolic=True),
+    _unary("Ceil", np.ceil, corners(_of(np.ceil), ulps=0), symbolic=True),
+    _unary("Round", np.rint, corners(_of(np.rint), ulps=0), symbolic=True),
+    _unary("Sqrt", np.sqrt, corners(_of(np.sqrt), ulps=1, low=0.0), symbolic=True),
     _unary("Reciprocal", _reciprocal, _reciprocal_bound),
     _unary("Exp", np.exp),
     # Near 1 the logarithm vanishes: implementations that reduce x to 2**k·m err absolutely there.
@@ -260,7 +272,7 @@ ELEMENTARY: tuple[Operator, ...] = (
     _unary("Asinh", np.arcsinh, corners(_of(np.arcsinh), absolute=2.0)),
     _unary("Acosh", np.arccosh, corners(_of(np.arccosh), absolute=4.0, low=1.0)),
     _unary("Atanh", np.arctanh, corners(_of(np.arctanh), absolute=2.0, low=-1.0, high=1.0)),
-    _row("Not", _logical_not, flipped, layer_type="UNARY", infer=_BOOL),
+    _row("Not", _logical_not, flipped, layer_type="UNARY", infer=_BOOL, symbolic=True),
     _unary("BitwiseNot", np.invert, corners(_of(lambda x: -1 - x), ulps=0), infer=_INTEGER),
     _row("IsNaN", _of(np.isnan), _class_bound, layer_type="UNARY", infer=_tested),
     _row(

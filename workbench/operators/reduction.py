@@ -190,6 +190,7 @@ def _reduction(
     even: bool = False,
     infer: InferRule = _NUMBER,
     flops: int = 1,
+    symbolic: bool = False,
 ) -> Operator:
     return reducer(
         name,
@@ -199,6 +200,7 @@ def _reduction(
         flops=flops,
         structural=frozenset({1}),
         attributes={"keepdims": 1, "noop_with_empty_axes": 0},
+        symbolic=symbolic,
     )
 
 
@@ -235,11 +237,11 @@ def _cumulative_bound(
 
 
 REDUCTION: tuple[Operator, ...] = (
-    _reduction("ReduceSum", _sum, _of_sum),
+    _reduction("ReduceSum", _sum, _of_sum, symbolic=True),
     _reduction("ReduceMean", _mean, _of_mean),
     _reduction("ReduceMax", _max, _none, infer=_reduced_types),
     _reduction("ReduceMin", _min, _none, infer=_reduced_types),
-    _reduction("ReduceProd", _prod, _relative, even=True),
+    _reduction("ReduceProd", _prod, _relative, even=True, symbolic=True),
     _reduction("ReduceL1", _l1, _relative, even=True),
     _reduction("ReduceL2", _l2, _relative, even=True, flops=2),
     _reduction("ReduceSumSquare", _sum_square, _relative, even=True, flops=2),

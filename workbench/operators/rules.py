@@ -318,6 +318,7 @@ def reducer(
     flops: int = 1,
     structural: frozenset[int] = frozenset(),
     attributes: Mapping[str, Any] = MappingProxyType({}),
+    symbolic: bool = False,
 ) -> Operator:
     """A row of the reduction family. flops: operations an input element."""
     return Operator(
@@ -330,4 +331,5 @@ def reducer(
         attributes=MappingProxyType(dict(attributes)),
         cost=input_cost(flops),
         structural=structural,
+        symbolic=symbolic,
     )
