@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -57,24 +57,28 @@ def _lowest(dtype: np.dtype[Any]) -> Any:
     return -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
 
 
-def _window_max(attributes: Attributes, x: Array) -> Array:
-    """The largest element of each window, one kernel tap after the other."""
+def _taps(attributes: Attributes, x: Array, fill: Any) -> Generator[Array]:
+    """What each kernel tap sees, one after the other: views of shape (N, C, *output)."""
     window = _window(attributes, x)
-    seen = patches(x, window, _lowest(x.dtype))
-    taps = np.ndindex(*window.kernel)
-    result = np.array(seen[(..., *next(taps))])
-    for tap in taps:
-        np.maximum(result, seen[(..., *tap)], out=result)
+    seen = patches(x, window, fill)
+    for tap in np.ndindex(*window.kernel):
+        yield seen[(..., *tap)]
+
+
+def _window_max(attributes: Attributes, x: Array) -> Array:
+    """The largest element of each window."""
+    taps = _taps(attributes, x, _lowest(x.dtype))
+    result = np.array(next(taps))
+    for seen in taps:
+        np.maximum(result, seen, out=result)
     return result
 
 
 def _window_sum(attributes: Attributes, x: Array) -> Array:
-    window = _window(attributes, x)
-    seen = patches(x, window, 0)
-    taps = np.ndindex(*window.kernel)
-    result = np.array(seen[(..., *next(taps))])
-    for tap in taps:
-        result += seen[(..., *tap)]
+    taps = _taps(attributes, x, 0)
+    result = np.array(next(taps))
+    for seen in taps:
+        result += seen
     return result
 
 
@@ -99,25 +103,31 @@ def window_counts(attributes: Attributes, sizes: Sequence[int]) -> Array:
 
 # -- max ----------------------------------------------------------------------------------
 def _max_pool(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Array, ...]:
-    return _window_max(attributes, inputs[0]), _max_places(attributes, inputs[0])
+    """The largest element of each window, and the flat index of the first such in the input."""
+    x = inputs[0]
+    places = _places(x.shape, column_major=bool(attributes["storage_order"]))
+    pairs = zip(_taps(attributes, x, _lowest(x.dtype)), _taps(attributes, places, -1), strict=True)
+    seen, place = next(pairs)
+    value, index = np.array(seen), np.array(np.broadcast_to(place, seen.shape))
+    for seen, place in pairs:
+        # Padding (place -1) never wins, and loses to a lowest number.
+        better = (seen > value) | ((index < 0) & (place >= 0))
+        np.maximum(value, seen, out=value)
+        np.copyto(index, place, where=better)
+    return value, index + _planes(x.shape)
 
 
-def _max_places(attributes: Attributes, x: Array) -> Array:
-    """Flat index, in the whole input, of the first largest element of each window."""
-    window, sizes = _window(attributes, x), x.shape[2:]
-    volume = math.prod(sizes)
-    order = "F" if attributes["storage_order"] else "C"
-    inner = np.arange(volume).reshape(sizes, order=order)
-    planes = np.arange(math.prod(x.shape[:2])).reshape(*x.shape[:2], *(1,) * len(sizes))
-    places = patches(planes * volume + inner, window, -1)
-    values = patches(x, window, _lowest(x.dtype))
-    flat = (*values.shape[: -len(sizes)], -1)
-    first = np.argmax(np.where(places >= 0, values, _lowest(x.dtype)).reshape(flat), axis=-1)
-    # A window of nothing but the lowest number would otherwise point into the padding.
-    real = np.argmax((places >= 0).reshape(flat), axis=-1)
-    chosen = np.take_along_axis(places.reshape(flat), first[..., None], -1)[..., 0]
-    fallback = np.take_along_axis(places.reshape(flat), real[..., None], -1)[..., 0]
-    return np.where(chosen >= 0, chosen, fallback)
+def _places(shape: Sequence[int], *, column_major: bool) -> Array:
+    """Index of each element within its plane: shape (1, 1, *spatial)."""
+    order = "F" if column_major else "C"
+    return np.arange(math.prod(shape[2:])).reshape((1, 1, *shape[2:]), order=order)
+
+
+def _planes(shape: Sequence[int]) -> Array:
+    """Index of each plane's first element: shape (N, C, 1...)."""
+    count = math.prod(shape[:2])
+    starts = np.arange(count) * math.prod(shape[2:])
+    return starts.reshape(*shape[:2], *(1,) * (len(shape) - 2))
 
 
 def _max_pool_bound(
