@@ -23,6 +23,28 @@
     return themedLayout;
   }
 
+  // On a phone the two sides of a graph lie one above the other.
+  function stacked(layout, width) {
+    if (width > 640 || !layout.meta || !layout.meta.sides || layout.meta.sides.length < 2) {
+      return layout;
+    }
+    const room = layout.height - layout.margin.t - layout.margin.b;
+    const spans = layout.meta.sides.map((s) =>
+      Math.min(room, 60 - Math.min(...s.boxes.map((b) => b[1]))));
+    const [gap, total] = [40, spans[0] + spans[1] + 40];
+    const split = spans[1] / total;
+    const axis = (old, span, domain) =>
+      ({ ...old, domain, range: [old.range[1] - span, old.range[1]] });
+    const [first, second] = layout.annotations;
+    return { ...layout,
+      height: total + layout.margin.t + layout.margin.b + 60,
+      margin: { ...layout.margin, b: layout.margin.b + 60 },
+      xaxis: { ...layout.xaxis, domain: [0, 1] }, xaxis2: { ...layout.xaxis2, domain: [0, 1] },
+      yaxis: axis(layout.yaxis, spans[0], [split + gap / total, 1]),
+      yaxis2: axis(layout.yaxis2, spans[1], [0, split]),
+      annotations: [first, { ...second, x: 0, y: split }] };
+  }
+
   // Plotly does not wrap titles: break the subtitle at its separators where it is too wide.
   function wrapped(layout, width) {
     const [head, style, subtitle] = layout.title.text.split(/(<br><span[^>]*>)/);
@@ -39,12 +61,14 @@
       title: { ...layout.title, text: head + style + lines.join("<br>") + "</span>" } };
   }
 
+  const fitted = (layout, width) => wrapped(stacked(themed(layout), width), width);
+
   function draw(place) {
     if (place.dataset.drawn) return;
     place.dataset.drawn = "yes";
     const figure = JSON.parse(document.getElementById(place.dataset.figure).textContent);
     place.figure = figure;
-    const layout = wrapped(themed(figure.layout), place.clientWidth);
+    const layout = fitted(figure.layout, place.clientWidth);
     for (const t of figure.data) {
       if (t.name === "highlighted") t.marker.line.color = colours().outline;
     }
@@ -92,7 +116,7 @@
     const outline = colours().outline;
     const data = p.data.map((t) => t.name === "highlighted"
       ? { ...t, marker: { ...t.marker, line: { ...t.marker.line, color: outline } } } : t);
-    Plotly.react(p, data, wrapped(themed(p.figure.layout), p.clientWidth));
+    Plotly.react(p, data, fitted(p.figure.layout, p.clientWidth));
   }));
 
   document.querySelectorAll("table[data-sortable] th button").forEach((button) => {

@@ -54,7 +54,7 @@ def calibration_figure(
         layout={
             "barmode": "overlay",
             "bargap": 0,
-            "margin": {"l": 12, "r": 20, "t": 58, "b": 78},
+            "margin": {"l": 12, "r": 20, "t": 64, "b": 78},
             "shapes": [_line(threshold)],
             "annotations": [
                 {

@@ -109,7 +109,7 @@ def _figure(
         places = [graph.centres[i] for i in boxes]
         traces += [*_edges(graph, axes), *_boxes(graph, colour_by, axes, shown)]
         traces.append(_outline(_outline_data(places), graph.box_width, axes))
-    top = 92 if len(sides) > 1 else 58
+    top = 96 if len(sides) > 1 else 64
     if not height:
         tallest = max(g.height for g in graphs) + top + MARGIN_BOTTOM + RANK_HEIGHT / 2
         height = int(max(tallest, 220)) if tallest <= TALLEST else 720

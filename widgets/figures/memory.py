@@ -30,7 +30,7 @@ def memory_figure(
             "barmode": "overlay",
             "showlegend": False,
             "uniformtext": {"minsize": 8, "mode": "hide"},
-            "margin": {"l": 12, "r": 20, "t": 58, "b": 48},
+            "margin": {"l": 12, "r": 20, "t": 64, "b": 48},
             "xaxis": {
                 "title": {"text": "step of the plan"},
                 "range": [-0.6, steps - 0.4],

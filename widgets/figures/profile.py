@@ -43,7 +43,7 @@ def profile_figure(rows: pd.DataFrame, device: str, *, inputs: str = "") -> go.F
             "barmode": "overlay",
             "bargap": 0.22,
             "showlegend": True,
-            "margin": {"l": 12, "r": 20, "t": 58, "b": 78},
+            "margin": {"l": 12, "r": 20, "t": 64, "b": 78},
             "shapes": [
                 {
                     "type": "line",
@@ -145,7 +145,7 @@ def sizes_figure(ranges: Sequence[Sequence[Mapping[str, int]]], device: str) -> 
         layout={
             "barmode": "overlay",
             "showlegend": True,
-            "margin": {"l": 12, "r": 24, "t": 58, "b": 78},
+            "margin": {"l": 12, "r": 24, "t": 64, "b": 78},
             "xaxis": {
                 "title": {"text": "size"},
                 "range": [-0.02 * largest, 1.06 * largest],

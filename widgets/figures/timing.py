@@ -130,7 +130,7 @@ def precision_figure(rows: pd.DataFrame, device: str) -> go.Figure:
             "barmode": "stack",
             "bargap": 0.3,
             "showlegend": True,
-            "margin": {"l": 12, "r": 20, "t": 58, "b": 40},
+            "margin": {"l": 12, "r": 20, "t": 64, "b": 40},
             "xaxis": {"visible": False},
             "yaxis": {"autorange": "reversed", "showgrid": False},
         },
@@ -185,7 +185,7 @@ def _cut(rows: pd.DataFrame, labels: Sequence[str], limit: float) -> list[dict[s
 def _axes(labels: Sequence[str], limit: float) -> dict[str, Any]:
     return {
         "showlegend": True,
-        "margin": {"l": 12, "r": 20, "t": 58, "b": 78},
+        "margin": {"l": 12, "r": 20, "t": 64, "b": 78},
         "yaxis": {
             "categoryorder": "array",
             "categoryarray": list(labels),

@@ -1,0 +1,79 @@
+"""FigureWidgets that share one copy of plotly.js on a page.
+
+Plotly's own FigureWidget sends its 5 MB of JavaScript with every figure. Here one Loader widget
+a kernel sends it, and each Figure's own module, a few lines, waits for it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import plotly
+import plotly.graph_objects as go
+import traitlets
+
+_BUNDLE = Path(plotly.__file__).parent / "package_data" / "widgetbundle.js"
+_LOADER = """
+const page = globalThis;
+if (!page.workbenchPlotly) {
+  const gate = {};
+  gate.module = new Promise((resolve) => { gate.open = resolve; });
+  page.workbenchPlotly = gate;
+}
+export default {
+  initialize({ model }) {
+    const gate = page.workbenchPlotly;
+    if (gate.loading) return;
+    gate.loading = true;
+    const source = new Blob([model.get("source")], { type: "text/javascript" });
+    const address = URL.createObjectURL(source);
+    import(address).then((module) => { gate.open(module.default); URL.revokeObjectURL(address); });
+  },
+};
+"""
+_FIGURE = """
+const page = globalThis;
+if (!page.workbenchPlotly) {
+  const gate = {};
+  gate.module = new Promise((resolve) => { gate.open = resolve; });
+  page.workbenchPlotly = gate;
+}
+export default async () => {
+  const widget = await page.workbenchPlotly.module;
+  return typeof widget === "function" ? await widget() : widget;
+};
+"""
+
+
+class Loader(anywidget.AnyWidget):
+    """Brings plotly.js to the page once; shows nothing."""
+
+    _esm = _LOADER
+    source = traitlets.Unicode().tag(sync=True)
+
+
+class Figure(go.FigureWidget):
+    """A FigureWidget without a plotly.js of its own."""
+
+    _esm = _FIGURE
+
+    def __init__(self, figure: go.Figure, *, scroll_zoom: bool = False) -> None:
+        _load()
+        super().__init__(figure)
+        self._config = {
+            "responsive": True,
+            "displaylogo": False,
+            "scrollZoom": scroll_zoom,
+            "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+        }
+
+
+_loaders: list[Any] = []
+
+
+def _load() -> None:
+    """Open the kernel's one Loader, again if it was closed."""
+    if not _loaders or _loaders[0].comm is None:
+        _loaders[:] = [Loader(source=_BUNDLE.read_text(encoding="utf-8"))]
