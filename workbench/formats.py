@@ -53,7 +53,8 @@ class Format:
             padded[:, :c] = array
             split = padded.reshape(n, groups, self.block, *array.shape[2:])
             return np.ascontiguousarray(np.moveaxis(split, 2, -1))
-        return np.ascontiguousarray(array)
+        # ascontiguousarray gives a scalar one axis.
+        return np.ascontiguousarray(array).reshape(array.shape)
 
     def unpack(self, stored: np.ndarray[Any, Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
         """The linear array of ``shape`` that ``stored`` holds."""
@@ -64,7 +65,7 @@ class Format:
             merged = np.moveaxis(stored, -1, 2)
             merged = merged.reshape(shape[0], -1, *shape[2:])
             return np.ascontiguousarray(merged[:, : shape[1]])
-        return np.ascontiguousarray(stored)
+        return np.ascontiguousarray(stored).reshape(shape)
 
     def __str__(self) -> str:
         return f"{self.name}:{self.owner}:{self.digest[:8]}" if self.owner else self.name

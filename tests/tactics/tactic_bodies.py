@@ -236,6 +236,36 @@ def integers(batch: int) -> Body:
     return d.body(d("Div", y, d.literal(2, "int64")))
 
 
+def vector(batch: int) -> Body:
+    d = Draft()
+    return d.body(d("Mul", d("Relu", d.input(batch)), d.input()))
+
+
+def scalar(batch: int) -> Body:
+    d = Draft()
+    return d.body(d("Sqrt", d("Abs", d.input())))
+
+
+def one_channel(batch: int) -> Body:
+    d = Draft()
+    x, y = d.input(batch, 1, 4, 4), d.input(batch, 1, 1, 1)
+    return d.body(d("Relu", d("Add", x, y)))
+
+
+def channel_attention(batch: int) -> Body:
+    """Each channel scaled, and one map for all channels added (squeeze and excitation)."""
+    d = Draft()
+    x, scale, plane = d.input(batch, 20, 4, 4), d.input(batch, 20, 1, 1), d.input(batch, 1, 4, 4)
+    return d.body(d("Add", d("Mul", x, scale), plane))
+
+
+def two_outputs(batch: int) -> Body:
+    d = Draft()
+    x, y = d.input(batch, 20, 4, 4), d.input(batch, 20, 4, 4)
+    total = d("Add", x, y)
+    return d.body(total, d("Relu", total))
+
+
 def attention_mask(batch: int) -> Body:
     d = Draft()
     m = d.input(batch, 1, 1, 12, dtype=INT64)
@@ -394,6 +424,11 @@ BODIES: dict[str, Callable[[int], Body]] = {
     "broadcasts": broadcasts,
     "compare": compare,
     "integers": integers,
+    "vector": vector,
+    "scalar": scalar,
+    "one_channel": one_channel,
+    "channel_attention": channel_attention,
+    "two_outputs": two_outputs,
     "attention_mask": attention_mask,
     "requantize": requantize,
     "quantize": quantize_only,

@@ -66,6 +66,10 @@ class KernelCache:
                 self._compiled[key] = self._build(text, key)
             return self._compiled[key]
 
+    def kernels(self) -> tuple[Compiled, ...]:
+        """What this process compiled or loaded, in order."""
+        return tuple(self._compiled.values())
+
     def _build(self, text: KernelText, key: str) -> Compiled:
         from numba import njit
 

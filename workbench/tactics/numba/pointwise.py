@@ -92,7 +92,7 @@ def plan_pointwise(body: Body, layout: Format) -> PointwisePlan | Refusal:
 
 def input_layout(shape: Sequence[int], space: Sequence[int], layout: Format) -> Format:
     """The layout in which a dynamic input is wanted: linear where it has no channels of its own."""
-    if len(shape) != len(space) or not layout.fits(len(shape)):
+    if layout == LINEAR or len(shape) != len(space) or not layout.fits(len(shape)):
         return LINEAR
     return layout if shape[1] == space[1] and space[1] > 1 else LINEAR
 
