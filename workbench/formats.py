@@ -16,7 +16,8 @@ class Format:
 
     channels_last: the channel axis (1) is stored innermost.
     block: channels are stored in groups of ``block``, the group innermost and padded with
-    zeros (nChw16c for 16). 0: not blocked.
+    zeros (nChw16c for 16). 0: not blocked. Who writes a tensor writes the zeros too; who reads it
+    may rely on them.
     owner, digest: an opaque layout that only tactic source ``owner`` can read.
     """
 
