@@ -511,6 +511,19 @@ def test_reformats_move_every_element(source, target, dtype):
     np.testing.assert_array_equal(found["output"], array)
 
 
+def test_threads_are_offered_by_the_size_of_the_layer():
+    def counts(size):
+        net = Net()
+        x, w = net.input((1, 16, size, size)), net.constant((16, 16, 3, 3))
+        y = net.op("Conv", x, w, anchor=True)
+        return [t.parameter("threads") for t in offered(net.problem(y, threads=2))]
+
+    assert set(counts(4)) == {1}
+    assert counts(16)[0] == 2
+    assert set(counts(16)) == {1, 2}
+    assert set(counts(64)) == {2}
+
+
 def test_the_list_of_tactics_does_not_change_once_some_are_prepared():
     def made():
         net = Net()

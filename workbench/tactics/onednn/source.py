@@ -33,6 +33,7 @@ from workbench.tactics.protocol import Call, Problem, Tactic
 NAME = "ONEDNN"
 _FIRST = "first"
 """In place of an implementation's name: oneDNN's own first choice at the sizes at hand."""
+_SATURATES = "saturates"
 _CODE_VERSION = 1
 """Raised when a change of this package changes what a tactic does."""
 
@@ -81,9 +82,16 @@ class OneDnnSource:
         split = split_node(problem)
         if split is not None:
             return self._splits(problem, split)
+        offers = [self._offers(replace(problem, threads=n)) for n in thread_counts(problem)]
+        tactics = [t for found, _ in offers for t in found]
+        refusals = [] if tactics else [r for _, found in offers for r in found]
+        saturating = [r for _, found in offers for r in found if r.code == _SATURATES]
+        return [*tactics, *dict.fromkeys((*refusals, *saturating))]
+
+    def _offers(self, problem: Problem) -> tuple[list[Tactic], list[Refusal]]:
         opened = _open(problem)
         if isinstance(opened, Refusal):
-            return [opened]
+            return [], [opened]
         library, layer, family = opened
         found: list[Tactic] = []
         refusals: list[Refusal] = []
@@ -93,12 +101,12 @@ class OneDnnSource:
             if isinstance(recipe, Refusal):
                 refusals.append(recipe)
                 continue
-            offers = _kernels(library, recipe.descriptor)
-            if not offers:
+            kernels = _kernels(library, recipe.descriptor)
+            if not kernels:
                 layouts = " > ".join(map(str, (*variant.inputs, variant.output)))
                 reason = f"oneDNN has only its plain loop for {variant.primitive} in {layouts}"
                 refusals.append(layer.refusal(reason))
-            for kernel in offers:
+            for kernel in kernels:
                 if variant.widened and _is_older(kernel, library):
                     continue
                 if family.multiplies and _saturates(kernel, layer):
@@ -108,12 +116,12 @@ class OneDnnSource:
         if saturating:
             names = ", ".join(sorted(saturating))
             reason = f"{names}: pairs of int8 products saturate at 16 bits before they are summed"
-            refusals.append(layer.refusal(reason))
-            return [*found, refusals[-1]]
-        return found or list(dict.fromkeys(refusals))
+            refusals.append(Refusal(reason, layer.place, code=_SATURATES))
+        return found, refusals
 
     def prepare(self, tactic: Tactic, problem: Problem) -> Call | Refusal:
         """Find the implementation again at these sizes, generate its code, pack its constants."""
+        problem = replace(problem, threads=tactic.parameter("threads") or thread_counts(problem)[0])
         split = split_node(problem)
         library = load()
         if split is not None and isinstance(library, Library):
@@ -148,7 +156,7 @@ class OneDnnSource:
         for layout in (source, target):
             if layout.owner or not has_tag(layout, rank):
                 return Refusal(f"oneDNN has no layout {layout} at rank {rank}", NAME)
-        parameters = _parameters("reorder", _FIRST, "")
+        parameters = _parameters("reorder", _FIRST, "", 0)
         return Tactic(
             *(NAME, "reorder", (source,), (target,), type_.dtype, parameters, self.version)
         )
@@ -159,7 +167,7 @@ class OneDnnSource:
         if isinstance(layouts, Refusal):
             return [layouts]
         precision, count = problem.body.compute_type, len(problem.body.outputs)
-        parameters = _parameters("split", _FIRST, "")
+        parameters = _parameters("split", _FIRST, "", 0)
         return [
             Tactic(NAME, "split", (f,), (f,) * count, precision, parameters, self.version)
             for f in layouts
@@ -169,12 +177,13 @@ class OneDnnSource:
         body = layer.problem.body
         precision = body.compute_type
         lacking = precision in _lacking(library) and computes(body)
-        label = f"{variant.primitive} {kernel}"
+        label = f"{variant.primitive} {kernel}" + (" through FP32" if variant.widened else "")
         through = DataType.FLOAT.value if variant.widened else ""
+        threads = layer.problem.threads
         return Tactic(
-            *(NAME, f"{label} through FP32" if variant.widened else label),
+            *(NAME, f"{label}, 1 thread" if threads == 1 else label),
             *(variant.inputs, (variant.output,), precision),
-            _parameters(variant.primitive, kernel, through),
+            _parameters(variant.primitive, kernel, through, threads),
             self.version,
             emulated=variant.widened or lacking,
         )
@@ -213,9 +222,43 @@ def _with_widened(library: Library, layer: Layer, family: _Family) -> Iterator[V
             yield replace(variant, widened=True)
 
 
-def _parameters(primitive: str, kernel: str, through: str) -> tuple[tuple[str, str], ...]:
-    """What tells a tactic from others in the same layouts. through: type it is emulated in."""
-    return (("primitive", primitive), ("implementation", kernel), ("through", through))
+def _parameters(
+    primitive: str, kernel: str, through: str, threads: int
+) -> tuple[tuple[str, str | int], ...]:
+    """What tells a tactic from others in the same layouts.
+
+    through: the type that it is emulated in, or "". threads: how many it uses; 0 where the size
+    decides.
+    """
+    return (
+        ("primitive", primitive),
+        ("implementation", kernel),
+        ("through", through),
+        ("threads", threads),
+    )
+
+
+_SERIAL_BELOW = 100_000
+"""Work under which starting other threads (3 to 10 µs) costs more than they save."""
+_PARALLEL_ABOVE = 10_000_000
+"""Work over which one thread is not worth timing."""
+
+
+def thread_counts(problem: Problem) -> tuple[int, ...]:
+    """Numbers of OpenMP threads worth timing, by the Body's operations and bytes moved."""
+    types = problem.body.types
+    costs = [
+        n.operator.cost(
+            n.attributes,
+            [types[v] if v else None for v in n.inputs],
+            [types[v] for v in n.outputs if v],
+        )
+        for n in problem.body.nodes
+    ]
+    work = sum(c.flops + c.bytes for c in costs)
+    if problem.threads == 1 or work < _SERIAL_BELOW:
+        return (1,)
+    return (problem.threads,) if work > _PARALLEL_ABOVE else (problem.threads, 1)
 
 
 def _is_older(kernel: str, library: Library) -> bool:
