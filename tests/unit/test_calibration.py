@@ -40,27 +40,25 @@ def histogram_of(values) -> Histogram:
 
 
 def entropy_by_loops(histogram: Histogram) -> float:
-    """The 2017 description, written out element by element."""
-    counts, total = histogram.counts.astype(float), float(histogram.counts.sum())
-    last = max(LEVELS, int(np.flatnonzero(counts)[-1]) + 1)
+    """The description, written out element by element."""
+    counts = histogram.counts.astype(float)
+    counts[0] = counts[1]
+    total, last = float(counts.sum()), max(LEVELS, int(np.flatnonzero(counts)[-1]) + 1)
     best = None
     for size in range(LEVELS, last + 1):
-        p = [float(c) for c in counts[:size]]
-        kept = list(p)
-        p[-1] += total - sum(p)
+        kept = [float(c) for c in counts[:size]]
+        p = list(kept)
+        p[-1] += total - sum(kept)
         q = [0.0] * size
         for level in range(LEVELS):
             bins = [i for i in range(size) if i * LEVELS // size == level]
             filled = [i for i in bins if kept[i] > 0]
             for i in filled:
                 q[i] = sum(kept[j] for j in bins) / len(filled)
-        if not sum(q):
-            continue
-        divergence = 0.0
+        divergence = (sum(q) - sum(p)) / total
         for a, b in zip(p, q, strict=True):
             if a > 0:
-                b = b / sum(q) or 1e-9
-                divergence += a / sum(p) * np.log(a / sum(p) / b)
+                divergence += a / total * np.log(a / total / (b / total or 1e-9))
         if best is None or divergence < best[0]:
             best = (divergence, size)
     assert best is not None
@@ -80,6 +78,16 @@ def test_entropy_clips_a_lonely_outlier_and_minmax_keeps_it():
     histogram = histogram_of(values)
     assert scale_threshold(histogram, Calibrator.MINMAX) == 100.0
     assert scale_threshold(histogram, Calibrator.ENTROPY) < 20.0
+
+
+def test_entropy_keeps_discrete_data_and_ignores_exact_zeros():
+    levels = np.repeat(np.arange(17) / 16, 500)
+    threshold = scale_threshold(histogram_of(levels), Calibrator.ENTROPY)
+    assert threshold == 1.0
+    values = np.abs(np.random.default_rng(0).standard_normal(20_000))
+    with_zeros = histogram_of(np.append(values, np.zeros(200_000)))
+    without = scale_threshold(histogram_of(values), Calibrator.ENTROPY)
+    assert scale_threshold(with_zeros, Calibrator.ENTROPY) == pytest.approx(without, rel=0.05)
 
 
 def run_identity(batch, taps):

@@ -24,12 +24,18 @@ def scale_threshold(histogram: Histogram, calibrator: Calibrator) -> float:
 def entropy_threshold(histogram: Histogram) -> float:
     """The threshold whose quantized distribution diverges least from the clipped one.
 
-    Source: S. Migacz, "8-bit inference with TensorRT", GTC 2017: for each candidate i in
-    128..2048 bins, P is the first i bins with the outliers added to the last, Q is P's bins
-    (before that addition) merged into 128 levels and spread evenly over the bins that were not
-    empty; choose i with the least KL(P || Q).
+    Source: S. Migacz, "8-bit inference with TensorRT", GTC 2017: for each candidate of 128..2048
+    bins, P is those bins with the outliers added to the last, Q is the bins merged into 128 levels,
+    each level's mass spread evenly over its bins that are not empty; the least KL(P || Q) wins.
+    Two refinements. Exact zeros, which every scale represents, are left out, as NVIDIA's
+    pytorch-quantization does (bin 0 takes bin 1's count). Q keeps its share of the whole mass
+    instead of being normalised, and the divergence is the generalised one (sum Q - sum P added):
+    otherwise clipping all but one value of discrete data looks perfect.
     """
     counts = histogram.counts.astype(np.float64)
+    counts[0] = counts[1]
+    if not counts.any():
+        return histogram.amax
     last = max(LEVELS, int(np.flatnonzero(counts)[-1]) + 1)
     sizes = np.arange(LEVELS, last + 1)
     best = int(sizes[np.argmin(_divergences(counts, sizes))])
@@ -37,30 +43,27 @@ def entropy_threshold(histogram: Histogram) -> float:
 
 
 def _divergences(counts: Array, sizes: Array) -> Array:
-    """KL(P || Q) for each candidate size, from running sums over bins.
+    """The generalised KL(P || Q) for each candidate size, from running sums over bins.
 
-    With c the counts, T their sum, K the sum of those kept, out = T - K, and, for each level, m
-    the mass and s the number of its bins that are not empty: q = m / (s·K) on those bins.
+    With c the counts, T their sum, out the mass beyond the candidate, and, for each level, m the
+    mass and s the number of its bins that are not empty: q = m / (s·T) on those bins.
     """
     total = counts.sum()
-    filled = counts > 0
     mass_to = np.concatenate([[0.0], np.cumsum(counts)])
-    filled_to = np.concatenate([[0.0], np.cumsum(filled)])
+    filled_to = np.concatenate([[0.0], np.cumsum(counts > 0)])
     entropy_to = np.concatenate([[0.0], np.cumsum(_x_log_x(counts))])
     # Bin i of a candidate of n bins belongs to level i·LEVELS // n.
     bounds = -(-np.arange(LEVELS + 1)[None, :] * sizes[:, None] // LEVELS)
     mass = np.diff(mass_to[bounds], axis=1)
     share = np.diff(filled_to[bounds], axis=1)
-    kept, end = mass_to[sizes], counts[sizes - 1]
-    out = total - kept
     with np.errstate(divide="ignore", invalid="ignore"):
         level = np.where(mass > 0, np.log(mass / share), 0.0)
+    end = counts[sizes - 1]
+    out = total - mass_to[sizes]
     # sum of r·log r, where r is c with the outliers added to the last bin
     own = entropy_to[sizes] - _x_log_x(end) + _x_log_x(end + out)
-    cross = (mass * level).sum(axis=1) - (total - out) * np.log(np.maximum(kept, 1e-300))
-    last_q = np.where(end > 0, level[:, -1] - np.log(np.maximum(kept, 1e-300)), np.log(EMPTY))
-    divergence = (own - cross - out * last_q) / total - np.log(total)
-    return np.where(kept > 0, divergence, np.inf)
+    last = np.where(end > 0, level[:, -1], np.log(EMPTY * total))
+    return (own - (mass * level).sum(axis=1) - out * last - out) / total
 
 
 def _x_log_x(x: Array) -> Array:

@@ -41,7 +41,7 @@ class Histogram:
         if self.limit == 0.0:
             self.counts[0] += flat.size
             return
-        index = (np.abs(flat) * (BINS / self.limit)).astype(np.int64)
+        index = (np.abs(flat, dtype=np.float64) * (BINS / self.limit)).astype(np.int64)
         self.counts += np.bincount(np.minimum(index, BINS - 1), minlength=BINS)
 
     def _grow(self, amax: float) -> None:
