@@ -6,7 +6,7 @@ from workbench import fusions, passes
 from workbench.errors import NetworkError
 from workbench.network import NetworkDefinition, Tensor
 from workbench.records import Attempt, Refusal, Stage
-from workbench.rewrite import FUSE, Match, RewriteRule, apply_rules, replay
+from workbench.rewrite import FUSE, Match, RewriteRule, apply_rules, replay, why_not
 
 LINEAR_RELU = RewriteRule(
     name="linear_relu",
@@ -314,6 +314,26 @@ def test_replay_of_a_rule_that_does_not_exist_is_an_error() -> None:
     chain(s, 1)
     with pytest.raises(NetworkError, match="no rule is named 'magic'"):
         replay(s.network, [Attempt("magic", ("conv0",), True)], fusions.FUSIONS)
+
+
+def test_why_not_gives_the_reason_of_each_reader() -> None:
+    s = Sketch()
+    y = s.conv(s.input("batch", 3, 6, 6), 4, name="conv")
+    s.output(s("Relu", y, name="act"), s("MaxPool", y, name="pool", kernel_shape=(2, 2)))
+    attempts = s.fuse()
+    first, second = why_not(s.network, attempts, y)
+    assert (first.code, second.code) == ("second_consumer", "no_rule")
+    assert second.reason == "no rule joins Conv 'conv' and MaxPool 'pool'"
+    assert why_not(s.network, attempts, s.network.inputs[0])[0].code == "no_producer"
+
+
+def test_why_not_follows_layers_into_the_ones_they_were_fused_into() -> None:
+    s = Sketch()
+    y = s("Relu", s.conv(s.input("batch", 3, 6, 6), 4, name="conv"), name="relu")
+    s.output(y, s("Tanh", y, name="tanh"))
+    attempts = s.fuse()
+    assert s.operators() == ["Conv+Relu", "Tanh"]
+    assert {r.code for r in why_not(s.network, attempts, y)} == {"marked_output"}
 
 
 def test_rule_names_are_unique() -> None:

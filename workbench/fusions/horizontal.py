@@ -135,6 +135,7 @@ SIBLING_CONVOLUTIONS = RewriteRule(
     _convolutions_stay,
     shares_inner=True,
     changes_weights=True,
+    any_size=True,
     about="Convolutions of one input and one geometry are a wider one.",
 )
 
@@ -190,5 +191,6 @@ SIBLING_PRODUCTS = RewriteRule(
     _products_stay,
     shares_inner=True,
     changes_weights=True,
+    any_size=True,
     about="Matrix products of one input, such as queries, keys and values, are a wider one.",
 )

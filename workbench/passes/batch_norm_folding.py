@@ -131,6 +131,7 @@ BATCH_NORM_FOLDING = RewriteRule(
     _cannot_fold,
     constants=("w", *STATISTICS),
     changes_weights=True,
+    any_size=True,
     about="An affine map per channel after a convolution is another convolution.",
 )
 
@@ -164,5 +165,6 @@ BATCH_NORM_LOWERING = RewriteRule(
     _cannot_lower,
     constants=STATISTICS,
     changes_weights=True,
+    any_size=True,
     about="Where it cannot fold, batch norm is a multiplication and an addition per channel.",
 )

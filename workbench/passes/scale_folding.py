@@ -121,6 +121,7 @@ SCALE_BEFORE_BIAS = RewriteRule(
     _factor_refusal,
     constants=("w", "b", "s"),
     changes_weights=True,
+    any_size=True,
     about="A factor passes the bias, which it multiplies too.",
 )
 
@@ -183,5 +184,6 @@ SCALE_FOLDING = RewriteRule(
     _cannot_fold,
     constants=("w", "s"),
     changes_weights=True,
+    any_size=True,
     about="A constant factor after a product of weights is a factor of the weights.",
 )

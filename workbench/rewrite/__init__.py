@@ -1,6 +1,7 @@
 """The rewriter: rules of pattern, replacement and refusal; every candidate leaves an Attempt."""
 
 from workbench.rewrite.engine import apply_rules, replay
+from workbench.rewrite.ledger import why_not
 from workbench.rewrite.match import Finder, Match, Miss, PatternFinder
 from workbench.rewrite.pattern import Element, PatternBuilder, is_pointwise
 from workbench.rewrite.rule import (
@@ -32,4 +33,5 @@ __all__ = [
     "not_same_type",
     "replay",
     "second_consumer",
+    "why_not",
 ]

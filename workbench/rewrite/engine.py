@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
-from workbench.body import Array, Body
+from workbench.body import Array, Body, BodyInput
 from workbench.checks import check_rewrite
 from workbench.errors import NetworkError
 from workbench.network import Layer, NetworkDefinition
 from workbench.records import Attempt, Refusal, Stage
 from workbench.rewrite.edit import Edit, apply_match, refusal_of
+from workbench.rewrite.ledger import settled
 from workbench.rewrite.match import Match
 from workbench.rewrite.rule import FUSE, RewriteRule
 
@@ -88,6 +90,8 @@ class _Checker:
         key = (rule.name, before.signature, after.signature)
         if self.verify == "distinct" and not rule.changes_weights and key in self._passed:
             return None
+        if rule.any_size:
+            before, after = _at_small_sizes(before, after)
         result = check_rewrite(before, after, constants=constants, after_constants=constants)
         if not result.passed:
             return Refusal(
@@ -97,6 +101,35 @@ class _Checker:
             )
         self._passed.add(key)
         return None
+
+
+SMALL_SIZES = (6, 8, 12, 16, 32, 64)
+"""Sizes behind the channels at which a rewrite is tried, until its layers accept them."""
+
+
+def _at_small_sizes(before: Body, after: Body) -> tuple[Body, Body]:
+    """Both Bodies with the data's sizes behind the channels cut to the first that fits."""
+    for largest in SMALL_SIZES:
+        small, changed = _cut(before, largest), _cut(after, largest)
+        if _fits(small) and _fits(changed):
+            return small, changed
+    return before, after
+
+
+def _cut(body: Body, largest: int) -> Body:
+    def cut(i: BodyInput) -> BodyInput:
+        shape = i.type.shape
+        small = tuple(min(d, largest) if isinstance(d, int) else d for d in shape[2:])
+        return i if i.constant else replace(i, type=replace(i.type, shape=(*shape[:2], *small)))
+
+    return Body(tuple(map(cut, body.inputs)), body.nodes, body.outputs, body.anchor)
+
+
+def _fits(body: Body) -> bool:
+    try:
+        return all(d != 0 for t in body.output_types for d in t.shape)
+    except NetworkError:
+        return False
 
 
 class _Rewriter:
@@ -206,40 +239,3 @@ class _Rewriter:
                     self._push(layer, distance)
                     following += [u for t in layer.outputs for u in t.users]
             front = following
-
-
-def settled(attempts: tuple[Attempt, ...], fusing: Set[str]) -> tuple[Attempt, ...]:
-    """The attempts without refusals that say nothing.
-
-    A rule that fuses (``fusing``: their names) and did not, though its layers all ended in one,
-    only came too early; of several rules that fail at one place for one reason, the first says it.
-    """
-    stands: dict[str, str] = {}
-
-    def final(name: str) -> str:
-        seen: set[str] = set()
-        while name in stands and name not in seen:
-            seen.add(name)
-            name = stands[name]
-        return name
-
-    kept: list[Attempt] = []
-    for attempt in reversed(attempts):
-        place = attempt.place
-        if attempt.applied and len(attempt.created) == 1:
-            (created,) = attempt.created
-            stands.update({name: created for name in place if name != created})
-        elif attempt.rule in fusing and len({final(n) for n in place}) == 1 < len(place):
-            continue
-        kept.append(attempt)
-    return tuple(_first_of_a_reason(reversed(kept)))
-
-
-def _first_of_a_reason(attempts: Iterable[Attempt]) -> Iterator[Attempt]:
-    said: set[tuple[tuple[str, ...], Refusal]] = set()
-    for attempt in attempts:
-        if attempt.refusal is None:
-            yield attempt
-        elif (attempt.place, attempt.refusal) not in said:
-            said.add((attempt.place, attempt.refusal))
-            yield attempt

@@ -42,6 +42,8 @@ class RewriteRule:
     constants: variables that must be constants. shares_inner: True where inner tensors may have
     other readers (their layers then stay). changes_weights: each use is checked numerically by
     itself. exact: the result is the old computation itself, so that there is nothing to check.
+    any_size: it holds whatever the sizes behind the channels are, and is checked at small ones.
+    about: one line for people.
     """
 
     name: str
@@ -52,6 +54,7 @@ class RewriteRule:
     shares_inner: bool = False
     changes_weights: bool = False
     exact: bool = False
+    any_size: bool = False
     about: str = ""
 
     @cached_property
