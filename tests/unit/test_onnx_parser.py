@@ -341,6 +341,20 @@ def test_the_parser_fills_the_network_that_it_was_given() -> None:
     assert network.num_layers == 20
 
 
+def test_the_parser_tells_what_the_model_says_of_itself() -> None:
+    model = from_text(HEAD + "g (float[2] x) => (float[2] y) { y = Neg(x) }")
+    helper.set_model_props(model, {"author": "me"})
+    model.producer_name = "hand"
+    onnx_parser = OnnxParser(NetworkDefinition())
+    assert onnx_parser.parse(model.SerializeToString())
+    assert onnx_parser.metadata == {
+        "author": "me",
+        "producer": "hand",
+        "ir_version": "9",
+        "opsets": "ai.onnx 20",
+    }
+
+
 def test_a_second_model_needs_a_network_of_its_own() -> None:
     network = parse_model(DATASETS / "digits_cnn.onnx")
     with pytest.raises(NetworkError, match="parse into a new NetworkDefinition"):

@@ -153,3 +153,15 @@ def test_an_expanded_node_is_the_origin_of_all_its_layers() -> None:
 def test_a_rare_form_of_attention_is_refused_with_its_reason(case: Case, words: str) -> None:
     with pytest.raises(ParserError, match=words):
         parse_model(model_of(case, batch=False))
+
+
+def test_the_parts_of_attention_must_have_the_same_rank() -> None:
+    case = Case("Attention", 23, [HEADS, numbers(2, 5, 24), numbers(2, 5, 24)])
+    with pytest.raises(ParserError, match="inputs 0 and 1 have ranks 4 and 3"):
+        parse_model(model_of(case, batch=False))
+
+
+def test_a_type_that_an_expanded_operator_does_not_take_is_refused_in_its_own_words() -> None:
+    case = Case("Attention", 23, [ints(1, 2), ints(1, 2), ints(1, 2)])
+    with pytest.raises(ParserError, match=r"Q \('x0'\) is INT64, Attention takes FLOAT"):
+        parse_model(model_of(case, batch=False))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
-from onnx import FunctionProto, NodeProto, TypeProto, defs, helper, numpy_helper
+from onnx import AttributeProto, FunctionProto, NodeProto, TypeProto, defs, helper, numpy_helper
 
 from workbench.body import Array, TensorType
 from workbench.datatypes import DataType
@@ -136,7 +136,8 @@ def node_proto(
     defaults = {k: a.default for k, a in row.attributes.items() if a.default is not None}
     proto = NodeProto(op_type=operator, input=inputs, output=outputs)
     for key, value in {**defaults, **attributes}.items():
-        proto.attribute.append(helper.make_attribute(key, _plain(value)))
+        kind = AttributeProto.AttributeType.Value(row.attributes[key].kind)
+        proto.attribute.append(helper.make_attribute(key, _plain(value), attr_type=kind))
     return proto
 
 

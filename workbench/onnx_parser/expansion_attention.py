@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from workbench.datatypes import DataType
-from workbench.dimensions import SymbolicDim
 from workbench.onnx_parser.element_types import FROM_ONNX
 from workbench.onnx_parser.problems import ErrorCode
 from workbench.onnx_parser.site import Site, Step
@@ -101,6 +100,12 @@ def _heads(chain: _Chain, index: int) -> tuple[str, int, int]:
     """An operand as [batch, heads, sequence, size]; its heads and size."""
     site = chain.site
     shape = site.type(index).shape
+    if len(shape) not in (3, 4) or len(shape) != site.rank():
+        site.refuse(
+            ErrorCode.INVALID_NODE,
+            f"inputs 0 and {index} have ranks {site.rank()} and {len(shape)}",
+            "give Q, K and V all with 4 axes, or all with 3",
+        )
     if len(shape) == 4:
         return site.input(index), _static(site, shape[1], "heads"), _static(site, shape[3], "size")
     heads = site.attribute("q_num_heads" if index == 0 else "kv_num_heads")
@@ -119,10 +124,10 @@ def _heads(chain: _Chain, index: int) -> tuple[str, int, int]:
 
 
 def _static(site: Site, size: object, what: str) -> int:
-    if isinstance(size, SymbolicDim) or not isinstance(size, int):
+    if not isinstance(size, int) or size < 1:
         site.refuse(
             ErrorCode.UNSUPPORTED_NODE_DYNAMIC,
-            f"the number of its {what} is the dynamic size {size}",
+            f"the number of its {what} is {size}; it must be known, and at least 1",
             "export the model with a fixed number",
         )
     return size
@@ -205,7 +210,7 @@ def _leaves_every_row(site: Site) -> bool:
     mask = site.value(MASK)
     if mask is None or mask.dtype == object:
         return False
-    seen = mask if mask.dtype == np.bool_ else mask.astype(np.float64) > -np.inf
+    seen = mask if mask.dtype == np.bool_ else ~np.isneginf(mask.astype(np.float32))
     return bool(np.all(np.any(seen, axis=-1)))
 
 

@@ -22,7 +22,7 @@ from workbench.onnx_parser.site import Site, Step
 from workbench.onnx_parser.source import SourceNode
 from workbench.onnx_parser.standard import check_node, check_types
 from workbench.onnx_parser.structure import StructureCheck
-from workbench.onnx_parser.upgrade import upgraded
+from workbench.onnx_parser.upgrade import is_rewritten, upgraded
 from workbench.onnx_parser.weights import WeightReader
 from workbench.operators import OPERATORS
 
@@ -179,6 +179,9 @@ class Importer:
             if node.origin == node.name:
                 self._network.absorbed[node.name] = f"weight {node.outputs[0]}"
             return
+        if is_rewritten(node.operator, node.version):
+            inputs = [self._tensor(v) if v else None for v in node.inputs]
+            self._check_types(node, node.operator, node.version, inputs)
         steps = upgraded(Site(node, self))
         for step in steps:
             self._import_step(node, step, alone=len(steps) == 1)
@@ -203,9 +206,7 @@ class Importer:
         inputs = [self._tensor(v) if v else None for v in step.inputs]
         while inputs and inputs[-1] is None:
             inputs.pop()
-        actual = [(t.name, t.dtype) if t is not None else None for t in inputs]
-        if wrong := check_types(node, step.operator, actual):
-            raise ParserError(wrong.desc, place=wrong.place, remedy=wrong.remedy, errors=(wrong,))
+        self._check_types(node, step.operator, OPSET, inputs)
         outputs = list(step.outputs)
         while len(outputs) > 1 and not outputs[-1]:
             outputs.pop()
@@ -228,6 +229,13 @@ class Importer:
                 remedy="export the model without that output",
                 node=node,
             )
+
+    def _check_types(
+        self, node: SourceNode, operator: str, opset: int, inputs: Sequence[Tensor | None]
+    ) -> None:
+        actual = [(t.name, t.dtype) if t is not None else None for t in inputs]
+        if wrong := check_types(node, operator, opset, actual):
+            raise ParserError(wrong.desc, place=wrong.place, remedy=wrong.remedy, errors=(wrong,))
 
     def _tensor(self, name: str) -> Tensor:
         tensor = self._network.tensors.get(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 
@@ -25,6 +26,7 @@ class OnnxParser:
     def __init__(self, network: NetworkDefinition) -> None:
         self._network = network
         self._errors: list[ParserErrorRecord] = []
+        self._metadata: Mapping[str, str] = {}
 
     def parse(self, model: bytes, path: str | PathLike[str] = "") -> bool:
         """Parse a serialized model. path: its file, beside which external data is looked for."""
@@ -51,6 +53,11 @@ class OnnxParser:
         return self._imported(model, Path(path).parent if path else None) is not None
 
     @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the last model says of itself: producer, ir_version, opsets, its own entries."""
+        return self._metadata
+
+    @property
     def num_errors(self) -> int:
         """Reasons that the last call found."""
         return len(self._errors)
@@ -69,6 +76,7 @@ class OnnxParser:
         except ParserError as e:
             self._collect(e)
             return None
+        self._metadata = _metadata(model)
         network = NetworkDefinition(self._network.name or model.graph.name)
         importer = Importer(model, WeightReader(folder), network)
         importer.run()
@@ -77,6 +85,16 @@ class OnnxParser:
 
     def _collect(self, error: ParserError) -> None:
         self._errors += [e for e in error.errors if isinstance(e, ParserErrorRecord)]
+
+
+def _metadata(model: ModelProto) -> dict[str, str]:
+    opsets = (f"{o.domain or 'ai.onnx'} {o.version}" for o in model.opset_import)
+    return {
+        **{p.key: p.value for p in model.metadata_props},
+        "producer": f"{model.producer_name} {model.producer_version}".strip(),
+        "ir_version": str(model.ir_version),
+        "opsets": ", ".join(opsets),
+    }
 
 
 def parse_model(model: str | PathLike[str] | bytes, *, name: str = "") -> NetworkDefinition:

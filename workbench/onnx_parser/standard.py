@@ -189,10 +189,11 @@ def _check_attributes(node: SourceNode, row: Schema) -> list[ParserErrorRecord]:
 def check_types(
     node: SourceNode,
     operator: str,
+    opset: int,
     inputs: Sequence[tuple[str, DataType] | None],
 ) -> ParserErrorRecord | None:
-    """Whether actual inputs (name, type) fit the newest form's type constraints."""
-    row = schema(operator, OPSET)
+    """Whether actual inputs (name, type) fit the type constraints of an operator's version."""
+    row = schema(operator, opset)
     assert row is not None
     bound: dict[str, tuple[str, str, DataType]] = {}
     for i, actual in enumerate(inputs):

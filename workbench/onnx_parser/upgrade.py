@@ -51,6 +51,13 @@ def is_imported(operator: str, since: int) -> str:
     return f"version {since} is written as {', '.join(targets)}, and {missing[0]} is not there yet"
 
 
+def is_rewritten(operator: str, opset: int) -> bool:
+    """Whether a rule of ours reads a node of this opset, and so trusts its types."""
+    row = schema(operator, opset)
+    upgraded_here = row is not None and (operator, row.since) in UPGRADES
+    return upgraded_here or operator in LOWERED or operator in STANDARD_BODIES
+
+
 def is_known(operator: str) -> bool:
     """Whether the newest form of an operator has a row, or is written as others that have."""
     return operator in OPERATORS or operator in LOWERED or operator in STANDARD_BODIES

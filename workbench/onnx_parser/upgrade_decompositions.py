@@ -60,7 +60,7 @@ def _refuse_training(site: Site, why: str) -> None:
 # -- GroupNormalization-18 ----------------------------------------------------------------
 def _group_normalization(site: Site) -> tuple[Step, ...]:
     """Scale and bias have a number a group; the newest form has one a channel."""
-    groups, channels = site.attribute("num_groups"), site.type(0).shape[1]
+    groups, channels = site.attribute("num_groups"), (*site.type(0).shape, 0, 0)[1]
     if groups < 1 or not isinstance(channels, int) or channels % groups:
         site.refuse(
             ErrorCode.INVALID_NODE,
