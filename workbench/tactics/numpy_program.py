@@ -95,7 +95,7 @@ class Lowering:
             return None
         scales = scale.astype(np.float64)
         if scales.size == 1:
-            scales = np.asarray(scales.reshape(-1)[0])
+            scales = np.array(scales.item())
         points = np.zeros(scales.shape, np.int64) if point is None else point.astype(np.int64)
         axis = n.attributes.get("axis", 1) % max(1, len(stored.shape))
         return Quantized(n.inputs[0], scales, points.reshape(scales.shape), axis)

@@ -19,6 +19,7 @@ from workbench.tactics.numpy_pooling import POOLING_MAKERS
 from workbench.tactics.numpy_products import PRODUCT_MAKERS
 from workbench.tactics.numpy_program import KernelMaker, lower
 from workbench.tactics.protocol import Call, Launch, Problem, Tactic
+from workbench.tactics.views import Copy, laid_over, movement_copies
 
 MAKERS: dict[str, KernelMaker] = {**PRODUCT_MAKERS, **POOLING_MAKERS, **POINTWISE_MAKERS}
 """How the tactic ``prepared`` computes an operator; others run by their reference."""
@@ -31,7 +32,8 @@ class NumpySource:
     """NumPy kernels, on linear tensors.
 
     ``reference`` is the typed reference interpreter, and runs every Body. ``prepared`` lowers the
-    Body to BLAS products, strided views and ufuncs over prepared buffers.
+    Body to BLAS products, strided views and ufuncs over prepared buffers; ``views`` copies between
+    views of the buffers.
     """
 
     name = "NUMPY"
@@ -48,6 +50,8 @@ class NumpySource:
         if (refusal := _refused(problem.body)) is not None:
             return (refusal,)
         reference = self._tactic("reference", problem.body)
+        if not isinstance(movement_copies(problem.body), Refusal):
+            return (self._tactic("views", problem.body), reference)
         if any(n.op in MAKERS for n in problem.body.nodes):
             return (self._tactic("prepared", problem.body), reference)
         return (reference,)
@@ -58,6 +62,9 @@ class NumpySource:
         match tactic.name:
             case "prepared":
                 return lower(problem, MAKERS).call(problem)
+            case "views":
+                copies = movement_copies(problem.body)
+                return copies if isinstance(copies, Refusal) else _views_call(copies, problem)
             case "reference":
                 return _reference_call(problem)
             case "reformat":
@@ -130,6 +137,34 @@ def _reference_call(problem: Problem) -> Call:
         return launch
 
     return Call("numpy reference", bind)
+
+
+def _views_call(copies: Sequence[Copy], problem: Problem) -> Call:
+    body = problem.body
+    dynamic = {i.name: k for k, i in enumerate(body.dynamic_inputs)}
+
+    def bind(
+        inputs: Sequence[Buffer], outputs: Sequence[Buffer], workspace: Buffer | None, stream: Any
+    ) -> Launch:
+        pairs: list[tuple[Array, Array]] = []
+        for c in copies:
+            if not c.read.size:
+                continue
+            if c.source in dynamic:
+                memory = inputs[dynamic[c.source]].memory
+            else:
+                constant = np.ascontiguousarray(problem.constants[c.source])
+                memory = constant.reshape(-1).view(np.uint8)
+            target = outputs[c.output].memory
+            pairs.append((laid_over(c.write, target), laid_over(c.read, memory)))
+
+        def launch() -> None:
+            for write, read in pairs:
+                np.copyto(write, read)
+
+        return launch
+
+    return Call("numpy views", bind)
 
 
 def _reformat_call(tactic: Tactic, problem: Problem) -> Call | Refusal:

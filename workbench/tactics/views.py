@@ -190,6 +190,12 @@ def _chunks(stored: Array, layout: Format, shape: Sequence[int], block: int) -> 
     return [grouped, linear[:, full:]]
 
 
+def laid_over(view: Array, memory: Array) -> Array:
+    """The same view over a buffer's bytes (uint8)."""
+    offset, _ = strided(view)
+    return np.ndarray(view.shape, view.dtype, memory.data, offset * view.itemsize, view.strides)
+
+
 def strided(view: Array) -> tuple[int, tuple[int, ...]]:
     """Offset of a view in its buffer, and its strides, in elements."""
     base = view

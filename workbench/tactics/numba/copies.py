@@ -182,8 +182,8 @@ def _plan(copies: Sequence[Copy], layout: Format) -> CopyPlan | Refusal:
         if isinstance(one, Refusal):
             return one
         made.append(one)
-    if all(c.plain for c in made):
-        return Refusal("stretches of memory: NUMPY copies them as fast", code="plain_copy")
+    if len(made) <= 1 and all(c.plain for c in made):
+        return Refusal("one stretch of memory: NUMPY copies it as fast", code="plain_copy")
     return CopyPlan(tuple(made), layout)
 
 
