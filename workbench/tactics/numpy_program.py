@@ -85,10 +85,11 @@ class Lowering:
         n = self.producers.get(name)
         if n is None or n.op != "DequantizeLinear" or n.attributes.get("block_size"):
             return None
-        stored = self.types[n.inputs[0]]
-        scale = self.known.get(n.inputs[1])
-        point = self.known.get(n.inputs[2]) if len(n.inputs) > 2 and n.inputs[2] else None
-        absent = len(n.inputs) < 3 or not n.inputs[2]
+        integers, scale_name, *rest = n.inputs
+        stored = self.types[integers]
+        scale = self.known.get(scale_name)
+        absent = not rest or not rest[0]
+        point = None if absent else self.known.get(rest[0])
         if scale is None or (point is None and not absent) or stored.dtype.info.bits > 8:
             return None
         if scale.ndim > 1 or not stored.dtype.is_integer:
@@ -98,7 +99,7 @@ class Lowering:
             scales = np.array(scales.item())
         points = np.zeros(scales.shape, np.int64) if point is None else point.astype(np.int64)
         axis = n.attributes.get("axis", 1) % max(1, len(stored.shape))
-        return Quantized(n.inputs[0], scales, points.reshape(scales.shape), axis)
+        return Quantized(integers, scales, points.reshape(scales.shape), axis)
 
     def operand(self, name: str) -> str:
         """The value to read for ``name``: itself, or a widened copy of a half or 4-bit input."""
