@@ -179,6 +179,7 @@ def test_an_error_of_four_bounds_fails_and_the_reference_passes(op):
         ((), {}, (DataType.INT32, ()), "cannot quantize to INT32"),
         ((), {}, (DataType.INT4, ()), "needs the attribute output_dtype"),
         ((), {}, (DataType.INT8, (5,)), "zero point"),
+        ((), {"precision": DataType.HALF}, None, "precision is HALF"),
         ((), {"output_dtype": DataType.UINT8}, (DataType.INT8, ()), "output_dtype is UINT8"),
     ],
 )

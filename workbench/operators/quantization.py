@@ -32,6 +32,9 @@ STORED = (
 )
 """What QuantizeLinear gives. Source: ONNX QuantizeLinear-25, type constraint T3."""
 
+_DIVISIONS = (None, 0, 1, DataType.FLOAT)
+"""Values of ``precision`` that mean: in FLOAT, as halves are widened anyway. 1 is ONNX's number."""
+
 
 # -- granularity --------------------------------------------------------------------------
 def _checked_scale(attributes: Attributes, x: Shape, scale: Shape) -> None:
@@ -76,6 +79,12 @@ def _quantize_types(inference: Inference) -> tuple[TensorType, ...]:
     if not (x.dtype.is_float or x.dtype is DataType.INT32):
         raise InferenceError(f"input is {x.dtype}; need a float or INT32")
     _checked_scale(inference.attributes, x.shape, scale.shape)
+    precision = inference.attributes["precision"]
+    if precision not in _DIVISIONS:
+        raise InferenceError(
+            f"precision is {precision}; the division is done in FLOAT",
+            remedy="leave the attribute out",
+        )
     zero = operand(inference.inputs, 2)
     asked = inference.attributes["output_dtype"]
     stored = zero.dtype if zero is not None else asked or DataType.UINT8
