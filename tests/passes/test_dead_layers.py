@@ -9,7 +9,7 @@ def test_layers_that_nobody_reads_go_in_reverse_order() -> None:
     attempts = s.fold()
     assert [a.place for a in applied(attempts, "dead_layers")] == [("last",), ("first",)]
     assert s.operators() == ["Softmax"]
-    assert s.network.absorbed["last"] == "dead_layers"
+    assert s.network.absorbed["last"] == "nothing reads it (dead_layers)"
 
 
 def test_a_marked_output_is_not_dead() -> None:

@@ -281,7 +281,9 @@ def _keep_origins(
     if derived:
         text = f"weight {derived[0]} ({rule.name})"
     else:
-        text = f"tensor {stands[0]} ({rule.name})" if stands else rule.name
+        known = all(t.value is not None for x in gone for t in x.outputs)
+        unread = "its value is known at build time" if known else "nothing reads it"
+        text = f"tensor {stands[0]} ({rule.name})" if stands else f"{unread} ({rule.name})"
     for node in swallowed:
         network.absorbed[node] = text
 
