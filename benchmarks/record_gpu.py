@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from workbench.builder import build
-from workbench.bundled import bundled
+from workbench.bundle import bundled
 from workbench.config import BuilderConfig, OptimizationProfile
 from workbench.datatypes import DataType
 from workbench.reports import classification_accuracy, coverage, record

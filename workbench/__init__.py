@@ -29,7 +29,7 @@ _PUBLIC = {
     "TimingCache": "workbench.timing",
     "WorkbenchError": "workbench.errors",
     "build": "workbench.builder",
-    "bundled": "workbench.bundled",
+    "bundled": "workbench.bundle",
 }
 
 __all__ = [*_PUBLIC, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]

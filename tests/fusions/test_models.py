@@ -11,7 +11,7 @@ from sketch import assert_same_network, assert_same_outputs
 
 from workbench import calibration, fusions, passes, precision
 from workbench.body import Array
-from workbench.bundled import bundled
+from workbench.bundle import bundled
 from workbench.config import BuilderConfig, Calibrator
 from workbench.datatypes import DataType
 from workbench.network import NetworkDefinition

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from workbench.builder import build
-from workbench.bundled import bundled
+from workbench.bundle import bundled
 from workbench.config import BuilderConfig, OptimizationProfile
 from workbench.datatypes import DataType
 from workbench.reports import classification_accuracy

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from workbench.builder import STAGES, BuildState
-from workbench.bundled import bundled
+from workbench.bundle import bundled
 from workbench.cli.text import heading, say, stage_line, table
 from workbench.datatypes import DataType
 from workbench.errors import BuildError

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from workbench.bundled import bundled
+from workbench.bundle import bundled
 from workbench.cli.text import say
 
 NAME = "lab"
