@@ -2,7 +2,7 @@
 
 from workbench.calibration.calibrators import scale_threshold
 from workbench.calibration.collect import CalibrationResult, TensorRange, calibrate, data_digest
-from workbench.calibration.data import CalibrationData, load_data
+from workbench.calibration.data import CalibrationData, load_data, random_inputs
 from workbench.calibration.histogram import Histogram
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "calibrate",
     "data_digest",
     "load_data",
+    "random_inputs",
     "scale_threshold",
 ]

@@ -120,12 +120,22 @@ def _batches(arrays: Mapping[str, Array], network: NetworkDefinition) -> tuple[B
 
 
 def _random(network: NetworkDefinition) -> dict[str, Array]:
-    rng = np.random.default_rng(0)
-    arrays: dict[str, Array] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for tensor in network.inputs:
         sizes = [d if isinstance(d, int) else 16 for d in tensor.shape[1:]]
         first = tensor.shape[0] if isinstance(tensor.shape[0], int) else BATCH
-        shape = (first, *sizes)
+        shapes[tensor.name] = (first, *sizes)
+    return random_inputs(network, shapes)
+
+
+def random_inputs(
+    network: NetworkDefinition, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Array]:
+    """Made-up inputs of these shapes: normal floats, ones for booleans, 0 or 1 for integers."""
+    rng = np.random.default_rng(0)
+    arrays: dict[str, Array] = {}
+    for tensor in network.inputs:
+        shape = shapes[tensor.name]
         if tensor.dtype.is_float:
             arrays[tensor.name] = rng.standard_normal(shape).astype(tensor.dtype.numpy)
         elif tensor.dtype is DataType.BOOL:

@@ -8,155 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from workbench.body import Array
 from workbench.builder import STAGES, BuildState, start
-from workbench.calibration import CalibrationData, CalibrationResult, load_data
-from workbench.config import BuilderConfig, Calibrator, MemoryPoolType, OptimizationProfile
-from workbench.datatypes import DataType
+from workbench.calibration import CalibrationData, CalibrationResult, load_data, random_inputs
+from workbench.config import BuilderConfig, OptimizationProfile
 from workbench.devices import Device, open_device
+from workbench.dimensions import evaluate_shape, symbols_of
 from workbench.errors import SessionError
 from workbench.files import write_atomically
 from workbench.network import NetworkDefinition
 from workbench.records import ProgressMonitor, Stage, StageRecord
+from workbench.session.actions import Action, SetProfile, UseCalibrationData
 from workbench.timing import TimingCache
-
-
-@dataclass(frozen=True)
-class SetPrecision:
-    """Request a precision for the model nodes that match a pattern."""
-
-    pattern: str
-    precision: DataType
-
-    def apply(self, config: BuilderConfig) -> None:
-        config.set_precision(self.pattern, self.precision)
-
-    def code(self) -> str:
-        return f"config.set_precision({self.pattern!r}, {self.precision.info.label!r})"
-
-
-@dataclass(frozen=True)
-class SetDefaultPrecision:
-    """The precision of every node that no pattern names."""
-
-    precision: DataType
-
-    def apply(self, config: BuilderConfig) -> None:
-        config.default_precision = self.precision
-
-    def code(self) -> str:
-        return f"config.default_precision = wb.DataType.{self.precision.name}"
-
-
-@dataclass(frozen=True)
-class ClearPrecisions:
-    """Forget every request that names nodes."""
-
-    def apply(self, config: BuilderConfig) -> None:
-        config.precisions = ()
-
-    def code(self) -> str:
-        return "config.precisions = ()"
-
-
-@dataclass(frozen=True)
-class SetProfile:
-    """The smallest, the tuned-for and the largest shape of an input."""
-
-    input: str
-    min: tuple[int, ...]
-    opt: tuple[int, ...]
-    max: tuple[int, ...]
-
-    def apply(self, config: BuilderConfig) -> None:
-        given = config.optimization_profiles
-        profile = OptimizationProfile(dict(given[0].shapes)) if given else OptimizationProfile()
-        profile.set_shape(self.input, self.min, self.opt, self.max)
-        config.optimization_profiles = (profile, *given[1:])
-
-    def code(self) -> str:
-        return f"profile.set_shape({self.input!r}, {self.min}, {self.opt}, {self.max})"
-
-
-@dataclass(frozen=True)
-class SetCalibrator:
-    """How ranges are read from histograms."""
-
-    calibrator: Calibrator
-
-    def apply(self, config: BuilderConfig) -> None:
-        config.calibrator = self.calibrator
-
-    def code(self) -> str:
-        return f"config.calibrator = wb.Calibrator.{self.calibrator.name}"
-
-
-@dataclass(frozen=True)
-class SetOption:
-    """One of the config's plain settings."""
-
-    name: str
-    value: Any
-
-    NAMES = (
-        "builder_optimization_level",
-        "max_num_tactics",
-        "avg_timing_iterations",
-        "tactic_sources",
-        "num_threads",
-        "verify",
-    )
-
-    def apply(self, config: BuilderConfig) -> None:
-        if self.name not in self.NAMES:
-            raise SessionError(f"no setting is called '{self.name}'", place="SetOption")
-        setattr(config, self.name, self.value)
-
-    def code(self) -> str:
-        return f"config.{self.name} = {self.value!r}"
-
-
-@dataclass(frozen=True)
-class SetWorkspace:
-    """Largest scratch memory of a tactic, in bytes."""
-
-    nbytes: int
-
-    def apply(self, config: BuilderConfig) -> None:
-        config.set_memory_pool_limit(MemoryPoolType.WORKSPACE, self.nbytes)
-
-    def code(self) -> str:
-        return f"config.set_memory_pool_limit(wb.MemoryPoolType.WORKSPACE, {self.nbytes})"
-
-
-@dataclass(frozen=True)
-class UseCalibrationData:
-    """Calibrate on this data, known by its digest; the session keeps the batches."""
-
-    digest: str
-    label: str
-
-    def apply(self, config: BuilderConfig) -> None:
-        """The data is not part of the config."""
-
-    def code(self) -> str:
-        return f"# calibration data: {self.label}, SHA-256 {self.digest[:16]}..."
-
-
-Action = (
-    SetPrecision
-    | SetDefaultPrecision
-    | ClearPrecisions
-    | SetProfile
-    | SetCalibrator
-    | SetOption
-    | SetWorkspace
-    | UseCalibrationData
-)
 
 
 class Session:
@@ -225,6 +95,50 @@ class Session:
         """The data in use, or None."""
         used = [a for a in self.actions if isinstance(a, UseCalibrationData)]
         return self._data[used[-1].digest] if used else None
+
+    def suggested_profile(self) -> tuple[SetProfile, ...]:
+        """Shapes for every dynamic input, to be confirmed by a person: nothing uses them by itself.
+
+        The first axis is taken for a batch: 1, 8, 32; any other dynamic axis: 1, 64, 128.
+        """
+        network = self.parsed.network
+        sizes: dict[str, tuple[int, int, int]] = {}
+        for t in network.inputs:
+            for axis, d in enumerate(t.shape):
+                for symbol in sorted(symbols_of(d)):
+                    sizes.setdefault(symbol, (1, 8, 32) if axis == 0 else (1, 64, 128))
+        return self.profile_of(sizes)
+
+    def profile_of(self, sizes: Mapping[str, tuple[int, int, int]]) -> tuple[SetProfile, ...]:
+        """The Actions that give every size symbol its (min, opt, max). Raises ConfigError."""
+        network = self.parsed.network
+        profile = OptimizationProfile()
+        for t in network.inputs:
+            if symbols_of(t.shape):
+                at = [{s: v[k] for s, v in sizes.items()} for k in range(3)]
+                profile.set_shape(t.name, *(evaluate_shape(t.shape, b) for b in at))
+        for which in range(3):
+            profile.bindings(network, which)
+        return tuple(SetProfile(name, *shapes) for name, shapes in profile.shapes.items())
+
+    def example_inputs(self, which: int = 1) -> tuple[dict[str, Array], str]:
+        """Inputs at the profile's min (0), opt (1) or max (2), and what to call them.
+
+        The calibration data's first samples where they fit; else random data, labelled so.
+        """
+        network = self.parsed.network
+        given = self.config.optimization_profiles or (OptimizationProfile(),)
+        bound = given[0].bindings(network, which)
+        shapes = {t.name: evaluate_shape(t.shape, bound) for t in network.inputs}
+        data = self.calibration
+        if data is not None:
+            stored = {
+                t.name: np.concatenate([b[t.name] for b in data.batches]) for t in network.inputs
+            }
+            taken = {n: a[: shapes[n][0]] if shapes[n] else a for n, a in stored.items()}
+            if all(taken[n].shape == shape for n, shape in shapes.items()):
+                return taken, f"calibration data ({data.label})"
+        return random_inputs(network, shapes), "random data"
 
     @property
     def config(self) -> BuilderConfig:

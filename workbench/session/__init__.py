@@ -1,0 +1,27 @@
+"""Session: a model and a tuple of frozen Actions; its state is their replay."""
+
+from workbench.session.actions import (
+    Action,
+    ClearPrecisions,
+    SetCalibrator,
+    SetDefaultPrecision,
+    SetOption,
+    SetPrecision,
+    SetProfile,
+    SetWorkspace,
+    UseCalibrationData,
+)
+from workbench.session.session import Session
+
+__all__ = [
+    "Action",
+    "ClearPrecisions",
+    "Session",
+    "SetCalibrator",
+    "SetDefaultPrecision",
+    "SetOption",
+    "SetPrecision",
+    "SetProfile",
+    "SetWorkspace",
+    "UseCalibrationData",
+]
