@@ -37,7 +37,9 @@ def main(folder: Path) -> None:
             bundled("datasets", "digits_cnn.onnx"),
             config,
             device="gpu",
-            tell=lambda r: print(f"{r.stage.value:<10} {r.seconds:6.2f} s  {r.summary}", flush=True),
+            tell=lambda r: print(
+                f"{r.stage.value:<10} {r.seconds:6.2f} s  {r.summary}", flush=True
+            ),
         )
         assert state.tuned is not None
         engine = state.engine()

@@ -88,8 +88,7 @@ class _Assembly:
             else:
                 dynamic.append(self._tensor(t, next(layouts)))
         outputs = [
-            self._tensor(t, layout)
-            for t, layout in zip(layer.outputs, tactic.outputs, strict=True)
+            self._tensor(t, layout) for t, layout in zip(layer.outputs, tactic.outputs, strict=True)
         ]
         return PlanStep(
             layer.name,

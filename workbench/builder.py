@@ -254,9 +254,7 @@ def serialize(state: BuildState) -> BuildState:
     digest = hashlib.sha256(data).hexdigest()
     summary = f"{len(data) / 1024:.0f} KiB, SHA-256 {digest[:16]}..."
     state = replace(state, plan_bytes=data)
-    return _after(
-        state, Stage.SERIALIZE, state.network, clock, summary, facts={"sha256": digest}
-    )
+    return _after(state, Stage.SERIALIZE, state.network, clock, summary, facts={"sha256": digest})
 
 
 STAGES: tuple[tuple[Stage, StageFunction], ...] = (

@@ -106,7 +106,9 @@ def read_file(
     expected = metadata.pop("sha256", "")
     found = _header_digest(header, metadata, bytes(raw["records"]))
     if found != expected:
-        raise _damaged(f"header and records have SHA-256 {found[:12]}..., the file says {expected[:12]}...")
+        raise _damaged(
+            f"header and records have SHA-256 {found[:12]}..., the file says {expected[:12]}..."
+        )
     names = sorted(n for n in header if n.startswith("weights/"))
     if verify == "full":
         digest = hashlib.sha256()
@@ -114,7 +116,9 @@ def read_file(
             digest.update(raw[name])
         found, expected = digest.hexdigest(), metadata.get("weights_sha256", "")
         if found != expected:
-            raise _damaged(f"weights have SHA-256 {found[:12]}..., the file says {expected[:12]}...")
+            raise _damaged(
+                f"weights have SHA-256 {found[:12]}..., the file says {expected[:12]}..."
+            )
         for name, entry in header.items():
             if name.startswith("pad/") and any(raw[name]):
                 raise _damaged(f"padding '{name}' is not zero")

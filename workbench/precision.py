@@ -54,7 +54,9 @@ def resolve(network: NetworkDefinition, config: BuilderConfig) -> tuple[Precisio
         quantizable = layer.op in QUANTIZABLE
         if requested is DataType.INT8 and not quantizable:
             precision = DataType.FLOAT
-            blocker = f"{layer.op} has no INT8 kernel of its own; it follows the layer it fuses with"
+            blocker = (
+                f"{layer.op} has no INT8 kernel of its own; it follows the layer it fuses with"
+            )
         if requested is DataType.INT8 and quantizable and (why := _weights_blocker(layer)):
             precision, blocker = DataType.FLOAT, why
         decisions.append(
@@ -109,14 +111,17 @@ def write_casts(
         if d.precision in (DataType.BF16, DataType.HALF):
             _cast_layer(network, network.layer(d.layer), d.precision, casts)
             attempts.append(
-                Attempt("write_cast", (d.layer,), True, stage=Stage.PRECISION,
-                        detail=f"{d.layer} in {d.precision.info.label}")
+                Attempt(
+                    "write_cast",
+                    (d.layer,),
+                    True,
+                    stage=Stage.PRECISION,
+                    detail=f"{d.layer} in {d.precision.info.label}",
+                )
             )
         elif d.blocker:
             refusal = Refusal(d.blocker, d.layer, code="no_kernel")
-            attempts.append(
-                Attempt("precision", (d.layer,), False, refusal, stage=Stage.PRECISION)
-            )
+            attempts.append(Attempt("precision", (d.layer,), False, refusal, stage=Stage.PRECISION))
     return tuple(attempts)
 
 
@@ -212,8 +217,9 @@ def write_qdq(
                 new = _quantized(network, t, calibration, pairs, layer.name)
             network.replace_input(layer, index, new)
         attempts.append(
-            Attempt("write_qdq", (d.layer,), True, stage=Stage.CALIBRATE,
-                    detail=f"{d.layer} in INT8")
+            Attempt(
+                "write_qdq", (d.layer,), True, stage=Stage.CALIBRATE, detail=f"{d.layer} in INT8"
+            )
         )
     for layer in list(network.layers):
         if layer.op in RESIDUAL and layer.operator is not None:
@@ -245,8 +251,13 @@ def _quantize_residual(
         new = _quantized(network, t, calibration, pairs, layer.name)
         network.replace_input(layer, index, new)
         done.append(
-            Attempt("write_qdq_residual", (layer.name,), True, stage=Stage.CALIBRATE,
-                    detail=f"residual '{t.name}' in INT8")
+            Attempt(
+                "write_qdq_residual",
+                (layer.name,),
+                True,
+                stage=Stage.CALIBRATE,
+                detail=f"residual '{t.name}' in INT8",
+            )
         )
     return done
 
@@ -280,9 +291,7 @@ def _quantized(
     return dq.outputs[0]
 
 
-def _quantized_weight(
-    network: NetworkDefinition, weight: Weight, axis: int, reader: str
-) -> Tensor:
+def _quantized_weight(network: NetworkDefinition, weight: Weight, axis: int, reader: str) -> Tensor:
     scale = Weight.derive(f"{weight.name}.scale", _scale_body(weight, axis), (weight,))
     stored = Weight.derive(
         f"{weight.name}.int8", _quantize_body(weight, scale, axis), (weight, scale)
@@ -326,9 +335,7 @@ def _literal(name: str, array: object) -> Node:
 
 
 def _input(name: str, weight: Weight) -> BodyInput:
-    return BodyInput(
-        name, TensorType(DataType.of(weight.array), weight.array.shape), constant=True
-    )
+    return BodyInput(name, TensorType(DataType.of(weight.array), weight.array.shape), constant=True)
 
 
 def _channel_axis(layer: Layer) -> int:

@@ -16,7 +16,9 @@ from workbench.records import ProgressMonitor
 FLOATS = st.floats(-1e4, 1e4, width=32)
 
 
-@given(st.lists(hnp.arrays(np.float32, st.integers(1, 40), elements=FLOATS), min_size=1, max_size=6))
+@given(
+    st.lists(hnp.arrays(np.float32, st.integers(1, 40), elements=FLOATS), min_size=1, max_size=6)
+)
 @settings(max_examples=100, deadline=None)
 def test_a_streaming_histogram_counts_every_value_within_its_range(batches):
     histogram = Histogram()

@@ -60,7 +60,9 @@ def load_data(
             raise CalibrationError(f"cannot be read: {e}", place=str(path)) from None
         return _data(_batches(arrays, network), path.name)
     if isinstance(source, Mapping):
-        return _data(_batches(_named(dict(source), network, "calibration arrays"), network), "arrays")
+        return _data(
+            _batches(_named(dict(source), network, "calibration arrays"), network), "arrays"
+        )
     batches = tuple({k: np.asarray(v) for k, v in b.items()} for b in source)
     for index, batch in enumerate(batches):
         _named(batch, network, f"calibration batch {index}")
@@ -78,7 +80,9 @@ def _named(arrays: Mapping[str, Array], network: NetworkDefinition, place: str) 
     for tensor in network.inputs:
         array = arrays.get(tensor.name)
         if array is None and len(network.inputs) == 1:
-            likely = [a for n, a in arrays.items() if n.startswith("calibration") and _fits(a, tensor)]
+            likely = [
+                a for n, a in arrays.items() if n.startswith("calibration") and _fits(a, tensor)
+            ]
             likely = likely or [a for a in arrays.values() if len(arrays) == 1]
             array = likely[0] if likely else None
         if array is None:

@@ -24,7 +24,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="an ONNX file")
     parser.add_argument("--save-plan", metavar="FILE", help="default: the model's name with .plan")
     parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:<index>")
-    parser.add_argument("--precision", default="FP32", help="of every layer: FP32, BF16, FP16, INT8")
+    parser.add_argument(
+        "--precision", default="FP32", help="of every layer: FP32, BF16, FP16, INT8"
+    )
     parser.add_argument(
         "--layer-precision",
         action="append",
@@ -61,9 +63,7 @@ def main(options: argparse.Namespace) -> int:
         lines += 1
         say(stage_line(record, lines, len(STAGES)))
 
-    state = build(
-        options.model, config, device=device, calibration=options.calibration, tell=tell
-    )
+    state = build(options.model, config, device=device, calibration=options.calibration, tell=tell)
     assert state.tuned is not None and state.plan_bytes is not None
     columns = ["Layer", "Operators", "Built", "Executed", "Tactic", "Median (µs)"]
     say("\n" + table(layer_rows(state.tuned), columns))

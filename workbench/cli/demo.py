@@ -78,8 +78,8 @@ def main(options: argparse.Namespace) -> int:
     say(heading("Plan"))
     say(f"{plan}: {plan.stat().st_size} bytes, SHA-256 {digest}")
     _check_in_bare_process(plan, state, digits["test_images"][:32])
-    profile = state.engine().create_execution_context().profile(
-        {"image": digits["test_images"][:32]}
+    profile = (
+        state.engine().create_execution_context().profile({"image": digits["test_images"][:32]})
     )
     say(heading("Profile at batch 32: the layers and the residual sum to the end-to-end time"))
     columns = ["Layer", "Executed", "Kernel", "Median (µs)", "Share (%)"]
@@ -143,9 +143,7 @@ def _check_in_bare_process(plan: Path, state: BuildState, images: Any) -> None:
     say("Bare process (onnx, pandas, plotly blocked): " + result.stdout.strip())
 
 
-def _report(
-    session: Session, state: BuildState, folder: Path, accuracy: Any, profile: Any
-) -> None:
+def _report(session: Session, state: BuildState, folder: Path, accuracy: Any, profile: Any) -> None:
     # The widgets' figures; imported here because only a report needs Plotly.
     from widgets.html_report import write_report
 

@@ -15,7 +15,16 @@ from workbench.tactics import SOURCES
 
 NAME = "doctor"
 HELP = "say what is installed, what is missing and what mends it"
-PACKAGES = ("numpy", "ml_dtypes", "onnx", "numba", "onednn-cpu-gomp", "plotly", "ipywidgets", "jupyterlab")
+PACKAGES = (
+    "numpy",
+    "ml_dtypes",
+    "onnx",
+    "numba",
+    "onednn-cpu-gomp",
+    "plotly",
+    "ipywidgets",
+    "jupyterlab",
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -38,7 +38,9 @@ def main(options: argparse.Namespace) -> int:
     profile = context.profile(inputs, iterations=options.iterations)
     columns = ["Layer", "Executed", "Kernel", "Median (µs)", "σ (µs)", "Share (%)"]
     say(table(profile_rows(profile), columns))
-    say(f"end to end: median {profile.end_to_end_us:.1f} µs, min {profile.end_to_end_min_us:.1f} µs")
+    say(
+        f"end to end: median {profile.end_to_end_us:.1f} µs, min {profile.end_to_end_min_us:.1f} µs"
+    )
     return 0
 
 

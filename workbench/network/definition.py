@@ -127,9 +127,7 @@ class NetworkDefinition(LayerApi):
         kind = TensorType(DataType.of(weight.array), weight.array.shape)
         return self._new_tensor(Tensor(self.unique(weight.name), kind, weight=weight))
 
-    def sizes(
-        self, sizes: Any, name: str = "sizes", *, dtype: DataType = DataType.INT64
-    ) -> Tensor:
+    def sizes(self, sizes: Any, name: str = "sizes", *, dtype: DataType = DataType.INT64) -> Tensor:
         """A known value with symbolic sizes (an object array); Bodies take it as a literal.
 
         No layer computes it, so only structural operands may be it.
@@ -158,7 +156,10 @@ class NetworkDefinition(LayerApi):
             if t is not None and self.tensors.get(t.name) is not t:
                 raise NetworkError(f"tensor '{t.name}' is not of this network", place=place)
         names = (
-            [self.unique(f"{name}_out{i}" if outputs > 1 else f"{name}_out") for i in range(outputs)]
+            [
+                self.unique(f"{name}_out{i}" if outputs > 1 else f"{name}_out")
+                for i in range(outputs)
+            ]
             if isinstance(outputs, int)
             else list(outputs)
         )
@@ -282,7 +283,9 @@ class NetworkDefinition(LayerApi):
         for t in layer.outputs:
             if t.users or t.is_network_output:
                 who = ", ".join(u.name for u in t.users) or "the caller (it is a network output)"
-                raise NetworkError(f"its output '{t.name}' is still read by {who}", place=layer.name)
+                raise NetworkError(
+                    f"its output '{t.name}' is still read by {who}", place=layer.name
+                )
         for t in layer.outputs:
             del self.tensors[t.name]
         self._detach(layer)
@@ -411,9 +414,7 @@ class NetworkDefinition(LayerApi):
         """Raise NetworkError if any link, type or order is inconsistent."""
         for layer in self.layers:
             for t in layer.inputs:
-                if t is not None and (
-                    self.tensors.get(t.name) is not t or layer not in t.users
-                ):
+                if t is not None and (self.tensors.get(t.name) is not t or layer not in t.users):
                     raise NetworkError(f"its input '{t.name}' is not linked", place=layer.name)
             for t in layer.outputs:
                 if self.tensors.get(t.name) is not t or t.producer is not layer:
@@ -421,7 +422,9 @@ class NetworkDefinition(LayerApi):
             want = layer.body.output_types
             have = tuple(t.type for t in layer.outputs)
             if want != have:
-                raise NetworkError(f"outputs are {have}, its operator gives {want}", place=layer.name)
+                raise NetworkError(
+                    f"outputs are {have}, its operator gives {want}", place=layer.name
+                )
         for t in self.tensors.values():
             for u in t.users:
                 if t not in u.inputs:

@@ -31,6 +31,4 @@ def histogram_rows(found: TensorRange, *, bins: int = 256) -> pd.DataFrame:
     """The histogram merged to ``bins`` (a divisor of 2,048). Columns: Magnitude, Count."""
     counts = found.histogram.counts.reshape(bins, -1).sum(axis=1)
     width = found.histogram.limit / bins
-    return pd.DataFrame(
-        {"Magnitude": [(i + 0.5) * width for i in range(bins)], "Count": counts}
-    )
+    return pd.DataFrame({"Magnitude": [(i + 0.5) * width for i in range(bins)], "Count": counts})

@@ -47,9 +47,7 @@ def network_graph(network: NetworkDefinition) -> GraphView:
         if layer.cause:
             detail += f" ({layer.cause.stage}: {layer.cause.reason})"
         nodes.append(
-            GraphNode(
-                layer.name, label, layer.op, layer.origin, layer.precision.info.label, detail
-            )
+            GraphNode(layer.name, label, layer.op, layer.origin, layer.precision.info.label, detail)
         )
         for t in dict.fromkeys(t for t in layer.inputs if t is not None):
             if t.name in where:

@@ -161,7 +161,9 @@ class ExecutionContext:
         self.run(inputs)
         bound = self._bind()
         device, stream = self._device, self._stream
-        whole = [device.time_us(lambda: self._launch(bound), 1, stream)[0] for _ in range(iterations)]
+        whole = [
+            device.time_us(lambda: self._launch(bound), 1, stream)[0] for _ in range(iterations)
+        ]
         rows: list[list[float]] = [[] for _ in bound.launches]
         for _ in range(iterations):
             for samples, launch in zip(rows, bound.launches, strict=True):

@@ -148,9 +148,7 @@ class Workshop:
         tactic = candidate.tactic
         return candidate.eligible and tactic is not None and tactic.precision is layer.built
 
-    def contract(
-        self, layer: LayerProblem, found: Sequence[Candidate]
-    ) -> tuple[Candidate, ...]:
+    def contract(self, layer: LayerProblem, found: Sequence[Candidate]) -> tuple[Candidate, ...]:
         """Refuse what would not run in the built type; emulation only where nothing is native."""
         native = any(
             c.eligible and c.tactic and not c.tactic.emulated and c.tactic.precision is layer.built

@@ -46,9 +46,7 @@ def solve(nodes: Sequence[Matrix], edges: Mapping[tuple[int, int], Matrix]) -> S
 
 
 class _Problem:
-    def __init__(
-        self, nodes: Sequence[Matrix], edges: Mapping[tuple[int, int], Matrix]
-    ) -> None:
+    def __init__(self, nodes: Sequence[Matrix], edges: Mapping[tuple[int, int], Matrix]) -> None:
         self.given = (nodes, edges)
         self.cost = [np.array(n, float) for n in nodes]
         self.links: list[dict[int, Matrix]] = [{} for _ in nodes]

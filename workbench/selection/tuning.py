@@ -107,9 +107,7 @@ class _Tuning:
             self._reformats[key] = self._best_reformat(type_, source, target)
         return self._reformats[key]
 
-    def _best_reformat(
-        self, type_: TensorType, source: Format, target: Format
-    ) -> Candidate | None:
+    def _best_reformat(self, type_: TensorType, source: Format, target: Format) -> Candidate | None:
         body = reformat_body(type_)
         trial = Trial(self.shop, LayerProblem("reformat", body, (body,), {}, type_.dtype))
         tried: list[Candidate] = []
@@ -266,16 +264,12 @@ class _Tuning:
                 winner = self.reformat(self._bound_type(tensor), source, target)
                 assert winner is not None
                 unique = tuple(dict.fromkeys(readers))
-                made.append(
-                    ReformatChoice(name, tensor.type, source, target, winner, unique)
-                )
+                made.append(ReformatChoice(name, tensor.type, source, target, winner, unique))
         return tuple(made)
 
 
 def _dynamic(layer: Layer) -> list[Tensor]:
-    return [
-        t for i, t in zip(layer.body.inputs, layer.operands, strict=True) if not i.constant
-    ]
+    return [t for i, t in zip(layer.body.inputs, layer.operands, strict=True) if not i.constant]
 
 
 def _uses_only(candidate: Candidate, layout: Format) -> bool:

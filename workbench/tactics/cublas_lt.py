@@ -94,8 +94,15 @@ def product_of(body: Body) -> Product | Refusal:
     if bias and body.types[bias].shape not in ((out.shape[-1],), (1, out.shape[-1])):
         return Refusal(f"its bias has shape {body.types[bias].shape}", code="shape")
     return Product(
-        prod(out.shape[:-1]), out.shape[-1], a.shape[-1], anchor.inputs[0], anchor.inputs[1], bias,
-        transposed, activation, a.dtype,
+        prod(out.shape[:-1]),
+        out.shape[-1],
+        a.shape[-1],
+        anchor.inputs[0],
+        anchor.inputs[1],
+        bias,
+        transposed,
+        activation,
+        a.dtype,
     )
 
 
@@ -145,8 +152,10 @@ class CublasLtSource:
                 layouts,
                 (LINEAR,),
                 product.kind,
-                (("algorithm", tuple(int(w) for w in found.algorithm)),
-                 ("workspace", int(found.workspace))),
+                (
+                    ("algorithm", tuple(int(w) for w in found.algorithm)),
+                    ("workspace", int(found.workspace)),
+                ),
                 self.version,
                 emulated=not problem.device.native(product.kind),
             )
@@ -180,8 +189,12 @@ class _Plan:
         p = product
         kind = _TYPES[p.kind]
         self.description = ctypes.c_void_p()
-        _check(library.cublasLtMatmulDescCreate(
-            ctypes.byref(self.description), _COMPUTE_32F, _REAL_32F), "MatmulDescCreate")
+        _check(
+            library.cublasLtMatmulDescCreate(
+                ctypes.byref(self.description), _COMPUTE_32F, _REAL_32F
+            ),
+            "MatmulDescCreate",
+        )
         # Column-major: first operand is b (n × k), second is a (k × m), result is n × m.
         self._set(_TRANS_A, ctypes.c_int32(1 if p.transposed else 0))
         self._set(_TRANS_B, ctypes.c_int32(0))
@@ -197,12 +210,25 @@ class _Plan:
         preference = ctypes.c_void_p()
         _check(self.library.cublasLtMatmulPreferenceCreate(ctypes.byref(preference)), "Preference")
         size = ctypes.c_size_t(WORKSPACE)
-        _check(self.library.cublasLtMatmulPreferenceSetAttribute(
-            preference, _WORKSPACE_BYTES, ctypes.byref(size), 8), "PreferenceSetAttribute")
+        _check(
+            self.library.cublasLtMatmulPreferenceSetAttribute(
+                preference, _WORKSPACE_BYTES, ctypes.byref(size), 8
+            ),
+            "PreferenceSetAttribute",
+        )
         results, count = (_Heuristic * ALGORITHMS)(), ctypes.c_int(0)
         status = self.library.cublasLtMatmulAlgoGetHeuristic(
-            self.handle, self.description, self.b, self.a, self.d, self.d, preference,
-            ALGORITHMS, results, ctypes.byref(count))
+            self.handle,
+            self.description,
+            self.b,
+            self.a,
+            self.d,
+            self.d,
+            preference,
+            ALGORITHMS,
+            results,
+            ctypes.byref(count),
+        )
         self.library.cublasLtMatmulPreferenceDestroy(preference)
         if status == 15:  # CUBLAS_STATUS_NOT_SUPPORTED: no algorithm
             return []
@@ -213,8 +239,15 @@ class _Plan:
         """Whether an algorithm runs at these sizes."""
         result = _Heuristic()
         status = self.library.cublasLtMatmulAlgoCheck(
-            self.handle, self.description, self.b, self.a, self.d, self.d, words,
-            ctypes.byref(result))
+            self.handle,
+            self.description,
+            self.b,
+            self.a,
+            self.d,
+            self.d,
+            words,
+            ctypes.byref(result),
+        )
         return status == 0 and result.workspace <= WORKSPACE
 
     def call(self, tactic: Tactic, problem: Problem, words: Any) -> Call:
@@ -246,9 +279,21 @@ class _Plan:
             void = ctypes.c_void_p
             d = void(outputs[0].address)
             arguments = (
-                self.handle, self.description, ctypes.byref(one), void(address(p.b)), self.b,
-                void(address(p.a)), self.a, ctypes.byref(zero), d, self.d, d, self.d, words,
-                void(workspace.address if workspace else 0), ctypes.c_size_t(WORKSPACE),
+                self.handle,
+                self.description,
+                ctypes.byref(one),
+                void(address(p.b)),
+                self.b,
+                void(address(p.a)),
+                self.a,
+                ctypes.byref(zero),
+                d,
+                self.d,
+                d,
+                self.d,
+                words,
+                void(workspace.address if workspace else 0),
+                ctypes.c_size_t(WORKSPACE),
                 void(own.ptr),
             )
 
@@ -265,15 +310,25 @@ class _Plan:
         )
 
     def _set(self, attribute: int, value: Any) -> None:
-        _check(self.library.cublasLtMatmulDescSetAttribute(
-            self.description, attribute, ctypes.byref(value), ctypes.sizeof(value)),
-            f"MatmulDescSetAttribute {attribute}")
+        _check(
+            self.library.cublasLtMatmulDescSetAttribute(
+                self.description, attribute, ctypes.byref(value), ctypes.sizeof(value)
+            ),
+            f"MatmulDescSetAttribute {attribute}",
+        )
 
     def _layout(self, kind: int, rows: int, columns: int) -> Any:
         made = ctypes.c_void_p()
-        _check(self.library.cublasLtMatrixLayoutCreate(
-            ctypes.byref(made), kind, ctypes.c_uint64(rows), ctypes.c_uint64(columns),
-            ctypes.c_int64(rows)), "MatrixLayoutCreate")
+        _check(
+            self.library.cublasLtMatrixLayoutCreate(
+                ctypes.byref(made),
+                kind,
+                ctypes.c_uint64(rows),
+                ctypes.c_uint64(columns),
+                ctypes.c_int64(rows),
+            ),
+            "MatrixLayoutCreate",
+        )
         return made
 
 

@@ -53,8 +53,10 @@ def variants(body: Body) -> tuple[Variant, ...] | Refusal:
     if len(body.outputs) != 1:
         return Refusal("NVRTC kernels write one output", code="outputs")
     anchor = body.anchor_node
-    if body.prologue and anchor is not None and any(
-        body.nodes[i].op != "Constant" for i in body.prologue
+    if (
+        body.prologue
+        and anchor is not None
+        and any(body.nodes[i].op != "Constant" for i in body.prologue)
     ):
         return Refusal("NVRTC kernels take no prologue", code="prologue")
     rank = len(body.output_types[0].shape)
@@ -67,7 +69,11 @@ def variants(body: Body) -> tuple[Variant, ...] | Refusal:
         return tuple(Variant("pointwise", 1, f) for f in both)
     match anchor.op:
         case "Conv" if rank == 4:
-            tiles = [t for t in (1, 2, 4, 8) if (body.output_types[0].shape[1] // _groups(anchor)) % t == 0]
+            tiles = [
+                t
+                for t in (1, 2, 4, 8)
+                if (body.output_types[0].shape[1] // _groups(anchor)) % t == 0
+            ]
             return tuple(Variant(f"convolution k{t}", t, f) for f in (HWC, LINEAR) for t in tiles)
         case "Gemm" | "MatMul":
             return tuple(Variant(f"gemm t{t}", t, LINEAR) for t in (8, 16))
@@ -160,7 +166,9 @@ def _convolution(body: Body, anchor: Node, variant: Variant) -> KernelText | Ref
     channels, rows, columns = w.shape[1:]
     pads = _pads(anchor, x.shape[2:], (rows, columns), out.shape[2:])
     stride, dilation = _pair(anchor, "strides"), _pair(anchor, "dilations")
-    load_x = _load(body, anchor.inputs[0], index_of(x, variant.layout, ["n", "g * CG + c", "y", "x"]))
+    load_x = _load(
+        body, anchor.inputs[0], index_of(x, variant.layout, ["n", "g * CG + c", "y", "x"])
+    )
     load_w = _load(body, anchor.inputs[1], index_of(w, LINEAR, ["k0 + t", "c", "r", "s"]))
     lines = [
         *coordinates_from("i", (n, k // tile, p, q), ["n", "kt", "p", "q"]),
@@ -180,8 +188,17 @@ def _convolution(body: Body, anchor: Node, variant: Variant) -> KernelText | Ref
         "    } } }",
     ]
     bias = anchor.inputs[2] if len(anchor.inputs) > 2 and anchor.inputs[2] else ""
-    return _with_epilogue(body, anchor, variant, lines, ["n", "k", "p", "q"], bias, "k0 + t", tile,
-                          n * (k // tile) * p * q)
+    return _with_epilogue(
+        body,
+        anchor,
+        variant,
+        lines,
+        ["n", "k", "p", "q"],
+        bias,
+        "k0 + t",
+        tile,
+        n * (k // tile) * p * q,
+    )
 
 
 def _with_epilogue(
@@ -251,8 +268,17 @@ def _gemm(body: Body, anchor: Node, variant: Variant) -> KernelText | Refusal:
     ]
     names = [*outer, "n"]
     bias = anchor.inputs[2] if len(anchor.inputs) > 2 and anchor.inputs[2] else ""
-    text = _with_epilogue(body, anchor, variant, lines, names, bias, f"nt * {tile} + t", tile,
-                          rows * -(-columns // tile))
+    text = _with_epilogue(
+        body,
+        anchor,
+        variant,
+        lines,
+        names,
+        bias,
+        f"nt * {tile} + t",
+        tile,
+        rows * -(-columns // tile),
+    )
     if isinstance(text, Refusal):
         return text
     guard = f"  const int n = nt * {tile} + t;\n"
@@ -280,7 +306,9 @@ def _pooling(body: Body, anchor: Node, variant: Variant) -> KernelText | Refusal
     ]
     if not largest:
         if anchor.attributes["count_include_pad"] or anchor.attributes["ceil_mode"]:
-            return Refusal("count_include_pad and ceil_mode are not among its kernels", code="attribute")
+            return Refusal(
+                "count_include_pad and ceil_mode are not among its kernels", code="attribute"
+            )
         lines.append("acc /= (float)seen;")
     names = ["n", "k", "p", "q"]
     return _finish(body, anchor, variant.layout, lines, names, prod(out.shape))
@@ -306,7 +334,9 @@ def _reduction(body: Body, anchor: Node) -> KernelText | Refusal:
     start, step = ("-__int_as_float(0x7f800000)", "fmaxf(acc, v)")
     if anchor.op != "ReduceMax":
         start, step = "0.0f", "acc + v"
-    lines = coordinates_from("i", [x.shape[a] for a in kept] or [1], [names[a] for a in kept] or ["z"])
+    lines = coordinates_from(
+        "i", [x.shape[a] for a in kept] or [1], [names[a] for a in kept] or ["z"]
+    )
     lines.append(f"float acc = {start};")
     for a, name in zip(axes, inner, strict=True):
         lines.append(f"for (int {name} = 0; {name} < {x.shape[a]}; ++{name})")
@@ -413,4 +443,3 @@ def _pads(
         return found[0], found[1]
     given = node.attributes.get("pads")
     return (int(given[0]), int(given[1])) if given else (0, 0)
-

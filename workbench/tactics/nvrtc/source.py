@@ -99,9 +99,7 @@ def _call(text: KernelText, tactic: Tactic, problem: Problem) -> Call:
     module = cupy.RawModule(code=text.code, backend="nvrtc", options=("--std=c++17",))
     function = module.get_function("run")
     constants = [
-        cupy.asarray(_plain(problem.constants[i.name]))
-        for i in problem.body.inputs
-        if i.constant
+        cupy.asarray(_plain(problem.constants[i.name])) for i in problem.body.inputs if i.constant
     ]
     cupy.cuda.Stream.null.synchronize()
 
