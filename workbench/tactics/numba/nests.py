@@ -1,8 +1,8 @@
 """Loop nests as source text: address arithmetic around the code of one row.
 
-A kernel is ``kernel(start, stop, g, *operands, *outputs[, scratch])``. It runs iterations start to
-stop of the outermost loop. g holds the loops' sizes, then every array's steps at each loop, in
-elements: one compiled kernel serves every size.
+A kernel is ``kernel(start, stop, g, *operands, *outputs, *extra[, scratch])``. It runs iterations
+start to stop of the outermost loop. g holds the loops' sizes, then every array's steps at each
+loop, in elements: one compiled kernel serves every size.
 """
 
 from __future__ import annotations
@@ -51,15 +51,18 @@ def nest_text(
     outputs: Sequence[Stream],
     row: Sequence[str],
     *,
+    extra: Sequence[tuple[str, str]] = (),
     scratch: bool = False,
 ) -> KernelText:
     """A kernel whose innermost loop is in ``row``: code over j in range(n).
 
     depth: number of loops, the innermost included. With one loop, start and stop cut that one.
+    extra: names and numba types of arrays that the row code addresses by itself.
     A stream that is not of unit step is the scalar s{k}; others are the row r{k}; outputs q{k}.
     """
     arrays = [f"a{k}" for k in range(len(streams))] + [f"o{k}" for k in range(len(outputs))]
-    lines = [f"def kernel({', '.join(['start', 'stop', 'g', *arrays])}{', t' * scratch}):"]
+    others = [name for name, _ in extra] + ["t"] * scratch
+    lines = [f"def kernel({', '.join(['start', 'stop', 'g', *arrays, *others])}):"]
     outer = depth - 1
     lines += indented([f"n = g[{outer}]" if outer else "n = stop - start"], 1)
     for level in range(outer):
@@ -82,8 +85,8 @@ def nest_text(
     lines += indented(row, inside)
     source = IMPORTS + "\n\n" + "\n".join(lines) + "\n"
     kinds = [f"{STORAGE[s.dtype]}[::1]" for s in (*streams, *outputs)]
-    scratches = ["float32[::1]"] if scratch else []
-    signature = f"void({', '.join(['int64', 'int64', 'int64[::1]', *kinds, *scratches])})"
+    kinds += [kind for _, kind in extra] + ["float32[::1]"] * scratch
+    signature = f"void({', '.join(['int64', 'int64', 'int64[::1]', *kinds])})"
     return KernelText(source, signature)
 
 

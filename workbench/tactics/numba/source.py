@@ -10,6 +10,7 @@ from workbench.formats import FORMATS, LINEAR, Format
 from workbench.records import Refusal
 from workbench.tactics.arithmetic import emulated_in_float
 from workbench.tactics.launch import reformat_body
+from workbench.tactics.numba import rows, windows
 from workbench.tactics.numba.cache import KernelCache, default_cache_folder, numba_version
 from workbench.tactics.numba.copies import (
     copies_call,
@@ -19,7 +20,8 @@ from workbench.tactics.numba.copies import (
     plan_reformat,
 )
 from workbench.tactics.numba.pointwise import plan_pointwise, pointwise_call
-from workbench.tactics.numba.rows import ANCHORS, plan_rows, rows_call
+from workbench.tactics.numba.rows import plan_rows, rows_call
+from workbench.tactics.numba.windows import plan_windows, windows_call
 from workbench.tactics.protocol import Call, Problem, Tactic
 from workbench.tactics.views import VIEWS
 
@@ -51,8 +53,13 @@ class NumbaSource:
 
     def candidates(self, problem: Problem) -> Sequence[Tactic | Refusal]:
         node = problem.body.anchor_node
-        if node is not None and node.op in ANCHORS:
-            return self._rows(problem)
+        found: list[Tactic | Refusal] = []
+        if node is not None and node.op in rows.ANCHORS:
+            found += self._rows(problem)
+        if node is not None and node.op in windows.ANCHORS:
+            found += self._windows(problem)
+        if found:
+            return _tactics_or_refusals(found)
         if all(n.op in (*VIEWS, "Concat", "Constant") for n in problem.body.nodes):
             return self._copies(problem)
         if problem.body.operator_names == ("Gather",):
@@ -72,6 +79,11 @@ class NumbaSource:
                 if isinstance(plan, Refusal):
                     return plan
                 return rows_call(plan, problem, self.cache, threads)
+            case "window":
+                plan = plan_windows(problem.body, tactic.outputs[0])
+                if isinstance(plan, Refusal):
+                    return plan
+                return windows_call(plan, problem, self.cache, threads)
             case "copy":
                 plan = plan_copies(problem.body, tactic.outputs[0])
                 if isinstance(plan, Refusal):
@@ -154,6 +166,18 @@ class NumbaSource:
             self._tactic("rows", problem, inputs, outputs, threads)
             for threads in thread_counts(problem, plan.nest.count)
         ]
+
+    def _windows(self, problem: Problem) -> Sequence[Tactic | Refusal]:
+        found: list[Tactic | Refusal] = []
+        for layout in FORMATS:
+            plan = plan_windows(problem.body, layout)
+            if isinstance(plan, Refusal):
+                found.append(plan)
+                continue
+            outputs = (layout,) * len(problem.body.outputs)
+            for threads in thread_counts(problem, plan.elements):
+                found.append(self._tactic("window", problem, plan.layouts, outputs, threads))
+        return found
 
     def _tactic(
         self,
