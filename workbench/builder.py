@@ -58,7 +58,7 @@ class BuildState:
     memory: tuple[MemoryPlan, ...] = ()
     plan: Plan | None = None
     plan_bytes: bytes | None = None
-    log: BuildLog = BuildLog("", "")
+    log: BuildLog = field(default_factory=lambda: BuildLog("", ""))
 
     @property
     def network(self) -> NetworkDefinition:
@@ -433,7 +433,9 @@ class _Taps:
                     place="Calibrate",
                 )
             shape = batch[tensor.name].shape
-            profile.set_shape(tensor.name, shape, shape, shape)
+            # Level 0 checks at the smallest shape: one sample, where the network allows it.
+            first = 1 if shape and not isinstance(tensor.shape[0], int) else shape[0]
+            profile.set_shape(tensor.name, (first, *shape[1:]), shape, shape)
         config.optimization_profiles = (profile,)
         inner = start(network, config, device=self.state.device, name=f"{self.state.name} (taps)")
         return run_stages(inner).engine()

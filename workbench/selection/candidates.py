@@ -258,7 +258,10 @@ class Trial:
 
     def _check(self, tactic: Tactic, calls: Sequence[tuple[Body, Call]]) -> tuple[float, str]:
         worst = 0.0
-        where = {id(b) for b in self.layer.check_at}
+        checked = self.layer.check_at
+        if self.shop.config.builder_optimization_level == 0:
+            checked = (min(checked, key=body_flops),)
+        where = {id(b) for b in checked}
         for body, call in calls:
             if id(body) not in where:
                 continue

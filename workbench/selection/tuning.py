@@ -186,10 +186,10 @@ class _Tuning:
                     nodes[i] = nodes[i] + np.array(costs)
         return nodes, edges
 
-    def _gives(self, tensor: Tensor, menu: Sequence[Candidate]) -> list[Format]:
+    def _gives(self, tensor: Tensor, offered: Sequence[Candidate]) -> list[Format]:
         assert tensor.producer is not None
         slot = tensor.producer.outputs.index(tensor)
-        return [formats_of(c)[1][slot] for c in menu]
+        return [formats_of(c)[1][slot] for c in offered]
 
     def _bound_type(self, tensor: Tensor) -> TensorType:
         return TensorType(tensor.dtype, evaluate_shape(tensor.shape, self.opt))
@@ -205,10 +205,10 @@ class _Tuning:
         totals: dict[str, float] = {}
         for layout in FORMATS:
             limited: list[Matrix] = []
-            for menu, node in zip(menus, nodes, strict=True):
-                allowed = [_uses_only(c, layout) for c in menu]
+            for offered, node in zip(menus, nodes, strict=True):
+                allowed = [_uses_only(c, layout) for c in offered]
                 if not any(allowed):
-                    allowed = [_uses_only(c, LINEAR) for c in menu]
+                    allowed = [_uses_only(c, LINEAR) for c in offered]
                 limited.append(np.where(allowed, node, np.inf))
             solution: Solution = solve(limited, edges)
             if np.isfinite(solution.cost):
