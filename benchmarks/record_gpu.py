@@ -23,6 +23,7 @@ from workbench.reports.layers import layer_rows
 
 
 def main(folder: Path) -> None:
+    """Recordings of FP32 and FP16, and their summary, into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     digits = dict(np.load(bundled("datasets", "digits.npz")))
     images = digits["test_images"][:32]

@@ -51,7 +51,7 @@ class OptimizationProfile:
     def set_shape(
         self, input: str, min: Sequence[int], opt: Sequence[int], max: Sequence[int]
     ) -> OptimizationProfile:
-        """Set the shapes of one input; returns self. Raises ConfigError unless min <= opt <= max."""
+        """Set one input's shapes; returns self. Raises ConfigError unless min <= opt <= max."""
         low, mid, high = (tuple(int(d) for d in s) for s in (min, opt, max))
         place = f"profile of input '{input}'"
         if not len(low) == len(mid) == len(high):

@@ -151,9 +151,9 @@ def _host_address(place: Any, nbytes: int) -> int:
     if isinstance(place, int):
         return place
     if not place.flags.c_contiguous or place.nbytes < nbytes:
+        pieces = "" if place.flags.c_contiguous else " in pieces"
         raise DeviceError(
-            f"the array has {place.nbytes} bytes{'' if place.flags.c_contiguous else ' in pieces'}, "
-            f"{nbytes} are needed",
+            f"the array has {place.nbytes} bytes{pieces}, {nbytes} are needed",
             remedy="give a C-contiguous array of the tensor's type and shape",
         )
     return int(place.ctypes.data)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from workbench.datatypes import DataType
-from workbench.devices import ALIGNMENT, Buffer, Fingerprint
+from workbench.devices import ALIGNMENT, Buffer, Device, Fingerprint
 from workbench.errors import DeviceError
 
 _NATIVE_SINCE = {
@@ -22,10 +22,15 @@ _NATIVE_SINCE = {
 """Compute capability (times ten) that first multiplies the type in hardware."""
 
 
+def _version(number: int) -> str:
+    """CUDA's 12040 as 12.4."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
 def import_cupy() -> Any:
     """CuPy. Raises DeviceError naming the extra that installs it."""
     try:
-        import cupy
+        import cupy  # pyright: ignore[reportMissingImports]  # an extra; CI has no GPU
     except ImportError as e:
         raise DeviceError(
             f"CuPy is not installed ({e})",
@@ -33,6 +38,13 @@ def import_cupy() -> Any:
             remedy="python -m pip install 'inference-workbench[gpu]' (CUDA 12) or [gpu-cuda13]",
         ) from None
     return cupy
+
+
+def gpu_of(device: Device) -> GpuDevice:
+    """The device as the GPU that it is. Raises DeviceError for another kind of device."""
+    if not isinstance(device, GpuDevice):
+        raise DeviceError(f"a GPU is needed, this is '{device.kind}'", place="gpu")
+    return device
 
 
 class GpuDevice:
@@ -73,7 +85,7 @@ class GpuDevice:
         """The newest CUDA version that the driver supports, and the run-time library's."""
         runtime = self.cupy.cuda.runtime
         driver, own = runtime.driverGetVersion(), runtime.runtimeGetVersion()
-        return f"driver CUDA {driver // 1000}.{driver % 1000 // 10}, runtime {own // 1000}.{own % 1000 // 10}"
+        return f"driver CUDA {_version(driver)}, runtime {_version(own)}"
 
     def native(self, dtype: DataType) -> bool:
         return self.compute_capability >= _NATIVE_SINCE.get(dtype, 0)

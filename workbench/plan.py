@@ -170,6 +170,11 @@ class Plan:
         }
 
 
+def _range_from_json(value: Any) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    low, opt, high = value
+    return tuple(low), tuple(opt), tuple(high)
+
+
 def _plan_from_records(data: Mapping[str, Any], weights: Mapping[str, Array]) -> Plan:
     bodies = [Body.from_json(b, operator_named) for b in data["bodies"]]
     return Plan(
@@ -202,7 +207,7 @@ def _plan_from_records(data: Mapping[str, Any], weights: Mapping[str, Array]) ->
         ),
         tuple(
             PlanProfile(
-                {k: tuple(map(tuple, v)) for k, v in p["shapes"].items()},
+                {k: _range_from_json(v) for k, v in p["shapes"].items()},
                 p["offsets"],
                 p["arena_bytes"],
                 p["workspace_bytes"],

@@ -119,7 +119,7 @@ def read_file(
             raise _damaged(
                 f"weights have SHA-256 {found[:12]}..., the file says {expected[:12]}..."
             )
-        for name, entry in header.items():
+        for name in header:
             if name.startswith("pad/") and any(raw[name]):
                 raise _damaged(f"padding '{name}' is not zero")
     weights = {

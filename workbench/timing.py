@@ -172,7 +172,8 @@ class TimingCache:
             cache = cls(Fingerprint.from_json(values["device"]))
             for key, entry in values["entries"].items():
                 timing = Timing(**entry["timing"]) if entry["timing"] else None
-                cache.entries[key] = Entry(**{**entry, "timing": timing})
+                fields: dict[str, Any] = {**entry, "timing": timing}
+                cache.entries[key] = Entry(**fields)
         except (ValueError, KeyError, TypeError) as e:
             raise TimingCacheError(
                 f"it is damaged ({e})", place="timing cache", remedy="delete it and measure again"

@@ -11,7 +11,7 @@ from workbench.config import Calibrator
 LEVELS = 128
 """Magnitudes of symmetric INT8, zero included."""
 EMPTY = 1e-9
-"""Probability of a bin where Q has no mass and P has (the description leaves the smoothing open)."""
+"""Probability of a bin where Q has no mass and P has; the description leaves this open."""
 
 
 def scale_threshold(histogram: Histogram, calibrator: Calibrator) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -60,9 +60,8 @@ def load_data(
             raise CalibrationError(f"cannot be read: {e}", place=str(path)) from None
         return _data(_batches(arrays, network), path.name)
     if isinstance(source, Mapping):
-        return _data(
-            _batches(_named(dict(source), network, "calibration arrays"), network), "arrays"
-        )
+        given = _named(cast(Mapping[str, Array], source), network, "calibration arrays")
+        return _data(_batches(given, network), "arrays")
     batches = tuple({k: np.asarray(v) for k, v in b.items()} for b in source)
     for index, batch in enumerate(batches):
         _named(batch, network, f"calibration batch {index}")

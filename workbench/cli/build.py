@@ -21,6 +21,7 @@ HELP = "build a plan file from an ONNX model"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``workbench build``."""
     parser.add_argument("model", help="an ONNX file")
     parser.add_argument("--save-plan", metavar="FILE", help="default: the model's name with .plan")
     parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:<index>")
@@ -49,6 +50,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
+    """Stages, layers and ledger while it builds; writes the plan file."""
     device = open_device(options.device, threads=options.threads)
     say(f"Device: {device}")
     config = configured(options)

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -41,12 +41,14 @@ sys.exit(main(sys.argv[1:]))
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``workbench demo``."""
     parser.add_argument("--model", default="digits_cnn", help="a bundled model's name")
     parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:<index>")
     parser.add_argument("--output", default=".", help="folder for the plan and the report")
 
 
 def main(options: argparse.Namespace) -> int:
+    """A build per precision, their comparison, and the plan checked in a bare process."""
     began = time.perf_counter()
     folder = Path(options.output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -132,7 +134,7 @@ def _check_in_bare_process(plan: Path, state: BuildState, images: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
         given, wanted = Path(folder) / "inputs.npz", Path(folder) / "expected.npz"
         np.savez(given, **inputs)
-        np.savez(wanted, **outputs)
+        np.savez(wanted, **cast(dict[str, Any], outputs))
         command = [sys.executable, "-c", _BARE, str(plan)]
         command += ["--inputs", str(given), "--expect", str(wanted)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)

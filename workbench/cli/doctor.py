@@ -32,6 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
+    """Versions, tactic sources and GPU, a line each."""
     say(f"inference-workbench {__version__}, Python {platform.python_version()} ({sys.executable})")
     device = CpuDevice()
     say(f"{device}; instruction sets: {', '.join(device.fingerprint.features) or 'none known'}")

@@ -17,6 +17,7 @@ FIRST = "01_first_engine.ipynb"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``workbench lab``."""
     parser.add_argument(
         "--folder", default="workbench-lessons", help="where your copies of the lessons are kept"
     )
@@ -25,6 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
+    """The lessons' copies, then JupyterLab; its exit status."""
     folder = Path(options.folder)
     copied = copy_lessons(folder)
     say(f"Lessons: {folder.resolve()} ({copied} new; yours are never overwritten)")

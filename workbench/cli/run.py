@@ -16,6 +16,7 @@ HELP = "run a plan file and print a per-layer profile"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``workbench run``."""
     parser.add_argument("plan", help="a plan file")
     parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:<index>")
     parser.add_argument("--inputs", metavar="NPZ", help="arrays by input name; default: random")
@@ -23,6 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
+    """Outputs' shapes and the profile of one plan."""
     engine = Runtime(options.device).deserialize(options.plan)
     say(f"Device: {engine.device}")
     for note in engine.notes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from workbench.runtime import Runtime
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 if it ran and, where asked for, the outputs are those expected."""
     parser = argparse.ArgumentParser(prog="python -m workbench.runtime")
     parser.add_argument("plan")
     parser.add_argument("--inputs", required=True)
@@ -30,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{type(e).__name__}: {e}", file=sys.stderr)
         return 1
     if options.save:
-        np.savez(options.save, **outputs)
+        np.savez(options.save, **cast(dict[str, Any], outputs))
     if options.expect:
         expected = dict(np.load(options.expect))
         for name, array in expected.items():

@@ -162,7 +162,8 @@ class Engine:
         """(min, opt, max) of an input in a profile."""
         tensor = self.io(name)
         if is_static(tensor.type.shape):
-            return (tensor.type.shape,) * 3
+            shape = tensor.type.shape
+            return shape, shape, shape
         return self.plan.profiles[profile].shapes[name]
 
     @property

@@ -24,6 +24,7 @@ from workbench.datatypes import DataType
 from workbench.devices import Buffer
 from workbench.errors import DeviceError
 from workbench.formats import LINEAR, Format
+from workbench.gpu_device import gpu_of
 from workbench.records import Refusal
 from workbench.tactics.protocol import Call, Launch, Problem, Tactic
 
@@ -251,7 +252,7 @@ class _Plan:
         return status == 0 and result.workspace <= WORKSPACE
 
     def call(self, tactic: Tactic, problem: Problem, words: Any) -> Call:
-        cupy: Any = problem.device.cupy  # pyright: ignore
+        cupy = gpu_of(problem.device).cupy
         p = self.product
         dynamic = [i.name for i in problem.body.dynamic_inputs]
         constants = {
@@ -275,7 +276,7 @@ class _Plan:
                     return int(constants[name].data.ptr)
                 return inputs[dynamic.index(name)].address
 
-            own = stream or problem.device.main_stream  # pyright: ignore
+            own = stream or gpu_of(problem.device).main_stream
             void = ctypes.c_void_p
             d = void(outputs[0].address)
             arguments = (

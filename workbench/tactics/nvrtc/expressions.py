@@ -1,4 +1,4 @@
-"""Pointwise nodes as CUDA C++: every value is a float in a register, stored types at the borders."""
+"""Pointwise nodes as CUDA C++: values are floats in registers, stored types at the borders."""
 
 from __future__ import annotations
 
@@ -74,7 +74,8 @@ def expression(node: Node, operands: Sequence[str]) -> str | None:
     a: Mapping[str, Any] = node.attributes
     match node.op:
         case "LeakyRelu":
-            return f"(({operands[0]}) < 0.0f ? ({operands[0]}) * {_number(a['alpha'])} : ({operands[0]}))"
+            x = f"({operands[0]})"
+            return f"({x} < 0.0f ? {x} * {_number(a['alpha'])} : {x})"
         case "HardSigmoid":
             inner = f"({operands[0]}) * {_number(a['alpha'])} + {_number(a['beta'])}"
             return f"fminf(fmaxf({inner}, 0.0f), 1.0f)"

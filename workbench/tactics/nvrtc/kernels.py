@@ -250,12 +250,13 @@ def _gemm(body: Body, anchor: Node, variant: Variant) -> KernelText | Refusal:
         return Refusal("the NVRTC product takes no transA, alpha or beta", code="attribute")
     rows, columns, depth = prod(out.shape[:-1]), out.shape[-1], a.shape[-1]
     tile = variant.tile
+    tiles = -(-columns // tile)
     load_a = _load(body, anchor.inputs[0], f"(i64)m * {depth} + kk")
     at = f"(i64)n * {depth} + kk" if trans_b else f"(i64)kk * {columns} + n"
     load_b = _load(body, anchor.inputs[1], at)
     outer = [f"o{i}" for i in range(len(out.shape) - 1)]
     lines = [
-        f"const int nt = (int)(i % {-(-columns // tile)}); const int m = (int)(i / {-(-columns // tile)});",
+        f"const int nt = (int)(i % {tiles}); const int m = (int)(i / {tiles});",
         *coordinates_from("m", out.shape[:-1], outer),
         f"float acc[{tile}];",
         f"#pragma unroll\n    for (int t = 0; t < {tile}; ++t) acc[t] = 0.0f;",
@@ -277,7 +278,7 @@ def _gemm(body: Body, anchor: Node, variant: Variant) -> KernelText | Refusal:
         bias,
         f"nt * {tile} + t",
         tile,
-        rows * -(-columns // tile),
+        rows * tiles,
     )
     if isinstance(text, Refusal):
         return text

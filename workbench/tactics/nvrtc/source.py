@@ -11,6 +11,7 @@ import numpy as np
 from workbench.body import TensorType
 from workbench.devices import Buffer
 from workbench.formats import HWC, LINEAR, Format
+from workbench.gpu_device import gpu_of
 from workbench.records import Refusal
 from workbench.tactics.launch import reformat_body
 from workbench.tactics.nvrtc.expressions import C_TYPES
@@ -95,7 +96,7 @@ def _follows(type_: TensorType, out: TensorType) -> bool:
 
 
 def _call(text: KernelText, tactic: Tactic, problem: Problem) -> Call:
-    cupy: Any = problem.device.cupy  # pyright: ignore
+    cupy = gpu_of(problem.device).cupy
     module = cupy.RawModule(code=text.code, backend="nvrtc", options=("--std=c++17",))
     function = module.get_function("run")
     constants = [
@@ -109,7 +110,7 @@ def _call(text: KernelText, tactic: Tactic, problem: Problem) -> Call:
         arguments = tuple(b.address for b in (*inputs, *outputs)) + tuple(
             c.data.ptr for c in constants
         )
-        own = stream or problem.device.main_stream  # pyright: ignore
+        own = stream or gpu_of(problem.device).main_stream
 
         def launch() -> None:
             with own:
