@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-SHORT = 24
-"""Characters of a text that is never wrapped."""
+from widgets.columns import column_kind, is_missing, number_text
+
+_CLASSES = {"count": "number", "number": "number"}
 _MARKS = {"applied": "yes", "chosen": "yes", "refused": "no"}
 
 
@@ -24,16 +24,17 @@ def text(value: object) -> str:
 def table(rows: pd.DataFrame, *, caption: str = "", columns: Sequence[str] | None = None) -> str:
     """A table whose headings sort it. Empty cells stay empty: nothing is invented."""
     shown = rows[list(columns)] if columns is not None else rows
-    kinds = {c: _kind(shown[c]) for c in shown.columns}
+    kinds = {c: column_kind(shown[c]) for c in shown.columns}
     heads = "".join(
-        f'<th scope="col" class="{kinds[c]}"><button type="button">{text(c)}</button></th>'
+        f'<th scope="col" class="{_CLASSES.get(kinds[c], kinds[c])}">'
+        f'<button type="button">{text(c)}</button></th>'
         for c in shown.columns
     )
     lines = [
         "<tr>"
         + "".join(_cell(v, kinds[c]) for c, v in zip(shown.columns, row, strict=True))
         + "</tr>"
-        for row in shown.itertuples(index=False)
+        for row in shown.itertuples(index=False, name=None)
     ]
     body = "".join(lines) or f'<tr><td colspan="{len(shown.columns)}">none</td></tr>'
     title = f"<caption>{text(caption)}</caption>" if caption else ""
@@ -43,30 +44,14 @@ def table(rows: pd.DataFrame, *, caption: str = "", columns: Sequence[str] | Non
     )
 
 
-def _kind(column: pd.Series) -> str:
-    """The class of a column: count, number, short (never wrapped), name or wide text."""
-    if pd.api.types.is_numeric_dtype(column):
-        whole = all(float(v).is_integer() for v in column.dropna())
-        return "number count" if whole else "number"
-    longest = max((len(str(v)) for v in column.dropna()), default=0)
-    return "short" if longest <= SHORT else "name" if longest <= 2 * SHORT else "wide"
-
-
 def _cell(value: Any, kind: str) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return f'<td class="{kind}" data-value=""></td>' if "number" in kind else "<td></td>"
-    if "number" in kind:
-        shown = f"{int(value):,}" if "count" in kind else number(value)
-        return f'<td class="{kind}" data-value="{float(value)!r}">{shown}</td>'
-    return f'<td class="{_MARKS.get(str(value), kind)}">{text(value)}</td>'
-
-
-def number(value: float) -> str:
-    """A measured number with about four digits."""
-    size = abs(value)
-    if size == 0 or 0.1 <= size < 1e6:
-        return f"{value:,.{1 if size >= 100 else 2 if size >= 1 else 3}f}"
-    return f"{value:.3g}"
+    css = _CLASSES.get(kind, kind)
+    if is_missing(value):
+        return f'<td class="{css}" data-value=""></td>' if kind in _CLASSES else "<td></td>"
+    if kind in _CLASSES:
+        shown = f"{int(value):,}" if kind == "count" else number_text(float(value))
+        return f'<td class="{css}" data-value="{float(value)!r}">{shown}</td>'
+    return f'<td class="{_MARKS.get(str(value), css)}">{text(value)}</td>'
 
 
 def tiles(pairs: Iterable[tuple[str, str]]) -> str:

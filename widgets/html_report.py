@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import plotly
 
+from widgets.columns import is_missing, number_text, records
 from widgets.figures import (
     before_after_figure,
     calibration_figure,
@@ -17,7 +18,7 @@ from widgets.figures import (
     tactic_figure,
     timing_figure,
 )
-from widgets.html_parts import Figures, number, table, text, tiles
+from widgets.html_parts import Figures, table, text, tiles
 from workbench import __version__
 from workbench.builder import BuildState
 from workbench.datatypes import PRECISIONS
@@ -182,10 +183,9 @@ def _tactics(page: _Page) -> _Section:
     ]
     for choice in page.tuned.layers:
         rows = tactic_rows(choice)
-        timed, refused = (
-            int(rows["Median (µs)"].notna().sum()),
-            int((rows["Status"] == "refused").sum()),
-        )
+        each = records(rows)
+        timed = sum(not is_missing(r["Median (µs)"]) for r in each)
+        refused = sum(r["Status"] == "refused" for r in each)
         figure = ""
         if timed:
             figure = page.figures.place(
@@ -201,7 +201,7 @@ def _tactics(page: _Page) -> _Section:
 
 def _ledger(page: _Page) -> _Section:
     rows = ledger_rows(page.state.log)
-    applied = int((rows["Outcome"] == "applied").sum())
+    applied = sum(r["Outcome"] == "applied" for r in records(rows))
     note = f"{applied} rewrites applied, {len(rows) - applied} refused, each with its reason."
     return _Section("ledger", "Ledger", f'<p class="note">{note}</p>{table(rows)}')
 
@@ -248,7 +248,7 @@ def _calibration(page: _Page) -> _Section | None:
             source=f"{source} · {page.device}",
         )
         place = page.figures.place(figure, f"Histogram of {r.tensor}")
-        clipped = number(100 * r.clipped_share)
+        clipped = number_text(100 * r.clipped_share)
         parts.append(
             f"<details><summary>{text(r.tensor)} <small>clipped {clipped}%</small></summary>"
             f"<div>{place}</div></details>"

@@ -7,6 +7,7 @@ System Structures" (1981), as igraph implements it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import igraph
 
@@ -65,7 +66,7 @@ def lay_out(view: GraphView) -> LayeredGraph:
     box_width = CHARACTER * max((len(x) for x in labels), default=8) + 16
     pairs = [(a, b) for a, b, _ in view.edges]
     graph = igraph.Graph(len(view.nodes), pairs, directed=True)
-    found = graph.layout_sugiyama(hgap=box_width + GAP, vgap=RANK_HEIGHT)
+    found: Any = graph.layout_sugiyama(hgap=int(box_width + GAP), vgap=int(RANK_HEIGHT))
     centres = tuple((float(x), -float(y)) for x, y in found.coords[: len(view.nodes)])
     routes = tuple(
         _route(centres[a], [(float(x), -float(y)) for x, y in bends], centres[b])

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from widgets.columns import records
 from widgets.figures.style import BLUE, GREEN, ORANGE, PINK, SKY, YELLOW, chart, shorten, text_on
 
 COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, YELLOW)
@@ -19,9 +20,14 @@ def memory_figure(
 
     arena_bytes, total_bytes: of the MemoryPlan, for the title.
     """
-    steps = int(rows["Last step"].max()) + 1 if len(rows) else 1
+    tensors = records(rows)
+    steps = max((r["Last step"] + 1 for r in tensors), default=1)
     return chart(
-        [t for k in range(len(COLOURS)) if (t := _tensors(rows, k, steps))],
+        [
+            t
+            for k in range(len(COLOURS))
+            if (t := _boxes(tensors[k :: len(COLOURS)], COLOURS[k], steps))
+        ],
         f"Arena: {arena_bytes / 1024:,.0f} KiB instead of {total_bytes / 1024:,.0f} KiB",
         f"inner tensors at the largest shapes of profile {profile}; a box is the bytes that a "
         f"tensor holds · {device}",
@@ -46,29 +52,26 @@ def memory_figure(
     )
 
 
-def _tensors(rows: pd.DataFrame, k: int, steps: int) -> dict[str, Any] | None:
-    """Every sixth tensor, in one colour: neighbours differ."""
-    part = rows.iloc[k :: len(COLOURS)]
-    if part.empty:
+def _boxes(part: list[dict[str, Any]], colour: str, steps: int) -> dict[str, Any] | None:
+    """Tensors in one colour; every sixth has the same, so that neighbours differ."""
+    if not part:
         return None
-    first, last = part["First step"], part["Last step"]
-    lasting = (last - first + 1).tolist()
+    lasting = [r["Last step"] - r["First step"] + 1 for r in part]
     room = max(4, int(120 / steps))
-    names = [shorten(str(t), room * n) for t, n in zip(part["Tensor"], lasting, strict=True)]
     columns = ["Tensor", "First step", "Last step", "Offset (B)", "Size (B)"]
     return dict(
         type="bar",
-        x=((first + last) / 2).tolist(),
+        x=[(r["First step"] + r["Last step"]) / 2 for r in part],
         width=[n - 0.06 for n in lasting],
-        base=(part["Offset (B)"] / 1024).tolist(),
-        y=(part["Size (B)"] / 1024).tolist(),
-        marker={"color": COLOURS[k], "line": {"color": "#ffffff", "width": 1}},
-        text=names,
+        base=[r["Offset (B)"] / 1024 for r in part],
+        y=[r["Size (B)"] / 1024 for r in part],
+        marker={"color": colour, "line": {"color": "#ffffff", "width": 1}},
+        text=[shorten(r["Tensor"], room * n) for r, n in zip(part, lasting, strict=True)],
         textposition="inside",
         insidetextanchor="middle",
         textangle=0,
-        textfont={"color": text_on(COLOURS[k]), "size": 11},
-        customdata=part[columns].values.tolist(),
+        textfont={"color": text_on(colour), "size": 11},
+        customdata=[[r[c] for c in columns] for r in part],
         hovertemplate="<b>%{customdata[0]}</b><br>written at step %{customdata[1]}, last read at "
         "step %{customdata[2]}<br>bytes %{customdata[3]:,} + %{customdata[4]:,}<extra></extra>",
     )

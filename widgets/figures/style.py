@@ -144,6 +144,7 @@ def chart(
             },
             "font": {"family": FONT, "size": 12, "color": INK},
             "height": height,
+            "autosize": True,
             "margin": {"l": 12, "r": 20, "t": 64, "b": 12},
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from widgets.columns import is_missing, records
 from widgets.figures.style import (
     BLUE,
     LIGHT_GREY,
@@ -30,57 +31,61 @@ OUTLIER = 2.5
 
 def timing_figure(rows: pd.DataFrame, device: str) -> go.Figure:
     """Horizontal bars from ``reports.timing_rows``, one group a layer, first layer on top."""
-    layers = list(dict.fromkeys(rows["Layer"]))
+    times = records(rows)
+    layers = list(dict.fromkeys(r["Layer"] for r in times))
     labels = dict(zip(layers, unique_labels(layers, 30), strict=True))
-    chosen = rows.loc[rows["Role"] == "chosen", "Median (µs)"]
     traces: list[dict[str, Any]] = []
     for role, colour in ROLES.items():
-        part = rows[rows["Role"] == role]
-        if part.empty:
+        part = [r for r in times if r["Role"] == role]
+        if not part:
             continue
-        trace = _bars(part, [labels[x] for x in part["Layer"]], role, colour)
-        trace["customdata"] = part[["Tactic", "Spread (µs)", "Layer", "Executed", "Date"]].values
+        trace = _bars(part, [labels[r["Layer"]] for r in part], role, colour)
+        columns = ["Tactic", "Spread (µs)", "Layer", "Executed", "Date"]
+        trace["customdata"] = [[r[c] for c in columns] for r in part]
         trace["hovertemplate"] = (
             "<b>%{customdata[2]}</b><br>%{customdata[0]}, %{customdata[3]}<br>%{x:.2f} µs ± "
             f"%{{customdata[1]:.2f}}, measured %{{customdata[4]}}<extra>{role}</extra>"
         )
         traces.append(trace)
-    limit = _limit(rows["Median (µs)"], chosen)
+    chosen = [r["Median (µs)"] for r in times if r["Role"] == "chosen"]
+    limit = _limit([r["Median (µs)"] for r in times], max(chosen, default=0.0))
     return chart(
         traces,
-        f"Time per layer: {chosen.sum():,.1f} µs in the chosen tactics",
-        "median µs; whiskers: spread · " + provenance(device, rows["Date"]),
+        f"Time per layer: {sum(chosen):,.1f} µs in the chosen tactics",
+        "median µs; whiskers: spread · " + provenance(device, (r["Date"] for r in times)),
         height=130 + 44 * max(1, len(layers)),
         layout={
             "barmode": "group",
             "bargap": 0.26,
             "bargroupgap": 0.06,
             **_axes([labels[x] for x in layers], limit),
-            "annotations": _cut(rows, [labels[x] for x in rows["Layer"]], limit),
+            "annotations": _cut(times, [labels[r["Layer"]] for r in times], limit),
         },
     )
 
 
 def tactic_figure(rows: pd.DataFrame, layer: str, device: str) -> go.Figure:
     """Every timed tactic of one layer, from ``reports.tactic_rows``, fastest on top."""
-    timed = rows[rows["Median (µs)"].notna()].sort_values("Median (µs)", kind="stable")
-    labels = unique_labels(timed["Tactic"], 44)
+    timed = [r for r in records(rows) if not is_missing(r["Median (µs)"])]
+    timed.sort(key=lambda r: r["Median (µs)"])
+    labels = unique_labels((r["Tactic"] for r in timed), 44)
     traces: list[dict[str, Any]] = []
     for status, colour in STATUSES.items():
-        here = [i for i, s in enumerate(timed["Status"]) if s == status]
+        here = [i for i, r in enumerate(timed) if r["Status"] == status]
         if not here:
             continue
-        part = timed.iloc[here]
+        part = [timed[i] for i in here]
         trace = _bars(part, [labels[i] for i in here], status, colour)
-        trace["customdata"] = part[["Tactic", "Kernel", "Measured", "Why not"]].values
+        columns = ["Tactic", "Kernel", "Measured", "Why not"]
+        trace["customdata"] = [[r[c] for c in columns] for r in part]
         trace["hovertemplate"] = (
             "<b>%{customdata[0]}</b><br>%{customdata[1]}<br>%{x:.2f} µs, measured "
             "%{customdata[2]}<br>%{customdata[3]}<extra></extra>"
         )
         traces.append(trace)
-    dates = [str(m).split(",")[0] for m in timed["Measured"]]
-    chosen = timed.loc[timed["Status"] == "chosen", "Median (µs)"]
-    limit = _limit(timed["Median (µs)"], 3 * chosen)
+    chosen = [r["Median (µs)"] for r in timed if r["Status"] == "chosen"]
+    limit = _limit([r["Median (µs)"] for r in timed], 3 * max(chosen, default=0.0))
+    dates = (str(r["Measured"]).split(",")[0] for r in timed)
     return chart(
         traces,
         f"Tactics of {layer}",
@@ -97,11 +102,11 @@ def tactic_figure(rows: pd.DataFrame, layer: str, device: str) -> go.Figure:
 
 def precision_figure(rows: pd.DataFrame, device: str) -> go.Figure:
     """How many layers were requested, built and executed in each precision, of ``layer_rows``."""
-    layers = rows[rows["Type"] != "REFORMAT"]
+    layers = [r for r in records(rows) if r["Type"] != "REFORMAT"]
     steps = ["Requested", "Built", "Executed"]
     traces: list[dict[str, Any]] = []
-    for label in sorted({x for s in steps for x in layers[s].dropna()}):
-        counts = [int((layers[s] == label).sum()) for s in steps]
+    for label in sorted({str(r[s]) for s in steps for r in layers}):
+        counts = [sum(r[s] == label for r in layers) for s in steps]
         colour = precision_colour(label)
         traces.append(
             dict(
@@ -137,17 +142,19 @@ def precision_figure(rows: pd.DataFrame, device: str) -> go.Figure:
     )
 
 
-def _bars(part: pd.DataFrame, labels: Sequence[str], name: str, colour: str) -> dict[str, Any]:
+def _bars(
+    part: Sequence[dict[str, Any]], labels: Sequence[str], name: str, colour: str
+) -> dict[str, Any]:
     return dict(
         type="bar",
         y=list(labels),
-        x=part["Median (µs)"].tolist(),
+        x=[r["Median (µs)"] for r in part],
         orientation="h",
         name=name,
         marker={"color": colour, "cornerradius": 3},
         error_x={
             "type": "data",
-            "array": part["Spread (µs)"].tolist(),
+            "array": [r["Spread (µs)"] for r in part],
             "thickness": 1.2,
             "width": 3,
             "color": "#7b8794",
@@ -155,19 +162,21 @@ def _bars(part: pd.DataFrame, labels: Sequence[str], name: str, colour: str) -> 
     )
 
 
-def _limit(times: pd.Series, chosen: pd.Series) -> float:
+def _limit(times: Sequence[float], slowest_chosen: float) -> float:
     """Where the axis ends: at the longest bar, or before it where that is far from the chosen."""
-    longest = float(times.max()) if len(times) else 1.0
-    wanted = OUTLIER * float(chosen.max()) if len(chosen) else longest
+    longest = max(times, default=1.0)
+    wanted = OUTLIER * slowest_chosen or longest
     return 1.08 * longest if longest <= wanted else wanted
 
 
-def _cut(rows: pd.DataFrame, labels: Sequence[str], limit: float) -> list[dict[str, Any]]:
+def _cut(
+    rows: Sequence[dict[str, Any]], labels: Sequence[str], limit: float
+) -> list[dict[str, Any]]:
     """The value of each bar that leaves the axis, at its end."""
     ends: dict[str, list[float]] = {}
-    for label, time in zip(labels, rows["Median (µs)"], strict=True):
-        if time > limit:
-            ends.setdefault(label, []).append(time)
+    for label, row in zip(labels, rows, strict=True):
+        if row["Median (µs)"] > limit:
+            ends.setdefault(label, []).append(row["Median (µs)"])
     return [
         {
             "x": limit,

@@ -1,0 +1,37 @@
+"""Panels: each a view of a session, alone in a cell or inside the Studio."""
+
+from widgets.panels.base import Panel, RunBar
+from widgets.panels.calibration import CalibrationPanel
+from widgets.panels.graph import GraphPanel
+from widgets.panels.ledger import LedgerPanel
+from widgets.panels.memory import MemoryPanel
+from widgets.panels.precision import PrecisionPanel
+from widgets.panels.profiles import ProfilePanel
+from widgets.panels.run import RunPanel
+from widgets.panels.tactics import TacticPanel
+
+PANELS: tuple[type[Panel], ...] = (
+    GraphPanel,
+    LedgerPanel,
+    ProfilePanel,
+    PrecisionPanel,
+    CalibrationPanel,
+    TacticPanel,
+    MemoryPanel,
+    RunPanel,
+)
+"""Every panel. To add one: a class in a file of its own, its line here, and a headless test."""
+
+__all__ = [
+    "PANELS",
+    "CalibrationPanel",
+    "GraphPanel",
+    "LedgerPanel",
+    "MemoryPanel",
+    "Panel",
+    "PrecisionPanel",
+    "ProfilePanel",
+    "RunBar",
+    "RunPanel",
+    "TacticPanel",
+]

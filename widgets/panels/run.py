@@ -1,0 +1,127 @@
+"""RunPanel: the finished plan: its size and digest, its export, and its profile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import ipywidgets as ipw
+
+from widgets.figures import profile_figure
+from widgets.html_report import write_report
+from widgets.panels.base import Panel
+from widgets.parts import button, dropdown, note, plot, row, text_of, tiles
+from widgets.runner import Failure
+from widgets.table import Table
+from workbench.builder import BuildState
+from workbench.errors import WorkbenchError
+from workbench.records import Stage
+from workbench.reports import profile_rows
+from workbench.runtime import Profile
+
+NOT_NVIDIA = (
+    "The plan is this workbench's own format: its Runtime loads it in a bare process; NVIDIA's "
+    "runtime cannot load it."
+)
+SHAPES = (("smallest", 0), ("tuned-for", 1), ("largest", 2))
+
+
+class RunPanel(Panel):
+    """Export the plan, run it, and see where the time goes."""
+
+    heading: ClassVar[str] = "Plan"
+    stage: ClassVar[Stage] = Stage.SERIALIZE
+
+    def setup(self) -> None:
+        self.which = 1
+        self.profile: Profile | None = None
+        self._measured = ""
+        self._inputs = ""
+        self.path = ipw.Text(
+            value=f"{self.session.name}.plan",
+            description="File",
+            style={"description_width": "initial"},
+            layout={"width": "320px"},
+        )
+        self.result = ipw.HTML()
+
+    def lasting(self) -> Sequence[ipw.Widget]:
+        return (self.path, self.result)
+
+    def draw(self, state: BuildState) -> Sequence[ipw.Widget]:
+        assert state.plan is not None and state.plan_bytes is not None
+        self.state = state
+        facts = [
+            (f"{len(state.plan_bytes) / 1024:,.1f} KiB", "plan file"),
+            (f"{len(state.plan.steps)}", "steps: layers and reformats"),
+            (f"{state.plan.profiles[0].arena_bytes / 1024:,.0f} KiB", "arena"),
+        ]
+        shape = dropdown("at its", SHAPES, self.which, self._set_which, width="190px")
+        parts: list[ipw.Widget] = [
+            tiles(facts),
+            ipw.HTML(f"<div>SHA-256 <code>{state.sha256}</code></div>"),
+            note(NOT_NVIDIA),
+            row(
+                self.path,
+                button("Export plan", self.export, primary=True),
+                button("Write HTML report", self.report),
+            ),
+            self.result,
+            row(button("Run and profile", self.measure), shape, ipw.Label("sizes")),
+        ]
+        if self.profile is not None and self._measured == state.sha256:
+            rows = profile_rows(self.profile)
+            box, self.figure = plot(
+                profile_figure(rows, str(self.session.device), inputs=self._inputs)
+            )
+            parts += [
+                box,
+                note(
+                    "Each layer was timed alone, the whole apart. The residual is what launches "
+                    "cost and what neighbours gain from warm caches; it may be negative."
+                ),
+                Table(rows.drop(columns=["Type"]), label="profile of each layer", height=380),
+            ]
+        return parts
+
+    # -- what the controls do -------------------------------------------------------------
+    def export(self) -> None:
+        """Write the plan to the file in the field; what it wrote, or why not, is shown."""
+        path = Path(self.path.value.strip() or f"{self.session.name}.plan")
+        try:
+            digest = self.session.export_plan(path)
+        except (WorkbenchError, OSError) as error:
+            self.show_failure(Failure(error))
+            return
+        size = path.stat().st_size
+        self._say(f"{path.resolve()}: {size:,} bytes, SHA-256 {digest}")
+
+    def report(self) -> None:
+        """Write the HTML report beside the plan."""
+        path = Path(self.path.value.strip() or self.session.name).with_suffix(".html")
+        try:
+            write_report(self.state, path, profile=self.profile)
+        except (WorkbenchError, OSError) as error:
+            self.show_failure(Failure(error))
+            return
+        self._say(f"{path.resolve()}: opens offline in any browser")
+
+    def measure(self) -> None:
+        """Run the engine on example inputs and profile it, in the worker thread."""
+        state = self.state
+
+        def work() -> None:
+            inputs, label = self.session.example_inputs(self.which)
+            self.profile = state.engine().create_execution_context().profile(inputs)
+            self._measured = state.sha256
+            shapes = ", ".join(f"{n} {list(a.shape)}" for n, a in inputs.items())
+            self._inputs = f"{shapes}, {label}, {self.profile.iterations} runs"
+
+        self.runner.run(work, "running and profiling")
+
+    def _set_which(self, which: int) -> None:
+        self.which = which
+
+    def _say(self, text: str) -> None:
+        self.result.value = f'<div role="status">✓ {text_of(text)}</div>'
