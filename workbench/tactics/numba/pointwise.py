@@ -25,6 +25,7 @@ from workbench.tactics.numba.calls import (
 from workbench.tactics.numba.expressions import Operand, Translator, Untranslatable
 from workbench.tactics.numba.loops import Nest, collapse, layout_strides
 from workbench.tactics.numba.nests import (
+    LANES,
     Stream,
     geometry,
     indented,
@@ -106,8 +107,9 @@ def pointwise_call(
     if unit is None:
         return Refusal("an operand is neither contiguous nor broadcast", code="strides")
     count = len(plan.operands)
-    streams = [Stream(o.dtype, u) for o, u in zip(plan.operands, unit[:count], strict=True)]
-    outputs = [Stream(t.dtype, True) for t in body.output_types]
+    lanes = plan.nest.depth > 1 and plan.nest.sizes[-1] == LANES
+    streams = [Stream(o.dtype, u, lanes) for o, u in zip(plan.operands, unit[:count], strict=True)]
+    outputs = [Stream(t.dtype, True, lanes) for t in body.output_types]
     nest = plan.nest
     if not all(unit[count:]):
         # A single element: its step does not matter.
@@ -118,7 +120,7 @@ def pointwise_call(
         "for j in range(n):",
         *indented(load_lines(reads, streams), 1),
         *indented(plan.lines, 1),
-        *indented([store_line(k, t, v) for k, (v, t) in enumerate(plan.results)], 1),
+        *indented([store_line(k, t, v, lanes=lanes) for k, (v, t) in enumerate(plan.results)], 1),
     ]
     kernel = cache.compile(nest_text(nest.depth, streams, outputs, row))
     g = geometry(nest)

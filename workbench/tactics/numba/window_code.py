@@ -8,34 +8,37 @@ from dataclasses import dataclass
 
 from workbench.body import Node
 from workbench.datatypes import DataType
+from workbench.operators.windows import Window
 from workbench.tactics.numba.expressions import loaded
-from workbench.tactics.numba.nests import Stream, indented, load_lines
+from workbench.tactics.numba.nests import Stream, indented, lane, load_lines
 
 SMALL_WINDOW = 25
 """Taps up to which the loop over a whole window is written out."""
 
-NUMBERS = "ih iw sh sw ph pw dh dw kh kw xn xg xr xc ch cw".split()
-"""What the code reads from g beyond the nest: image, strides, padding, dilations, kernel; steps of
-the image by batch, group, row and column; ends of the padded image."""
+NUMBERS = "ih iw ph pw kh kw xn xg xr xc ch cw".split()
+"""What the code reads from g beyond the nest: image, padding, kernel; steps of the image by batch,
+group, row and column; ends of the padded image."""
 
 
 @dataclass(frozen=True)
 class WindowCode:
-    """What the text depends on. along_rows: LINEAR, where the innermost loop is an image row.
+    """What the text depends on.
 
+    along_rows: LINEAR, where the innermost loop is an image row. lanes: see ``Stream``.
     base: where ``NUMBERS`` begin in g. The loops are i0 (output row), i1 (image), i2 (group),
     i3 (column).
     """
 
     node: Node
     dtype: DataType
-    kernel: tuple[int, ...]
+    window: Window
     along_rows: bool
+    lanes: bool
     base: int
 
     @property
     def small(self) -> bool:
-        return math.prod(self.kernel) <= SMALL_WINDOW
+        return math.prod(self.window.kernel) <= SMALL_WINDOW
 
     @property
     def largest(self) -> bool:
@@ -65,11 +68,24 @@ class WindowCode:
         return f"{total} + x * {weight}" if self.weighted else f"{total} + x"
 
 
+def head_code(code: WindowCode) -> list[str]:
+    """The numbers by name. Strides, dilations and small kernels are written into the text."""
+    strides, dilations = code.window.strides, code.window.dilations
+    fixed = dict(zip("sh sw dh dw".split(), (*strides, *dilations), strict=True))
+    if code.small:
+        fixed |= dict(zip(("kh", "kw"), code.window.kernel, strict=True))
+    lines = [f"{n} = g[{code.base + k}]" for k, n in enumerate(NUMBERS) if n not in fixed]
+    return [*lines, *(f"{name} = {value}" for name, value in fixed.items())]
+
+
 def row_code(code: WindowCode, after: Sequence[str], streams: Sequence[Stream]) -> list[str]:
     """One innermost loop's worth of outputs: t[j] by the taps, then y = t[j] and the epilogue."""
     window = _along_rows(code) if code.along_rows else _across_channels(code)
     return [
-        *_head(code),
+        "h0 = i0 * sh - ph",
+        "ka = max(0, (dh - 1 - h0) // dh)",
+        "kb = min(kh, (ih - h0 + dh - 1) // dh)",
+        "first = i1 * xn + i2 * xg + h0 * xr",
         *window,
         "for j in range(n):",
         f"    y = t[j]{' * c' if code.mean else ''}",
@@ -78,44 +94,24 @@ def row_code(code: WindowCode, after: Sequence[str], streams: Sequence[Stream]) 
     ]
 
 
-def _head(code: WindowCode) -> list[str]:
-    """The numbers by name, and the kernel rows that lie inside the image."""
-    lines = [f"{name} = g[{code.base + k}]" for k, name in enumerate(NUMBERS)]
-    if code.small:
-        lines += [f"kh = {code.kernel[0]}", f"kw = {code.kernel[1]}"]
-    return [
-        *lines,
-        "h0 = i0 * sh - ph",
-        "ka = max(0, (dh - 1 - h0) // dh)",
-        "kb = min(kh, (ih - h0 + dh - 1) // dh)",
-        "first = i1 * xn + i2 * xg + h0 * xr",
-    ]
-
-
 # -- channels innermost -------------------------------------------------------------------
 def _across_channels(code: WindowCode) -> list[str]:
-    weights = [
-        "        w = ((i2 * kh + k) * kw + l) * n",
-        "        v = weights[w : w + n]",
-    ]
-    taps = [
-        "for j in range(n):",
-        f"    t[j] = {code.start}",
-        "for k in range(ka, kb):",
-        "    for l in range(la, lb):",
-        "        o = origin + k * dh * xr + l * dw * xc",
-        "        r = image[o : o + n]",
-        *(weights if code.weighted else []),
-        "        for j in range(n):",
-        f"            x = {code.element('r[j]')}",
-        f"            t[j] = {code.join('t[j]', 'v[j]')}",
-    ]
     lines = [
         "w0 = i3 * sw - pw",
         "la = max(0, (dw - 1 - w0) // dw)",
         "lb = min(kw, (iw - w0 + dw - 1) // dw)",
         "origin = first + w0 * xc",
         *_average(code),
+    ]
+    taps = [
+        "for j in range(n):",
+        f"    t[j] = {code.start}",
+        "for k in range(ka, kb):",
+        "    for l in range(la, lb):",
+        *indented(_rows(code, "", "k", "l"), 2),
+        "        for j in range(n):",
+        f"            x = {code.element(_x(code, ''))}",
+        f"            t[j] = {code.join('t[j]', _w(code, ''))}",
     ]
     if not code.small:
         return [*lines, *taps]
@@ -128,26 +124,37 @@ def _across_channels(code: WindowCode) -> list[str]:
     ]
 
 
+def _rows(code: WindowCode, tap: str, k: str, m: str) -> list[str]:
+    """Offsets of one tap's channels in image and weights, and their slices."""
+    lines = [f"o{tap} = origin + {k} * dh * xr + {m} * dw * xc"]
+    if not code.lanes:
+        lines.append(f"r{tap} = image[o{tap} : o{tap} + n]")
+    if code.weighted:
+        lines.append(f"w{tap} = ((i2 * kh + {k}) * kw + {m}) * n")
+        if not code.lanes:
+            lines.append(f"v{tap} = weights[w{tap} : w{tap} + n]")
+    return lines
+
+
+def _x(code: WindowCode, tap: str) -> str:
+    return lane("image", f"o{tap}") if code.lanes else f"r{tap}[j]"
+
+
+def _w(code: WindowCode, tap: str) -> str:
+    return lane("weights", f"w{tap}") if code.lanes else f"v{tap}[j]"
+
+
 def _written_out(code: WindowCode) -> list[str]:
     """The loop over channels with all taps inside it."""
     lines: list[str] = []
     inner = [f"    total = {code.start}"]
-    for k in range(code.kernel[0]):
-        for m in range(code.kernel[1]):
-            name = f"{k}_{m}"
-            lines += [
-                f"o{name} = origin + {k} * dh * xr + {m} * dw * xc",
-                f"r{name} = image[o{name} : o{name} + n]",
-            ]
-            if code.weighted:
-                lines += [
-                    f"w{name} = ((i2 * kh + {k}) * kw + {m}) * n",
-                    f"v{name} = weights[w{name} : w{name} + n]",
-                ]
-            element = code.element(f"r{name}[j]")
+    for k in range(code.window.kernel[0]):
+        for m in range(code.window.kernel[1]):
+            tap = f"{k}_{m}"
+            lines += _rows(code, tap, str(k), str(m))
             inner += [
-                f"    x = {element}",
-                f"    total = {code.join('total', f'v{name}[j]')}",
+                f"    x = {code.element(_x(code, tap))}",
+                f"    total = {code.join('total', _w(code, tap))}",
             ]
     return [*lines, "for j in range(n):", *inner, "    t[j] = total"]
 
@@ -178,7 +185,9 @@ def _along_rows(code: WindowCode) -> list[str]:
         "        jb = min(n, (iw - s + sw - 1) // sw)",
         "        o = first + k * dh * xr + s",
         *(["        v = weights[(i2 * kh + k) * kw + l]"] if code.weighted else []),
-        "        for j in range(ja, jb):",
-        f"            x = {code.element('image[o + j * sw]')}",
-        f"            t[j] = {code.join('t[j]', 'v')}",
+        "        o = o + ja * sw",
+        "        u = t[ja:jb]",
+        "        for j in range(jb - ja):",
+        f"            x = {code.element('image[uint64(o + j * sw)]')}",
+        f"            u[j] = {code.join('u[j]', 'v')}",
     ]

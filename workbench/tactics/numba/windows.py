@@ -33,10 +33,10 @@ from workbench.tactics.numba.calls import (
 )
 from workbench.tactics.numba.expressions import STORAGE, Operand, Translator, Untranslatable
 from workbench.tactics.numba.loops import Nest, contiguous, layout_strides
-from workbench.tactics.numba.nests import Stream, geometry, nest_text, store_line, units
+from workbench.tactics.numba.nests import LANES, Stream, geometry, nest_text, store_line, units
 from workbench.tactics.numba.pointwise import input_layout
 from workbench.tactics.numba.threads import pieces, together
-from workbench.tactics.numba.window_code import WindowCode, row_code
+from workbench.tactics.numba.window_code import WindowCode, head_code, row_code
 from workbench.tactics.protocol import Call, Launch, Problem
 
 ANCHORS = frozenset(
@@ -86,7 +86,7 @@ def plan_windows(body: Body, layout: Format) -> WindowPlan | Refusal:
     operands: list[Operand] = []
     after = Translator(body, operands)
     try:
-        lines = _epilogue(node, body, after)
+        lines = _epilogue(node, body, after, lanes=layout.block == LANES)
     except Untranslatable as e:
         return Refusal(str(e), code="epilogue")
     layouts = tuple(input_layout(i.type.shape, output, layout) for i in body.dynamic_inputs)
@@ -146,7 +146,7 @@ def _unfit(node: Node, body: Body, layout: Format, output: tuple[int, ...]) -> R
     return None
 
 
-def _epilogue(node: Node, body: Body, after: Translator) -> list[str]:
+def _epilogue(node: Node, body: Body, after: Translator, *, lanes: bool) -> list[str]:
     """Code from y, the window's result, to every stored output."""
     y = "y"
     if node.op == "Conv" and len(node.inputs) > 2 and node.inputs[2]:
@@ -155,7 +155,7 @@ def _epilogue(node: Node, body: Body, after: Translator) -> list[str]:
     after.lines.append(f"y = float32({y})")
     after.define(node.outputs[0], "y")
     stores = [
-        store_line(k, t.dtype, after.value(o).text)
+        store_line(k, t.dtype, after.value(o).text, lanes=lanes)
         for k, (o, t) in enumerate(zip(body.outputs, body.output_types, strict=True))
     ]
     return [*after.lines, *stores]
@@ -203,9 +203,7 @@ def _numbers(plan: WindowPlan) -> list[int]:
     row, image, group, column, inner = steps
     return [
         *sizes,
-        *w.strides,
         *w.begin,
-        *w.dilations,
         *w.kernel,
         image,
         group,
@@ -240,14 +238,18 @@ def windows_call(
     if unit is None:
         return Refusal("an operand is neither contiguous nor broadcast", code="strides")
     count = len(plan.operands)
-    streams = [Stream(o.dtype, u) for o, u in zip(plan.operands, unit[:count], strict=True)]
-    outputs = [Stream(t.dtype, True) for t in body.output_types]
+    lanes = plan.layout.block == LANES
+    streams = [Stream(o.dtype, u, lanes) for o, u in zip(plan.operands, unit[:count], strict=True)]
+    outputs = [Stream(t.dtype, True, lanes) for t in body.output_types]
     x = body.types[plan.node.inputs[0]].dtype
     base = nest.depth * (1 + count + len(outputs))
-    code = WindowCode(plan.node, x, plan.window.kernel, plan.layout == LINEAR, base)
+    code = WindowCode(plan.node, x, plan.window, plan.layout == LINEAR, lanes, base)
     extra = (("image", f"{STORAGE[x]}[::1]"), ("weights", "float32[::1]"))
     row = row_code(code, plan.after, streams)
-    kernel = cache.compile(nest_text(nest.depth, streams, outputs, row, extra=extra, scratch=True))
+    text = nest_text(
+        nest.depth, streams, outputs, row, head=head_code(code), extra=extra, scratch=True
+    )
+    kernel = cache.compile(text)
     g = np.concatenate([geometry(nest), np.array(_numbers(plan), np.int64)])
     constants = packed_constants(plan.operands, problem, 4, plan.layout)
     weights = _weights(plan, problem)
