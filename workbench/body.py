@@ -190,7 +190,7 @@ class Operator:
 
 def _freeze(value: Any) -> Any:
     if isinstance(value, list | tuple):
-        return tuple(_freeze(v) for v in value)  # pyright: ignore
+        return tuple(_freeze(v) for v in value)
     if isinstance(value, np.ndarray):
         return Literal.of(value)
     return value.item() if isinstance(value, np.generic) else value

@@ -47,31 +47,34 @@ def _apply(call: str, a: Any, b: Any) -> Any:
 
 
 class SymbolicDim:
-    """An integer polynomial over atoms. Immutable, hashable, equal when its terms are equal."""
+    """An integer polynomial over atoms. Immutable, hashable, equal when its terms are equal.
+
+    terms: coefficients, not zero, by monomial. atoms: what the monomials' keys stand for.
+    """
 
     def __init__(self, terms: Mapping[Monomial, int], atoms: Mapping[str, _Atom]) -> None:
-        self._terms = {m: c for m, c in sorted(terms.items()) if c}
-        used = {k for m in self._terms for k in m}
-        self._atoms = {k: a for k, a in atoms.items() if k in used}
+        self.terms: Mapping[Monomial, int] = {m: c for m, c in sorted(terms.items()) if c}
+        used = {k for m in self.terms for k in m}
+        self.atoms: Mapping[str, _Atom] = {k: a for k, a in atoms.items() if k in used}
 
     # -- arithmetic -----------------------------------------------------------------------
     def __add__(self, other: Any) -> Any:
         if (o := _lift(other)) is None:
             return NotImplemented
-        terms = dict(self._terms)
-        for m, c in o._terms.items():
+        terms = dict(self.terms)
+        for m, c in o.terms.items():
             terms[m] = terms.get(m, 0) + c
-        return _lower(terms, {**self._atoms, **o._atoms})
+        return _lower(terms, {**self.atoms, **o.atoms})
 
     def __mul__(self, other: Any) -> Any:
         if (o := _lift(other)) is None:
             return NotImplemented
         terms: dict[Monomial, int] = {}
-        for m, c in self._terms.items():
-            for n, d in o._terms.items():
+        for m, c in self.terms.items():
+            for n, d in o.terms.items():
                 k = tuple(sorted(m + n))
                 terms[k] = terms.get(k, 0) + c * d
-        return _lower(terms, {**self._atoms, **o._atoms})
+        return _lower(terms, {**self.atoms, **o.atoms})
 
     __radd__ = __add__
     __rmul__ = __mul__
@@ -99,7 +102,7 @@ class SymbolicDim:
 
     # -- identity -------------------------------------------------------------------------
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, SymbolicDim) and self._terms == other._terms
+        return isinstance(other, SymbolicDim) and self.terms == other.terms
 
     def __hash__(self) -> int:
         return hash(self._text)
@@ -113,7 +116,7 @@ class SymbolicDim:
     @cached_property
     def _text(self) -> str:
         parts: list[str] = []
-        for m, c in self._terms.items():
+        for m, c in self.terms.items():
             factors = ([str(c)] if c != 1 or not m else []) + list(m)
             parts.append("*".join(factors))
         return " + ".join(parts)
@@ -123,7 +126,7 @@ class SymbolicDim:
     def symbols(self) -> frozenset[str]:
         """Names of the free symbols."""
         found: set[str] = set()
-        for a in self._atoms.values():
+        for a in self.atoms.values():
             if a.call == "symbol":
                 found.add(a.args[0])
             else:
@@ -134,17 +137,17 @@ class SymbolicDim:
     def evaluate(self, bindings: Bindings) -> int:
         """The number, with every symbol bound."""
         values = {
-            k: a.value(lambda x: evaluate(x, bindings), bindings) for k, a in self._atoms.items()
+            k: a.value(lambda x: evaluate(x, bindings), bindings) for k, a in self.atoms.items()
         }
-        return sum(c * _product(values[k] for k in m) for m, c in self._terms.items())
+        return sum(c * _product(values[k] for k in m) for m, c in self.terms.items())
 
     def substitute(self, bindings: Mapping[str, Any]) -> Any:
         """This size with some symbols replaced by numbers or other sizes."""
         total: Any = 0
-        for m, c in self._terms.items():
+        for m, c in self.terms.items():
             term: Any = c
             for k in m:
-                a = self._atoms[k]
+                a = self.atoms[k]
                 if a.call == "symbol":
                     term = term * bindings.get(k, SymbolicDim({(k,): 1}, {k: a}))
                 else:
@@ -156,7 +159,7 @@ class SymbolicDim:
     def interval(self, bounds: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
         """Smallest and largest value when each symbol lies in its bounds (all >= 0)."""
         ranges: dict[str, tuple[int, int]] = {}
-        for k, a in self._atoms.items():
+        for k, a in self.atoms.items():
             if a.call == "symbol":
                 if k not in bounds:
                     raise NetworkError(f"size '{k}' has no bounds")
@@ -164,7 +167,7 @@ class SymbolicDim:
             else:
                 ranges[k] = _call_interval(a.call, *(interval(v, bounds) for v in a.args))
         low = high = 0
-        for m, c in self._terms.items():
+        for m, c in self.terms.items():
             lo = hi = c
             for k in m:
                 # A difference inside a call may be negative, so every corner counts.
@@ -225,20 +228,20 @@ def floordiv(a: Any, b: Any) -> Any:
         return 1
     x, y = _lift(a), _lift(b)
     assert x is not None and y is not None
-    if len(y._terms) == 1:
-        (divisor, k) = next(iter(y._terms.items()))
+    if len(y.terms) == 1:
+        (divisor, k) = next(iter(y.terms.items()))
         whole: dict[Monomial, int] = {}
         rest: dict[Monomial, int] = {}
-        for m, c in x._terms.items():
+        for m, c in x.terms.items():
             if c % k == 0 and (q := _without(m, divisor)) is not None:
                 whole[q] = c // k
             else:
                 rest[m] = c
         if not rest:
-            return _lower(whole, x._atoms)
+            return _lower(whole, x.atoms)
         if whole:
             # (k·A + r) // k = A + r // k for every integer A.
-            return _lower(whole, x._atoms) + floordiv(_lower(rest, x._atoms), b)
+            return _lower(whole, x.atoms) + floordiv(_lower(rest, x.atoms), b)
     return _atom("floordiv", a, b)
 
 
@@ -276,12 +279,12 @@ def minimum(a: Any, b: Any) -> Any:
 
 def _is_call(value: Any, call: str, argument: Any) -> bool:
     """Whether ``value`` is ``call`` of ``argument``: max(a, min(a, b)) is a, and so is its dual."""
-    if not isinstance(value, SymbolicDim) or list(value._terms.values()) != [1]:
+    if not isinstance(value, SymbolicDim) or list(value.terms.values()) != [1]:
         return False
-    (monomial,) = value._terms
+    (monomial,) = value.terms
     if len(monomial) != 1:
         return False
-    atom = value._atoms[monomial[0]]
+    atom = value.atoms[monomial[0]]
     return atom.call == call and argument in atom.args
 
 
@@ -302,7 +305,7 @@ def symbols_of(value: Any) -> frozenset[str]:
     if isinstance(value, SymbolicDim):
         return value.symbols
     if isinstance(value, tuple):
-        return frozenset().union(*(symbols_of(v) for v in value))  # pyright: ignore
+        return frozenset().union(*(symbols_of(v) for v in value))
     return frozenset()
 
 

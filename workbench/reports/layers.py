@@ -78,7 +78,7 @@ def tactic_rows(choice: LayerChoice) -> pd.DataFrame:
         )
     table = pd.DataFrame(rows)
     order = {"chosen": 0, "slower": 1, "refused": 2}
-    ranked = table.assign(_o=table["Status"].map(order)).sort_values(
+    ranked = table.assign(_o=table["Status"].map(order.__getitem__)).sort_values(
         ["_o", "Median (µs)"], kind="stable"
     )
     return ranked.drop(columns="_o").reset_index(drop=True)

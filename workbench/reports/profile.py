@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from workbench.runtime import Profile
@@ -10,7 +12,7 @@ from workbench.runtime import Profile
 def profile_rows(profile: Profile) -> pd.DataFrame:
     """Layers, then ``(residual)``; the medians sum to the end-to-end time."""
     whole = profile.end_to_end_us
-    rows = [
+    rows: list[tuple[Any, ...]] = [
         (
             x.name,
             x.type,

@@ -96,7 +96,8 @@ def load_recording(path: str | Path) -> Recording:
 
 
 def _table(rows: pd.DataFrame) -> dict[str, Any]:
-    plain = json.loads(rows.to_json(orient="split"))
+    text: Any = rows.to_json(orient="split")  # without a path it is a string
+    plain = json.loads(text)
     return {"columns": plain["columns"], "data": plain["data"]}
 
 

@@ -75,7 +75,8 @@ def product_of(body: Body) -> Product | Refusal:
     anchor = body.anchor_node
     if anchor is None or anchor.op not in ("Gemm", "MatMul"):
         return Refusal("cuBLASLt multiplies matrices only", code="operator")
-    a, b = body.types[anchor.inputs[0]], body.types[anchor.inputs[1]]
+    left, right = anchor.inputs[0], anchor.inputs[1]
+    a, b = body.types[left], body.types[right]
     if a.dtype not in _TYPES or b.dtype is not a.dtype or len(b.shape) != 2:
         return Refusal(f"no cuBLASLt product of {a} and {b}", code="type")
     transposed = False
@@ -88,9 +89,9 @@ def product_of(body: Body) -> Product | Refusal:
         bias = anchor.inputs[2] if len(anchor.inputs) > 2 else ""
     out = body.types[anchor.outputs[0]]
     rest = [n for n in body.nodes if n is not anchor and n.op != "Constant"]
-    bias, activation, left = _epilogue(body, anchor, rest, bias)
-    if left or body.output_types[0].dtype is not a.dtype:
-        names = " + ".join(n.op for n in left) or "a change of type"
+    bias, activation, beyond = _epilogue(body, anchor, rest, bias)
+    if beyond or body.output_types[0].dtype is not a.dtype:
+        names = " + ".join(n.op for n in beyond) or "a change of type"
         return Refusal(f"cuBLASLt has no epilogue {names}", code="epilogue")
     if bias and body.types[bias].shape not in ((out.shape[-1],), (1, out.shape[-1])):
         return Refusal(f"its bias has shape {body.types[bias].shape}", code="shape")
@@ -98,8 +99,8 @@ def product_of(body: Body) -> Product | Refusal:
         prod(out.shape[:-1]),
         out.shape[-1],
         a.shape[-1],
-        anchor.inputs[0],
-        anchor.inputs[1],
+        left,
+        right,
         bias,
         transposed,
         activation,

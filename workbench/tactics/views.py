@@ -121,7 +121,7 @@ def _follow(
     return None
 
 
-def _imagined(shape: Sequence[int], dtype: np.dtype) -> Array:  # pyright: ignore
+def _imagined(shape: Sequence[int], dtype: np.dtype) -> Array:
     """An array of the right shape and strides; its memory is never touched."""
     return np.empty(tuple(shape), dtype)
 
@@ -166,7 +166,7 @@ def reformat_copies(
     shape: Sequence[int],
     dtype: np.dtype,
     source: Format,
-    target: Format,  # pyright: ignore
+    target: Format,
 ) -> tuple[Copy, ...]:
     """The copies that rewrite one tensor; padding lanes of the target are not among them."""
     size = source.block or target.block
