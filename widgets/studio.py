@@ -109,6 +109,12 @@ class Studio(ipw.VBox):
 
     def build(self, until: Stage = Stage.SERIALIZE) -> BuildState:
         """Run the stages up to ``until`` here and now, and show the last. Raises WorkbenchError."""
+        if self.runner.busy:
+            raise SessionError(
+                "a build is running in the panel",
+                place="Studio",
+                remedy="wait for it, or cancel it, then run this again",
+            )
         state = self.session.run(until)
         self.show(until)
         return state
@@ -139,12 +145,16 @@ class Studio(ipw.VBox):
         if self.runner.busy:
             self.bar.say("a build is running; wait for it, or cancel it")
             return
+        stage = self._reachable(stage)
         self.show(stage)
-        if stage not in self._done():
+        if stage not in self._done() and not self._asks(stage):
             self.runner.build(stage)
 
     def build_all(self) -> None:
         """Run every stage that is left."""
+        if self._reachable(Stage.SERIALIZE) is Stage.PROFILES:
+            self.step(Stage.PROFILES)
+            return
         self._follow = True
         self.runner.build(Stage.SERIALIZE)
 
@@ -238,7 +248,9 @@ class Studio(ipw.VBox):
         done = self._done()
         self.view.children = (note(SENTENCES[self.stage]), *self._facts(), *panels)
         failure = self.runner.failure
-        failed = ORDER[len(done)] if failure and not failure.cancelled and len(done) < 9 else None
+        failed = None
+        if failure is not None and not failure.cancelled and len(done) < len(ORDER):
+            failed = ORDER[len(done)]
         for stage, made in self.steps.items():
             made.description = f"{'✓' if stage in done else ORDER.index(stage) + 1}\n{stage.value}"
             made.tooltip = self._tooltip(stage, stage in done)
@@ -252,6 +264,19 @@ class Studio(ipw.VBox):
             self.undo_button.disabled = not self.session.actions
             self.redo_button.disabled = not self.session.undone
         self.code.code = self.session.code()
+
+    def _reachable(self, stage: Stage) -> Stage:
+        """``stage``, or Profiles where the person has yet to give the dynamic sizes a range."""
+        after = ORDER.index(stage) > ORDER.index(Stage.PROFILES)
+        return Stage.PROFILES if after and self._asks(Stage.PROFILES) else stage
+
+    def _asks(self, stage: Stage) -> bool:
+        """Whether the stage waits for the person instead of being run; says so."""
+        waits = stage is Stage.PROFILES and bool(self.session.unbound_sizes)
+        if waits:
+            sizes = ", ".join(self.session.unbound_sizes)
+            self.bar.say(f"the dynamic size {sizes} needs a range: confirm or change it below")
+        return waits
 
     def _facts(self) -> list[ipw.Widget]:
         if self.stage is not Stage.PARSE:

@@ -92,7 +92,7 @@ def _cascade(
             "pattern": {"shape": "/" if hatched else ""},
         },
         text=[f"{times[i]:,.1f}" for i in here],
-        textposition="auto",
+        textposition="outside" if hatched else "auto",  # no ink is easy to read on hatching
         textangle=0,
         insidetextfont={"color": text_on(colour)},
         cliponaxis=False,
