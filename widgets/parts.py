@@ -54,10 +54,10 @@ def row(*children: ipw.Widget) -> ipw.Box:
     return box
 
 
-def plot(figure: go.Figure, *, scroll_zoom: bool = False) -> tuple[ipw.Box, Figure]:
+def plot(figure: go.Figure, *, scroll_zoom: bool = False) -> tuple[ipw.VBox, Figure]:
     """A figure in its place, and the figure widget itself."""
     widget = Figure(figure, scroll_zoom=scroll_zoom)
-    box = ipw.Box([widget], layout={"width": "100%"})
+    box = ipw.VBox([widget], layout={"width": "100%"})
     box.add_class("wb-plot")
     return box, widget
 
@@ -107,10 +107,10 @@ def failure_html(failure: Failure | None) -> str:
         trace = (
             f"<details><summary>traceback</summary><pre>{text_of(failure.trace)}</pre></details>"
         )
-    lines = "".join(f"<dt>{k}</dt><dd>{text_of(v)}</dd>" for k, v in facts if v)
+    lines = "".join(f"<b>{k}</b><span>{text_of(v)}</span>" for k, v in facts if v)
     return (
         f'<div class="wb-error" role="alert"><b>{text_of(type(error).__name__)}</b>'
-        f"<dl>{lines}</dl>{trace}</div>"
+        f'<div class="wb-facts">{lines}</div>{trace}</div>'
     )
 
 

@@ -15,36 +15,63 @@ import plotly.graph_objects as go
 import traitlets
 
 _BUNDLE = Path(plotly.__file__).parent / "package_data" / "widgetbundle.js"
-_LOADER = """
+_GATE = """
 const page = globalThis;
 if (!page.workbenchPlotly) {
   const gate = {};
   gate.module = new Promise((resolve) => { gate.open = resolve; });
   page.workbenchPlotly = gate;
 }
+const gate = page.workbenchPlotly;
+"""
+_LOADER = (
+    _GATE
+    + """
+// Plotly measures a figure before it is on the page: fit it once it is, and when its room changes.
+function fit(view) {
+  let width = 0;
+  const check = () => {
+    const room = view.el.clientWidth;
+    if (!room || room === width) return;
+    if (!view.el._fullLayout) { requestAnimationFrame(check); return; }
+    width = room;
+    view.autosizeFigure();
+  };
+  view.watcher = new ResizeObserver(check);
+  view.watcher.observe(view.el);
+}
+
+function fitting(module) {
+  const view = module.FigureView.prototype;
+  const { perform_render: draw, remove } = view;
+  view.perform_render = function performRender() { draw.call(this); fit(this); };
+  view.remove = function removeView() { this.watcher.disconnect(); remove.call(this); };
+  return module.default;
+}
+
 export default {
   initialize({ model }) {
-    const gate = page.workbenchPlotly;
     if (gate.loading) return;
     gate.loading = true;
     const source = new Blob([model.get("source")], { type: "text/javascript" });
     const address = URL.createObjectURL(source);
-    import(address).then((module) => { gate.open(module.default); URL.revokeObjectURL(address); });
+    import(address).then((module) => {
+      gate.open(fitting(module));
+      URL.revokeObjectURL(address);
+    });
   },
 };
 """
-_FIGURE = """
-const page = globalThis;
-if (!page.workbenchPlotly) {
-  const gate = {};
-  gate.module = new Promise((resolve) => { gate.open = resolve; });
-  page.workbenchPlotly = gate;
-}
+)
+_FIGURE = (
+    _GATE
+    + """
 export default async () => {
-  const widget = await page.workbenchPlotly.module;
+  const widget = await gate.module;
   return typeof widget === "function" ? await widget() : widget;
 };
 """
+)
 
 
 class Loader(anywidget.AnyWidget):

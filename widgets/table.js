@@ -76,7 +76,7 @@ function render({ model, el }) {
       const place = columns().indexOf(column);
       const values = [...new Set(model.get("_rows").map((r) => String(r[place])))].sort();
       if (values.length < 2) continue;
-      const every = `all ${column.name.toLowerCase()}s`;
+      const every = `${column.name}: all`;
       const select = options([every, ...values], model.get("facets")[column.name] || every,
         `show only this ${column.name}`);
       select.addEventListener("change", () => {

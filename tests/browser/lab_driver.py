@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Locator, Page, sync_playwright
 
 TOKEN = "lab"
 CHROMIUM = "/usr/bin/chromium"
@@ -161,6 +161,21 @@ def scroll_to(page: Page, selector: str) -> None:
     """Bring an element to the top of the notebook's window."""
     page.locator(selector).first.evaluate("e => e.scrollIntoView({block: 'start'})")
     page.wait_for_timeout(200)
+
+
+def click_mark(page: Page, mark: Locator) -> None:
+    """Click a bar or point of a Plotly figure.
+
+    Plotly's drag layer lies over its marks and gets the pointer's events, so that a Locator's own
+    click waits in vain.
+    """
+    mark.scroll_into_view_if_needed()
+    box = mark.bounding_box()
+    assert box is not None, "the mark is not drawn"
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.wait_for_timeout(150)  # a click counts on what is hovered
+    page.mouse.click(x, y)
 
 
 def write_notebook(path: Path, cells: list[str]) -> None:

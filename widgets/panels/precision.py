@@ -46,6 +46,7 @@ class PrecisionPanel(Panel):
                 selection="many",
                 choices={"Requested": tuple(LABELS)},
                 facets=("Operator", "Built as"),
+                height=520,
                 on_edit=self._edited,
             )
         else:

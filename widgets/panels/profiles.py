@@ -36,7 +36,7 @@ class ProfilePanel(Panel):
         profile = self.in_use or _profile(self.session.suggested_profile())
         bound = [profile.bindings(network, k) for k in range(3)]
         self.fields = {
-            s: tuple(_field(f"{name} of {s}", bound[k][s]) for k, name in enumerate(COLUMNS))
+            s: tuple(_field(name, f"{name} of {s}", bound[k][s]) for k, name in enumerate(COLUMNS))
             for s in self.symbols
         }
         for fields in self.fields.values():
@@ -45,7 +45,6 @@ class ProfilePanel(Panel):
         self.status = ipw.HTML()
         self.use = button("Use these sizes", self.confirm, primary=True)
         self.band = ipw.VBox(layout={"width": "100%"})
-        readers = ", ".join(f"{t.name}: {t.type}" for t in network.inputs)
         facts = [(str(t.type), f"input {t.name}") for t in network.inputs]
         self.check()
         return [
@@ -54,7 +53,7 @@ class ProfilePanel(Panel):
                 "A dynamic size needs a range: tactics are checked at min, opt and max, timed at "
                 "opt, and memory is planned at max. A shape outside is refused at run time."
             ),
-            self._grid(readers),
+            *self._editor(),
             row(self.use, self.status),
             self.band,
         ]
@@ -102,25 +101,23 @@ class ProfilePanel(Panel):
         for widget in old:
             widget.close()
 
-    def _grid(self, readers: str) -> ipw.GridBox:
-        heads = [ipw.HTML(f"<b>{text_of(h)}</b>") for h in ("size", *COLUMNS)]
-        cells: list[ipw.Widget] = list(heads)
-        for s, fields in self.fields.items():
-            cells += [ipw.HTML(f"<code>{text_of(s)}</code>"), *fields]
-        return ipw.GridBox(
-            cells,
-            layout={
-                "grid_template_columns": "minmax(70px, max-content) repeat(3, 110px)",
-                "grid_gap": "4px 10px",
-                "align_items": "center",
-            },
-            tooltip=readers,
-        )
+    def _editor(self) -> list[ipw.Widget]:
+        """A line a size: its name, min, opt and max."""
+        return [
+            row(ipw.HTML(f"<code>{text_of(s)}</code>"), *fields)
+            for s, fields in self.fields.items()
+        ]
 
 
-def _field(label: str, value: int) -> ipw.BoundedIntText:
+def _field(name: str, label: str, value: int) -> ipw.BoundedIntText:
     return ipw.BoundedIntText(
-        value=value, min=0, max=1 << 30, tooltip=label, layout={"width": "110px"}
+        value=value,
+        min=0,
+        max=1 << 30,
+        description=name,
+        tooltip=label,
+        style={"description_width": "initial"},
+        layout={"width": "130px"},
     )
 
 

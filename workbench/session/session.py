@@ -96,6 +96,15 @@ class Session:
         used = [a for a in self.actions if isinstance(a, UseCalibrationData)]
         return self._data[used[-1].digest] if used else None
 
+    @property
+    def unbound_sizes(self) -> tuple[str, ...]:
+        """Dynamic sizes to which no profile gives a range; the Profiles stage would refuse."""
+        given = {a.input for a in self.actions if isinstance(a, SetProfile)}
+        bound = {
+            s for t in self.parsed.network.inputs if t.name in given for s in symbols_of(t.shape)
+        }
+        return tuple(s for s in self.parsed.network.symbols if s not in bound)
+
     def suggested_profile(self) -> tuple[SetProfile, ...]:
         """Shapes for every dynamic input, to be confirmed by a person: nothing uses them by itself.
 
