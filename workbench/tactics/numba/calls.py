@@ -12,7 +12,8 @@ from workbench.body import Array, Body
 from workbench.datatypes import DataType
 from workbench.devices import Buffer
 from workbench.formats import LINEAR, Format
-from workbench.tactics.numba.expressions import STORAGE, Operand
+from workbench.tactics.numba.expressions import Operand
+from workbench.tactics.numba.scalars import STORAGE
 from workbench.tactics.protocol import Launch, Problem
 
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+import platform
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-
-from workbench.body import CONSTANT, Array, Body, Literal, Node
+from workbench.body import CONSTANT, Body, Literal, Node
 from workbench.datatypes import DataType
-from workbench.tactics.arithmetic import is_reduced
+from workbench.tactics.numba.scalars import (
+    RULES,
+    STORAGE,
+    Scalars,
+    Untranslatable,
+    Value,
+    constant,
+    working_name,
+)
 
 IMPORTS = """\
 import math
 from math import inf, nan
 from numpy import (
-    bool_, ceil, float32, float64, floor, int8, int16, int32, int64,
+    bool_, ceil, float32, float64, floor, fmod, int8, int16, int32, int64,
     rint, sqrt, trunc, uint8, uint16, uint32, uint64,
 )
 from workbench.tactics.numba.mathematics import (
@@ -27,58 +33,6 @@ from workbench.tactics.numba.mathematics import (
 )
 """
 """Head of every generated module."""
-
-STORAGE: dict[DataType, str] = {
-    DataType.FLOAT: "float32",
-    DataType.DOUBLE: "float64",
-    DataType.HALF: "uint16",
-    DataType.BF16: "uint16",
-    DataType.INT8: "int8",
-    DataType.UINT8: "uint8",
-    DataType.INT16: "int16",
-    DataType.UINT16: "uint16",
-    DataType.INT32: "int32",
-    DataType.UINT32: "uint32",
-    DataType.INT64: "int64",
-    DataType.UINT64: "uint64",
-    DataType.BOOL: "uint8",
-}
-"""What generated code sees in a buffer; types that are not here are refused."""
-
-
-class Untranslatable(Exception):
-    """Why a node has no scalar code here."""
-
-
-def working_name(dtype: DataType) -> str:
-    """The type in which an element is computed."""
-    if dtype is DataType.BOOL:
-        return "bool_"
-    return "float32" if is_reduced(dtype) else STORAGE[dtype]
-
-
-def loaded(dtype: DataType, text: str) -> str:
-    """A stored element in its working type."""
-    match dtype:
-        case DataType.BF16:
-            return f"bf16_to_float({text})"
-        case DataType.HALF:
-            return f"half_to_float({text})"
-        case DataType.BOOL:
-            return f"({text} != 0)"
-        case _:
-            return text
-
-
-def stored(dtype: DataType, text: str) -> str:
-    """A working element as it is stored."""
-    match dtype:
-        case DataType.BF16:
-            return f"float_to_bf16({text})"
-        case DataType.HALF:
-            return f"float_to_half({text})"
-        case _:
-            return f"{STORAGE[dtype]}({text})"
 
 
 @dataclass(frozen=True)
@@ -92,15 +46,6 @@ class Operand:
     dtype: DataType
     shape: tuple[int, ...]
     literal: Literal | None = None
-
-
-@dataclass(frozen=True)
-class Value:
-    """Text of a scalar, its type, and the shape of the tensor that it is an element of."""
-
-    text: str
-    dtype: DataType
-    shape: tuple[int, ...]
 
 
 class Translator:
@@ -138,8 +83,7 @@ class Translator:
                 raise Untranslatable(f"'{name}' must be an input or a literal, {node.op} gives it")
             literal = node.attributes["value"]
         t = self.body.types[name]
-        if t.dtype not in STORAGE:
-            raise Untranslatable(f"'{name}' is {t.dtype}, which generated kernels do not read")
+        _check_storage(name, t.dtype)
         if literal is not None and len(literal.values) == 1:
             return Value(constant(literal.values[0], t.dtype), t.dtype, shape)
         wanted = Operand(name, t.dtype, shape, literal)
@@ -155,8 +99,7 @@ class Translator:
         if name in self._inputs or (node is not None and node.operator is CONSTANT):
             return self.operand(name, t.shape)
         assert node is not None
-        if t.dtype not in STORAGE:
-            raise Untranslatable(f"'{name}' is {t.dtype}, which generated kernels do not compute")
+        _check_storage(name, t.dtype)
         text = self._translate(node)
         return self.assign(text, name)
 
@@ -211,257 +154,17 @@ class Translator:
         return (*own, *(1,) * (len(shape) - axis - 1))
 
 
-def constant(value: Any, dtype: DataType) -> str:
-    """A literal in a type's working type."""
-    if dtype is DataType.BOOL:
-        return f"bool_({bool(value)})"
-    if dtype.is_float:
-        return f"{working_name(dtype)}({float(value)!r})"
-    return f"{working_name(dtype)}({int(value)})"
+def _check_storage(name: str, dtype: DataType) -> None:
+    if dtype not in STORAGE:
+        raise Untranslatable(f"'{name}' is {dtype}, which generated kernels do not read")
+    if dtype is DataType.HALF and not converts_half():
+        raise Untranslatable(f"'{name}' is HALF, which this processor does not convert (f16c)")
 
 
-def literal_array(literal: Literal) -> Array:
-    """A literal's stored elements."""
-    return np.ascontiguousarray(literal.array({}))
+@functools.cache
+def converts_half() -> bool:
+    """Whether the processor converts IEEE halves; elsewhere LLVM would call a missing function."""
+    from llvmlite import binding
 
-
-@dataclass(frozen=True)
-class Scalars:
-    """Arguments of a rule: texts, types and attributes of one node."""
-
-    node: Node
-    args: Sequence[Value | None]
-    out: DataType
-
-    def __getitem__(self, index: int) -> str:
-        v = self.args[index] if index < len(self.args) else None
-        if v is None:
-            raise Untranslatable(f"{self.node.op} lacks input {index}")
-        return v.text
-
-    def has(self, index: int) -> bool:
-        return index < len(self.args) and self.args[index] is not None
-
-    @property
-    def dtype(self) -> DataType:
-        """Type of the first input."""
-        assert self.args[0] is not None
-        return self.args[0].dtype
-
-    @property
-    def suffix(self) -> str:
-        """Which of the ``mathematics`` functions to use."""
-        return "f64" if self.dtype is DataType.DOUBLE else "f32"
-
-    def number(self, value: float) -> str:
-        """A constant in the first input's working type."""
-        return constant(value, self.dtype)
-
-    def attribute(self, name: str) -> str:
-        """A numeric attribute in the first input's working type."""
-        return self.number(self.node.attributes[name])
-
-
-Rule = Callable[[Scalars], str]
-
-
-def _infix(sign: str) -> Rule:
-    return lambda s: f"{s[0]} {sign} {s[1]}"
-
-
-def _call(name: str) -> Rule:
-    return lambda s: f"{name}({s[0]})"
-
-
-def _math(name: str) -> Rule:
-    """A function of ``mathematics``, by type."""
-    return lambda s: f"{name}_{s.suffix}({s[0]})"
-
-
-def _chain(join: Callable[[str, str], str]) -> Rule:
-    def rule(s: Scalars) -> str:
-        text = s[0]
-        for k in range(1, len(s.args)):
-            text = join(text, s[k])
-        return text
-
-    return rule
-
-
-def _pick(sign: str) -> Rule:
-    """Max or Min: NaN wins."""
-
-    def rule(s: Scalars) -> str:
-        if len(s.args) > 2:
-            raise Untranslatable(f"{s.node.op} of {len(s.args)} inputs")
-        if len(s.args) == 1:
-            return s[0]
-        a, b = s[0], s[1]
-        nan = f" | ({a} != {a})" if s.dtype.is_float else ""
-        return f"({a} if ({a} {sign} {b}){nan} else {b})"
-
-    return rule
-
-
-def _div(s: Scalars) -> str:
-    if s.dtype.is_float:
-        return f"{s[0]} / {s[1]}"
-    return f"divide_toward_zero({s[0]}, {s[1]})"
-
-
-def _mod(s: Scalars) -> str:
-    if not s.node.attributes["fmod"]:
-        return f"{s[0]} % {s[1]}"
-    if s.dtype.is_float:
-        return f"math.fmod({s[0]}, {s[1]})"
-    return f"{s[0]} - divide_toward_zero({s[0]}, {s[1]}) * {s[1]}"
-
-
-_POWERS = {2.0: "{x} * {x}", 3.0: "{x} * {x} * {x}", 0.5: "sqrt({x})", 1.0: "{x}"}
-
-
-def _pow(s: Scalars) -> str:
-    if not s.dtype.is_float:
-        raise Untranslatable("Pow of integers")
-    for value, text in _POWERS.items():
-        exponent = s.args[1]
-        if exponent is not None and s[1] == constant(value, exponent.dtype):
-            return text.format(x=s[0])
-    return f"math.pow(float64({s[0]}), float64({s[1]}))"
-
-
-def _clip(s: Scalars) -> str:
-    text = s[0]
-    if s.has(1):
-        text = f"({s[1]} if {text} < {s[1]} else {text})"
-    if s.has(2):
-        text = f"({s[2]} if {text} > {s[2]} else {text})"
-    return text
-
-
-def _cast(s: Scalars) -> str:
-    if s.out is DataType.BOOL:
-        return f"{s[0]} != {s.number(0)}" if s.dtype is not DataType.BOOL else s[0]
-    if s.dtype.is_float and s.out.is_integer:
-        return f"int64(trunc({s[0]}))"
-    return s[0]
-
-
-def _is_inf(s: Scalars) -> str:
-    a = s.node.attributes
-    wanted = {math.inf: a["detect_positive"], -math.inf: a["detect_negative"]}
-    sides = [f"({s[0]} == {s.number(v)})" for v, asked in wanted.items() if asked]
-    return " | ".join(sides) or "False"
-
-
-def _gelu(s: Scalars) -> str:
-    if s.node.attributes["approximate"] != "tanh":
-        return f"gelu_{s.suffix}({s[0]})"
-    x, n = s[0], s.number
-    inner = f"{n(math.sqrt(2 / math.pi))} * ({x} + {n(0.044715)} * {x} * {x} * {x})"
-    return f"{n(0.5)} * {x} * ({n(1)} + tanh_{s.suffix}({inner}))"
-
-
-def _hard_sigmoid(s: Scalars) -> str:
-    line = f"({s.attribute('alpha')} * {s[0]} + {s.attribute('beta')})"
-    return _unit_clip(s, line)
-
-
-def _unit_clip(s: Scalars, line: str) -> str:
-    low = f"({s.number(0)} if {line} < {s.number(0)} else {line})"
-    return f"({s.number(1)} if {low} > {s.number(1)} else {low})"
-
-
-def _exponential(s: Scalars, alpha: str, gamma: str = "") -> str:
-    curve = f"{alpha} * (exp_{s.suffix}({s[0]}) - {s.number(1)})"
-    chosen = f"({s[0]} if {s[0]} > {s.number(0)} else {curve})"
-    return f"{gamma} * {chosen}" if gamma else chosen
-
-
-def _celu(s: Scalars) -> str:
-    a = s.attribute("alpha")
-    curve = f"{a} * (exp_{s.suffix}({s[0]} / {a}) - {s.number(1)})"
-    return f"({s[0]} if {s[0]} > {s.number(0)} else {curve})"
-
-
-def _sign(s: Scalars) -> str:
-    zero = s.number(0)
-    if s.dtype.info.low == 0:
-        return f"({s.number(1)} if {s[0]} > {zero} else {zero})"
-    return (
-        f"({s.number(1)} if {s[0]} > {zero} else ({s.number(-1)} if {s[0]} < {zero} else {s[0]}))"
-    )
-
-
-def _relu(s: Scalars) -> str:
-    return f"({s.number(0)} if {s[0]} < {s.number(0)} else {s[0]})"
-
-
-def _sloped(s: Scalars, slope: str) -> str:
-    return f"({slope} * {s[0]} if {s[0]} < {s.number(0)} else {s[0]})"
-
-
-RULES: dict[str, Rule] = {
-    "Add": _infix("+"),
-    "Sub": _infix("-"),
-    "Mul": _infix("*"),
-    "Div": _div,
-    "Mod": _mod,
-    "Pow": _pow,
-    "Max": _pick(">"),
-    "Min": _pick("<"),
-    "Sum": _chain(lambda a, b: f"{a} + {b}"),
-    "Mean": lambda s: f"({' + '.join(s[k] for k in range(len(s.args)))}) / {s.number(len(s.args))}",
-    "Neg": lambda s: f"-{s[0]}",
-    "Abs": _call("abs"),
-    "Sign": _sign,
-    "Floor": _call("floor"),
-    "Ceil": _call("ceil"),
-    "Round": _call("rint"),
-    "Sqrt": _call("sqrt"),
-    "Reciprocal": lambda s: f"{s.number(1)} / {s[0]}",
-    "Exp": _math("exp"),
-    "Erf": _math("erf"),
-    "Tanh": _math("tanh"),
-    "Sigmoid": _math("sigmoid"),
-    "Softplus": _math("softplus"),
-    **{
-        op: _call(f"math.{op.lower()}")
-        for op in "Log Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh".split()
-    },
-    "IsNaN": lambda s: f"{s[0]} != {s[0]}",
-    "IsInf": _is_inf,
-    "Relu": _relu,
-    "LeakyRelu": lambda s: _sloped(s, s.attribute("alpha")),
-    "PRelu": lambda s: _sloped(s, s[1]),
-    "ThresholdedRelu": lambda s: f"({s[0]} if {s[0]} > {s.attribute('alpha')} else {s.number(0)})",
-    "Elu": lambda s: _exponential(s, s.attribute("alpha")),
-    "Selu": lambda s: _exponential(s, s.attribute("alpha"), s.attribute("gamma")),
-    "Celu": _celu,
-    "Softsign": lambda s: f"{s[0]} / ({s.number(1)} + abs({s[0]}))",
-    "HardSigmoid": _hard_sigmoid,
-    "HardSwish": lambda s: (
-        f"{s[0]} * {_unit_clip(s, f'({s[0]} / {s.number(6)} + {s.number(0.5)})')}"
-    ),
-    "Mish": lambda s: f"{s[0]} * tanh_{s.suffix}(softplus_{s.suffix}({s[0]}))",
-    "Swish": lambda s: f"{s[0]} * sigmoid_{s.suffix}({s.attribute('alpha')} * {s[0]})",
-    "Gelu": _gelu,
-    "Clip": _clip,
-    "Identity": lambda s: s[0],
-    "Cast": _cast,
-    "Where": lambda s: f"({s[1]} if {s[0]} else {s[2]})",
-    "Equal": _infix("=="),
-    "Less": _infix("<"),
-    "LessOrEqual": _infix("<="),
-    "Greater": _infix(">"),
-    "GreaterOrEqual": _infix(">="),
-    "And": _infix("&"),
-    "Or": _infix("|"),
-    "Xor": _infix("^"),
-    "Not": lambda s: f"not {s[0]}",
-    "BitwiseAnd": _infix("&"),
-    "BitwiseOr": _infix("|"),
-    "BitwiseXor": _infix("^"),
-    "BitwiseNot": lambda s: f"~{s[0]}",
-}
-"""Scalar code of each pointwise operator, in working types; NaN behaves as in the reference."""
+    arm = platform.machine().lower() in ("aarch64", "arm64")
+    return arm or bool(binding.get_host_cpu_features().get("f16c"))

@@ -15,8 +15,9 @@ import numpy as np
 from workbench.body import Array
 from workbench.datatypes import DataType
 from workbench.tactics.numba.cache import KernelText
-from workbench.tactics.numba.expressions import IMPORTS, STORAGE, loaded, stored
+from workbench.tactics.numba.expressions import IMPORTS
 from workbench.tactics.numba.loops import Nest
+from workbench.tactics.numba.scalars import STORAGE, loaded, stored
 
 LANES = 16
 """Length of an innermost loop that is known when the kernel is compiled: the blocked layout's."""

@@ -22,7 +22,7 @@ from workbench.tactics.numba.calls import (
     part,
     raw,
 )
-from workbench.tactics.numba.expressions import Operand, Translator, Untranslatable
+from workbench.tactics.numba.expressions import Operand, Translator
 from workbench.tactics.numba.loops import Nest, collapse, layout_strides
 from workbench.tactics.numba.nests import (
     LANES,
@@ -34,6 +34,7 @@ from workbench.tactics.numba.nests import (
     store_line,
     units,
 )
+from workbench.tactics.numba.scalars import Untranslatable
 from workbench.tactics.numba.threads import pieces, together
 from workbench.tactics.protocol import Call, Launch, Problem
 

@@ -19,7 +19,7 @@ from workbench.records import Refusal
 from workbench.tactics.arithmetic import is_reduced
 from workbench.tactics.numba.cache import KernelCache
 from workbench.tactics.numba.calls import operand_arrays, packed_constants, part, raw
-from workbench.tactics.numba.expressions import Operand, Translator, Untranslatable
+from workbench.tactics.numba.expressions import Operand, Translator
 from workbench.tactics.numba.loops import Nest, broadcast_strides, collapse
 from workbench.tactics.numba.nests import (
     Stream,
@@ -30,6 +30,7 @@ from workbench.tactics.numba.nests import (
     store_line,
     units,
 )
+from workbench.tactics.numba.scalars import Untranslatable
 from workbench.tactics.numba.threads import pieces, together
 from workbench.tactics.protocol import Call, Launch, Problem
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from workbench.body import Node
 from workbench.datatypes import DataType
 from workbench.operators.windows import Window
-from workbench.tactics.numba.expressions import loaded
 from workbench.tactics.numba.nests import Stream, indented, lane, load_lines
+from workbench.tactics.numba.scalars import loaded
 
 SMALL_WINDOW = 25
 """Taps up to which the loop over a whole window is written out."""
@@ -80,30 +80,46 @@ def head_code(code: WindowCode) -> list[str]:
 
 def row_code(code: WindowCode, after: Sequence[str], streams: Sequence[Stream]) -> list[str]:
     """One innermost loop's worth of outputs: t[j] by the taps, then y = t[j] and the epilogue."""
-    window = _along_rows(code) if code.along_rows else _across_channels(code)
-    return [
+    lines = [
         "h0 = i0 * sh - ph",
         "ka = max(0, (dh - 1 - h0) // dh)",
         "kb = min(kh, (ih - h0 + dh - 1) // dh)",
         "first = i1 * xn + i2 * xg + h0 * xr",
-        *window,
-        "for j in range(n):",
-        f"    y = t[j]{' * c' if code.mean else ''}",
-        *indented(load_lines(range(len(streams)), streams), 1),
-        *indented(after, 1),
+    ]
+    scale = " * c" if code.mean else ""
+    epilogue = [*load_lines(range(len(streams)), streams), *after]
+    ending = ["for j in range(n):", f"    y = t[j]{scale}", *indented(epilogue, 1)]
+    if code.along_rows:
+        return [*lines, *_along_rows(code), *ending]
+    taps = [*_taps(code), *ending]
+    if not code.small:
+        return [*lines, *_columns(code), *taps]
+    inside = [*_written_out(code), f"    y = total{scale}", *indented(epilogue, 1)]
+    return [
+        *lines,
+        *_columns(code),
+        "if ka == 0 and kb == kh and la == 0 and lb == kw:",
+        *indented(inside, 1),
+        "else:",
+        *indented(taps, 1),
     ]
 
 
 # -- channels innermost -------------------------------------------------------------------
-def _across_channels(code: WindowCode) -> list[str]:
-    lines = [
+def _columns(code: WindowCode) -> list[str]:
+    """The kernel columns that lie inside the image."""
+    return [
         "w0 = i3 * sw - pw",
         "la = max(0, (dw - 1 - w0) // dw)",
         "lb = min(kw, (iw - w0 + dw - 1) // dw)",
         "origin = first + w0 * xc",
         *_average(code),
     ]
-    taps = [
+
+
+def _taps(code: WindowCode) -> list[str]:
+    """Tap by tap into t: for windows that reach over the edge."""
+    return [
         "for j in range(n):",
         f"    t[j] = {code.start}",
         "for k in range(ka, kb):",
@@ -113,39 +129,30 @@ def _across_channels(code: WindowCode) -> list[str]:
         f"            x = {code.element(_x(code, ''))}",
         f"            t[j] = {code.join('t[j]', _w(code, ''))}",
     ]
-    if not code.small:
-        return [*lines, *taps]
-    return [
-        *lines,
-        "if ka == 0 and kb == kh and la == 0 and lb == kw:",
-        *indented(_written_out(code), 1),
-        "else:",
-        *indented(taps, 1),
-    ]
 
 
 def _rows(code: WindowCode, tap: str, k: str, m: str) -> list[str]:
     """Offsets of one tap's channels in image and weights, and their slices."""
-    lines = [f"o{tap} = origin + {k} * dh * xr + {m} * dw * xc"]
+    lines = [f"at{tap} = origin + {k} * dh * xr + {m} * dw * xc"]
     if not code.lanes:
-        lines.append(f"r{tap} = image[o{tap} : o{tap} + n]")
+        lines.append(f"pixels{tap} = image[at{tap} : at{tap} + n]")
     if code.weighted:
-        lines.append(f"w{tap} = ((i2 * kh + {k}) * kw + {m}) * n")
+        lines.append(f"by{tap} = ((i2 * kh + {k}) * kw + {m}) * n")
         if not code.lanes:
-            lines.append(f"v{tap} = weights[w{tap} : w{tap} + n]")
+            lines.append(f"filters{tap} = weights[by{tap} : by{tap} + n]")
     return lines
 
 
 def _x(code: WindowCode, tap: str) -> str:
-    return lane("image", f"o{tap}") if code.lanes else f"r{tap}[j]"
+    return lane("image", f"at{tap}") if code.lanes else f"pixels{tap}[j]"
 
 
 def _w(code: WindowCode, tap: str) -> str:
-    return lane("weights", f"w{tap}") if code.lanes else f"v{tap}[j]"
+    return lane("weights", f"by{tap}") if code.lanes else f"filters{tap}[j]"
 
 
 def _written_out(code: WindowCode) -> list[str]:
-    """The loop over channels with all taps inside it."""
+    """The loop over channels with all taps inside it, for windows inside the image."""
     lines: list[str] = []
     inner = [f"    total = {code.start}"]
     for k in range(code.window.kernel[0]):
@@ -156,7 +163,7 @@ def _written_out(code: WindowCode) -> list[str]:
                 f"    x = {code.element(_x(code, tap))}",
                 f"    total = {code.join('total', _w(code, tap))}",
             ]
-    return [*lines, "for j in range(n):", *inner, "    t[j] = total"]
+    return [*lines, "for j in range(n):", *inner]
 
 
 def _average(code: WindowCode) -> list[str]:
