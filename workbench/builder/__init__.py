@@ -1,0 +1,19 @@
+"""The builder: the stages in order, each a function from one frozen BuildState to the next.
+
+The stepper, ``build_serialized_network`` and printed scripts all run these functions.
+"""
+
+from workbench.builder.builder import Builder, build
+from workbench.builder.stages import STAGES, run_stages, start
+from workbench.builder.state import Batch, BuildState, StageFunction
+
+__all__ = [
+    "STAGES",
+    "Batch",
+    "BuildState",
+    "Builder",
+    "StageFunction",
+    "build",
+    "run_stages",
+    "start",
+]

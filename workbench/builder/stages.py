@@ -1,0 +1,227 @@
+"""The stages in order, each a function from one frozen BuildState to the next."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from workbench import fusions, passes, precision
+from workbench.assemble import assemble, memory_stage
+from workbench.builder.state import Batch, BuildState, Clock, StageFunction, after, counts
+from workbench.builder.taps import TapEngine, calibrated_ranges
+from workbench.config import BuilderConfig, OptimizationProfile
+from workbench.datatypes import DataType
+from workbench.devices import Device, open_device
+from workbench.errors import CalibrationError, PrecisionContractError
+from workbench.network import NetworkDefinition
+from workbench.onnx_parser import parse_model
+from workbench.records import BuildLog, Progress, Stage, StageRecord
+from workbench.selection import tune
+from workbench.timing import TimingCache
+
+
+def parse(state: BuildState) -> BuildState:
+    """Read the model into a network, with every refusal at once."""
+    clock = Clock()
+    if isinstance(state.model, NetworkDefinition):
+        network = state.model.clone()
+        network.verify()
+    else:
+        network = parse_model(state.model, name=state.name)
+    symbols = ", ".join(network.symbols) or "none"
+    summary = (
+        f"{len(network.model_nodes)} nodes → {network.num_layers} layers; dynamic sizes: {symbols}"
+    )
+    return after(state, Stage.PARSE, network, clock, summary)
+
+
+def fold(state: BuildState) -> BuildState:
+    """Constants, batch norm into weights, dead layers, no-op shuffles."""
+    clock = Clock()
+    network = state.network.clone()
+    before = network.num_layers
+    attempts = passes.fold(network, verify=state.config.verify)
+    summary = f"{before} → {network.num_layers} layers; {counts(attempts)}"
+    return after(state, Stage.FOLD, network, clock, summary, attempts)
+
+
+def profiles(state: BuildState) -> BuildState:
+    """Bind each dynamic size to a range. Raises ConfigError where one has none."""
+    clock = Clock()
+    network = state.network
+    given = state.config.optimization_profiles or (OptimizationProfile(),)
+    ranges = [[p.bindings(network, k) for k in range(3)] for p in given]
+    text = "; ".join(
+        ", ".join(f"{s} {low[s]}..{mid[s]}..{high[s]}" for s in mid) for low, mid, high in ranges
+    )
+    summary = text or "every size is static"
+    facts = {"ranges": tuple(tuple(map(dict, r)) for r in ranges)}
+    return after(state, Stage.PROFILES, network, clock, summary, facts=facts)
+
+
+def choose_precision(state: BuildState) -> BuildState:
+    """Resolve the requests and write the Casts into the graph."""
+    clock = Clock()
+    network = state.network.clone()
+    decisions = precision.resolve(network, state.config)
+    attempts = precision.write_casts(network, decisions)
+    tally: dict[str, int] = {}
+    for d in decisions:
+        tally[d.precision.info.label] = tally.get(d.precision.info.label, 0) + 1
+    summary = ", ".join(f"{n} {k}" for k, n in sorted(tally.items())) or "nothing to decide"
+    state = replace(state, decisions=decisions)
+    return after(
+        state, Stage.PRECISION, network, clock, summary, attempts, {"decisions": decisions}
+    )
+
+
+def calibrate(state: BuildState) -> BuildState:
+    """Ranges of the folded float network's tensors; then Q/DQ where INT8 is requested.
+
+    Raises CalibrationError when INT8 is requested and there is no data.
+    """
+    clock = Clock()
+    network = state.network.clone()
+    wanted = [d for d in state.decisions if d.precision is DataType.INT8]
+    if not state.calibration_data and state.calibration is None:
+        if wanted:
+            raise CalibrationError(
+                f"INT8 is requested for {len(wanted)} layers and there is no calibration data",
+                place="Calibrate",
+                remedy="give calibration=<npz or batches>, or ask for random data by name",
+            )
+        return after(state, Stage.CALIBRATE, network, clock, "no INT8 layer, no data")
+    result = state.calibration
+    if result is None:
+        result = calibrated_ranges(state, _engine_on(state.device))
+        state = replace(state, calibration=result)
+    attempts = precision.write_qdq(network, state.decisions, result)
+    summary = (
+        f"{len(result.ranges)} tensors, {result.samples} samples ({result.label}), "
+        f"{result.calibrator.value}; "
+        f"{len(wanted)} layers to INT8"
+    )
+    return after(state, Stage.CALIBRATE, network, clock, summary, attempts, {"calibration": result})
+
+
+def fuse(state: BuildState) -> BuildState:
+    """Every fusion, each attempt with its reason."""
+    clock = Clock()
+    network = state.network.clone()
+    before = network.num_layers
+    attempts = fusions.fuse(network, verify=state.config.verify)
+    summary = f"{before} → {network.num_layers} layers; {counts(attempts)}"
+    return after(state, Stage.FUSE, network, clock, summary, attempts)
+
+
+def tune_stage(state: BuildState) -> BuildState:
+    """Time every tactic; choose tactics and layouts together; hold the precision contract."""
+    clock = Clock()
+    network = state.network
+    requested = precision.requested_by_layer(network, state.decisions)
+    tuned = tune(network, state.device, state.config, state.cache, requested)
+    broken = [
+        f"{c.layer}: requested {c.requested.value}, built {c.built.value}, "
+        f"executed {c.executed.value}"
+        for c in tuned.layers
+        if not c.requested is c.built is c.executed
+    ]
+    if broken:
+        raise PrecisionContractError("; ".join(broken), place="Tune")
+    summary = (
+        f"{tuned.timed} tactics timed, {tuned.cached} from the cache; "
+        f"{len(tuned.layers)} layers, {len(tuned.reformats)} reformats"
+        + (f", {tuned.total_us:.0f} µs" if state.config.builder_optimization_level else "")
+    )
+    state = replace(state, tuned=tuned)
+    return after(state, Stage.TUNE, network, clock, summary, facts={"tuned": tuned})
+
+
+def plan_memory_stage(state: BuildState) -> BuildState:
+    """Lay the arena out, per profile, at the largest shapes."""
+    clock = Clock()
+    assert state.tuned is not None
+    draft = assemble(state.name, state.network, state.tuned, state.config, state.device)
+    plan, memory = memory_stage(draft)
+    arena, total = memory[0].arena_bytes, memory[0].total_bytes
+    summary = f"{len(plan.steps)} steps; arena {arena / 1024:.0f} KiB instead of {total / 1024:.0f}"
+    state = replace(state, plan=plan, memory=memory)
+    return after(state, Stage.MEMORY, state.network, clock, summary, facts={"memory": memory})
+
+
+def serialize(state: BuildState) -> BuildState:
+    """Write the plan's bytes."""
+    clock = Clock()
+    assert state.plan is not None
+    data = state.plan.to_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    summary = f"{len(data) / 1024:.0f} KiB, SHA-256 {digest[:16]}..."
+    state = replace(state, plan_bytes=data)
+    return after(state, Stage.SERIALIZE, state.network, clock, summary, facts={"sha256": digest})
+
+
+STAGES: tuple[tuple[Stage, StageFunction], ...] = (
+    (Stage.PARSE, parse),
+    (Stage.FOLD, fold),
+    (Stage.PROFILES, profiles),
+    (Stage.PRECISION, choose_precision),
+    (Stage.CALIBRATE, calibrate),
+    (Stage.FUSE, fuse),
+    (Stage.TUNE, tune_stage),
+    (Stage.MEMORY, plan_memory_stage),
+    (Stage.SERIALIZE, serialize),
+)
+
+
+def run_stages(
+    state: BuildState,
+    *,
+    until: Stage = Stage.SERIALIZE,
+    tell: Callable[[StageRecord], None] = lambda record: None,
+) -> BuildState:
+    """Run the stages not yet done, up to and including ``until``."""
+    monitor = state.config.progress_monitor
+    with Progress(monitor, "Build", len(STAGES)) as progress:
+        for stage, function in STAGES:
+            if stage not in state.done:
+                state = function(state)
+                tell(state.log.records[-1])
+            progress.step()
+            if stage is until:
+                break
+    return state
+
+
+def start(
+    model: Any,
+    config: BuilderConfig | None = None,
+    *,
+    device: str | Device = "cpu",
+    calibration_data: Iterable[Batch] = (),
+    name: str = "",
+) -> BuildState:
+    """A build before its first stage. Raises DeviceError; the device is never changed."""
+    frozen = (config or BuilderConfig()).frozen()
+    opened = open_device(device, threads=frozen.num_threads) if isinstance(device, str) else device
+    cache = frozen.timing_cache
+    if cache is None:
+        cache = TimingCache(opened.fingerprint)
+    elif cache.device != opened.fingerprint:
+        TimingCache(opened.fingerprint).combine(cache)
+    if not name:
+        given = isinstance(model, NetworkDefinition)
+        name = model.name if given else Path(model).stem if isinstance(model, str | Path) else ""
+    name = name or "network"
+    batches = tuple(dict(b) for b in calibration_data)
+    log = BuildLog(str(opened), name)
+    return BuildState(model, frozen, opened, cache, batches, name=name, log=log)
+
+
+def _engine_on(device: Device) -> TapEngine:
+    """Every stage of a build on this device, for Calibrate's runs."""
+    return lambda network, config, name: run_stages(
+        start(network, config, device=device, name=name)
+    ).engine()
