@@ -6,7 +6,7 @@ kernel here is deterministic.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -14,27 +14,19 @@ from workbench.body import Body, Node
 from workbench.formats import HWC, LINEAR, Format
 from workbench.records import Refusal
 from workbench.tactics.nvrtc.expressions import (
-    C_TYPES,
-    PRELUDE,
     check_types,
     coordinates_from,
     emit,
     index_of,
 )
-
-THREADS = 128
-
-
-@dataclass(frozen=True)
-class KernelText:
-    """CUDA C++ of one kernel ``run`` and its launch shape.
-
-    Arguments: dynamic inputs, outputs, then constant inputs, in the Body's order.
-    """
-
-    code: str
-    grid: int
-    block: int
+from workbench.tactics.nvrtc.frame import (
+    KernelText,
+    argument,
+    elementwise,
+    load_of,
+    loader,
+    store_of,
+)
 
 
 @dataclass(frozen=True)
@@ -122,28 +114,28 @@ def reformat_kernel(body: Body, source: Format, target: Format) -> KernelText:
     t = body.inputs[0].type
     names = [f"c{i}" for i in range(len(t.shape))]
     lines = coordinates_from("i", t.shape, names)
-    value = f"{_argument(body, 'input')}[{index_of(t, source, names)}]"
-    lines.append(f"{_argument(body, 'output')}[{index_of(t, target, names)}] = {value};")
-    return _elementwise(body, prod(t.shape), lines)
+    value = f"{argument(body, 'input')}[{index_of(t, source, names)}]"
+    lines.append(f"{argument(body, 'output')}[{index_of(t, target, names)}] = {value};")
+    return elementwise(body, prod(t.shape), lines)
 
 
 # -- bodies -------------------------------------------------------------------------------
 def _pointwise(body: Body, variant: Variant) -> KernelText | Refusal:
     out = body.output_types[0]
     names = [f"c{i}" for i in range(len(out.shape))]
-    statements = emit(body, body.nodes, {}, _loader(body, variant.layout, names))
+    statements = emit(body, body.nodes, {}, loader(body, variant.layout, names))
     if isinstance(statements, Refusal):
         return statements
     lines = [*coordinates_from("i", out.shape, names), *statements]
     value = statements[-1].split(" = ")[0].removeprefix("float ")
-    lines.append(_store(body, variant.layout, names, value))
-    return _elementwise(body, prod(out.shape), lines)
+    lines.append(store_of(body, variant.layout, names, value))
+    return elementwise(body, prod(out.shape), lines)
 
 
 def _copy(body: Body) -> KernelText:
     source = next(i.name for i in body.inputs)
-    line = f"{_argument(body, body.outputs[0])}[i] = {_argument(body, source)}[i];"
-    return _elementwise(body, prod(body.output_types[0].shape), [line])
+    line = f"{argument(body, body.outputs[0])}[i] = {argument(body, source)}[i];"
+    return elementwise(body, prod(body.output_types[0].shape), [line])
 
 
 def _transpose(body: Body) -> KernelText:
@@ -153,9 +145,9 @@ def _transpose(body: Body) -> KernelText:
     names = [f"c{i}" for i in range(len(out.shape))]
     own = [names[perm.index(axis)] for axis in range(len(t.shape))]
     lines = coordinates_from("i", out.shape, names)
-    source = f"{_argument(body, body.inputs[0].name)}[{index_of(t, LINEAR, own)}]"
-    lines.append(f"{_argument(body, body.outputs[0])}[i] = {source};")
-    return _elementwise(body, prod(out.shape), lines)
+    source = f"{argument(body, body.inputs[0].name)}[{index_of(t, LINEAR, own)}]"
+    lines.append(f"{argument(body, body.outputs[0])}[i] = {source};")
+    return elementwise(body, prod(out.shape), lines)
 
 
 def _convolution(body: Body, anchor: Node, variant: Variant) -> KernelText | Refusal:
@@ -166,10 +158,10 @@ def _convolution(body: Body, anchor: Node, variant: Variant) -> KernelText | Ref
     channels, rows, columns = w.shape[1:]
     pads = _pads(anchor, x.shape[2:], (rows, columns), out.shape[2:])
     stride, dilation = _pair(anchor, "strides"), _pair(anchor, "dilations")
-    load_x = _load(
+    load_x = load_of(
         body, anchor.inputs[0], index_of(x, variant.layout, ["n", "g * CG + c", "y", "x"])
     )
-    load_w = _load(body, anchor.inputs[1], index_of(w, LINEAR, ["k0 + t", "c", "r", "s"]))
+    load_w = load_of(body, anchor.inputs[1], index_of(w, LINEAR, ["k0 + t", "c", "r", "s"]))
     lines = [
         *coordinates_from("i", (n, k // tile, p, q), ["n", "kt", "p", "q"]),
         f"const int k0 = kt * {tile}, g = k0 / {k // group}; const int CG = {channels};",
@@ -216,11 +208,11 @@ def _with_epilogue(
     kind = body.types[anchor.outputs[0]].dtype
     value = "acc[t]"
     if bias:
-        value = f"acc[t] + {_load(body, bias, channel)}"
+        value = f"acc[t] + {load_of(body, bias, channel)}"
     known = {anchor.outputs[0]: "sum"}
     rest = [n for i, n in enumerate(body.nodes) if n is not anchor and i not in body.prologue]
     literals = [n for i, n in enumerate(body.nodes) if i in body.prologue]
-    statements = emit(body, [*literals, *rest], known, _loader(body, variant.layout, names))
+    statements = emit(body, [*literals, *rest], known, loader(body, variant.layout, names))
     if isinstance(statements, Refusal):
         return statements
     result = known[body.outputs[0]]
@@ -231,10 +223,10 @@ def _with_epilogue(
         f"  const int {index} = {channel};",
         f"  float sum = round_{kind.name}({value});",
         *(f"  {s}" for s in statements),
-        f"  {_store(body, variant.layout, names, result)}",
+        f"  {store_of(body, variant.layout, names, result)}",
         "}",
     ]
-    return _elementwise(body, count, lines)
+    return elementwise(body, count, lines)
 
 
 def _gemm(body: Body, anchor: Node, variant: Variant) -> KernelText | Refusal:
@@ -251,9 +243,9 @@ def _gemm(body: Body, anchor: Node, variant: Variant) -> KernelText | Refusal:
     rows, columns, depth = prod(out.shape[:-1]), out.shape[-1], a.shape[-1]
     tile = variant.tile
     tiles = -(-columns // tile)
-    load_a = _load(body, anchor.inputs[0], f"(i64)m * {depth} + kk")
+    load_a = load_of(body, anchor.inputs[0], f"(i64)m * {depth} + kk")
     at = f"(i64)n * {depth} + kk" if trans_b else f"(i64)kk * {columns} + n"
-    load_b = _load(body, anchor.inputs[1], at)
+    load_b = load_of(body, anchor.inputs[1], at)
     outer = [f"o{i}" for i in range(len(out.shape) - 1)]
     lines = [
         f"const int nt = (int)(i % {tiles}); const int m = (int)(i / {tiles});",
@@ -293,7 +285,7 @@ def _pooling(body: Body, anchor: Node, variant: Variant) -> KernelText | Refusal
     pads = _pads(anchor, x.shape[2:], (rows, columns), out.shape[2:])
     stride, dilation = _pair(anchor, "strides"), _pair(anchor, "dilations")
     largest = anchor.op == "MaxPool"
-    load = _load(body, anchor.inputs[0], index_of(x, variant.layout, ["n", "k", "y", "x"]))
+    load = load_of(body, anchor.inputs[0], index_of(x, variant.layout, ["n", "k", "y", "x"]))
     step = "acc = fmaxf(acc, v);" if largest else "acc += v; ++seen;"
     lines = [
         *coordinates_from("i", out.shape, ["n", "k", "p", "q"]),
@@ -331,7 +323,7 @@ def _reduction(body: Body, anchor: Node) -> KernelText | Refusal:
     inner = [f"r{a}" for a in axes]
     names = {a: f"o{a}" for a in kept} | {a: f"r{a}" for a in axes}
     count = prod(x.shape[a] for a in axes)
-    load = _load(body, anchor.inputs[0], index_of(x, LINEAR, [names[a] for a in range(rank)]))
+    load = load_of(body, anchor.inputs[0], index_of(x, LINEAR, [names[a] for a in range(rank)]))
     start, step = ("-__int_as_float(0x7f800000)", "fmaxf(acc, v)")
     if anchor.op != "ReduceMax":
         start, step = "0.0f", "acc + v"
@@ -347,8 +339,8 @@ def _reduction(body: Body, anchor: Node) -> KernelText | Refusal:
     if [n for n in body.nodes if n is not anchor and n.op != "Constant"]:
         return Refusal("the NVRTC reduction takes no epilogue", code="epilogue")
     kind = out.dtype
-    lines.append(f"store_{kind.name}({_argument(body, body.outputs[0])}, i, acc);")
-    return _elementwise(body, prod(out.shape), lines)
+    lines.append(f"store_{kind.name}({argument(body, body.outputs[0])}, i, acc);")
+    return elementwise(body, prod(out.shape), lines)
 
 
 # -- pieces -------------------------------------------------------------------------------
@@ -362,62 +354,11 @@ def _finish(
 ) -> KernelText | Refusal:
     known = {anchor.outputs[0]: "acc"}
     rest = [n for n in body.nodes if n is not anchor]
-    statements = emit(body, rest, known, _loader(body, layout, names))
+    statements = emit(body, rest, known, loader(body, layout, names))
     if isinstance(statements, Refusal):
         return statements
-    lines += [*statements, _store(body, layout, names, known[body.outputs[0]])]
-    return _elementwise(body, count, lines)
-
-
-def _elementwise(body: Body, count: int, lines: Sequence[str]) -> KernelText:
-    """One thread an element (or tile): ``i`` is its index."""
-    parameters: list[str] = []
-    for i in body.dynamic_inputs:
-        parameters.append(f"const {C_TYPES[i.type.dtype]}* __restrict__ {_argument(body, i.name)}")
-    for name in body.outputs:
-        kind = C_TYPES[body.types[name].dtype]
-        parameters.append(f"{kind}* __restrict__ {_argument(body, name)}")
-    for i in body.inputs:
-        if i.constant:
-            kind = C_TYPES[i.type.dtype]
-            parameters.append(f"const {kind}* __restrict__ {_argument(body, i.name)}")
-    inner = "\n    ".join(lines)
-    code = (
-        f'{PRELUDE}\nextern "C" __global__ void run({", ".join(parameters)}) {{\n'
-        f"    const i64 i = (i64)blockIdx.x * {THREADS} + threadIdx.x;\n"
-        f"    if (i >= {count}) return;\n    {inner}\n}}\n"
-    )
-    return KernelText(code, max(1, -(-count // THREADS)), THREADS)
-
-
-def _argument(body: Body, name: str) -> str:
-    """A value's C name: its position, since model names are not C identifiers."""
-    for k, i in enumerate(body.inputs):
-        if i.name == name:
-            return f"in{k}"
-    return f"out{body.outputs.index(name)}"
-
-
-def _load(body: Body, name: str, index: str) -> str:
-    return f"load_{body.types[name].dtype.name}({_argument(body, name)}, {index})"
-
-
-def _loader(body: Body, layout: Format, names: Sequence[str]) -> Callable[[str], str]:
-    def load(name: str) -> str:
-        type_ = body.types[name]
-        full = len(type_.shape) == len(names) and type_.shape[1:2] != (1,)
-        constant = next(i.constant for i in body.inputs if i.name == name)
-        own = layout if full and not constant else LINEAR
-        return _load(body, name, index_of(type_, own, names))
-
-    return load
-
-
-def _store(body: Body, layout: Format, names: Sequence[str], value: str) -> str:
-    name = body.outputs[0]
-    type_ = body.types[name]
-    at = index_of(type_, layout, names)
-    return f"store_{type_.dtype.name}({_argument(body, name)}, {at}, {value});"
+    lines += [*statements, store_of(body, layout, names, known[body.outputs[0]])]
+    return elementwise(body, count, lines)
 
 
 def _groups(node: Node) -> int:

@@ -15,7 +15,8 @@ from workbench.gpu_device import gpu_of
 from workbench.records import Refusal
 from workbench.tactics.launch import reformat_body
 from workbench.tactics.nvrtc.expressions import C_TYPES
-from workbench.tactics.nvrtc.kernels import KernelText, Variant, kernel, reformat_kernel, variants
+from workbench.tactics.nvrtc.frame import KernelText
+from workbench.tactics.nvrtc.kernels import Variant, kernel, reformat_kernel, variants
 from workbench.tactics.protocol import Call, Launch, Problem, Tactic
 
 REVISION = "1"
