@@ -1,8 +1,8 @@
-"""Large models through the Studio, against ONNX Runtime: ``python benchmarks/check_large.py FOLDER``.
+"""Large models through the Studio against ONNX Runtime: ``benchmarks/check_large.py FOLDER``.
 
-FOLDER is what ``python datasets/export_large.py FOLDER`` made. For each model: build in FP32 through
-``Studio(path, calibration=...)``, run one calibration sample, and compare every output with ONNX
-Runtime's, relative to the largest magnitude. Exit status 1 if one differs by more than 1e-4.
+FOLDER is what ``python datasets/export_large.py FOLDER`` made. For each model: build in FP32
+through ``Studio(path, calibration=...)``, run one calibration sample, and compare every output with
+ONNX Runtime's, relative to the largest magnitude. Exit status 1 if one differs by more than 1e-4.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ LIMIT = 1e-4
 
 
 def main() -> int:
+    """Exit status: 1 if a model's outputs differ."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--level", type=int, default=1, help="builder optimization level")
