@@ -41,11 +41,28 @@ function fit(view) {
   view.watcher.observe(view.el);
 }
 
-function fitting(module) {
+// A removed view stays subscribed to its model, and then fails on every update: unsubscribe it.
+function subscribing(view) {
+  const model = view.model;
+  const heard = [];
+  const on = (event, callback) => { heard.push([event, callback]); model.on(event, callback); };
+  view.model = Object.create(model, { on: { value: on } });
+  view.unsubscribe = () => heard.forEach(([event, callback]) => model.model.off(event, callback));
+}
+
+function mended(module) {
   const view = module.FigureView.prototype;
   const { perform_render: draw, remove } = view;
-  view.perform_render = function performRender() { draw.call(this); fit(this); };
-  view.remove = function removeView() { this.watcher.disconnect(); remove.call(this); };
+  view.perform_render = function performRender() {
+    subscribing(this);
+    draw.call(this);
+    fit(this);
+  };
+  view.remove = function removeView() {
+    this.watcher.disconnect();
+    this.unsubscribe();
+    remove.call(this);
+  };
   return module.default;
 }
 
@@ -56,7 +73,7 @@ export default {
     const source = new Blob([model.get("source")], { type: "text/javascript" });
     const address = URL.createObjectURL(source);
     import(address).then((module) => {
-      gate.open(fitting(module));
+      gate.open(mended(module));
       URL.revokeObjectURL(address);
     });
   },

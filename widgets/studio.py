@@ -49,7 +49,7 @@ GROUPS: dict[Stage, tuple[tuple[type[Panel], dict[str, Any]], ...]] = {
     Stage.PRECISION: ((PrecisionPanel, {}),),
     Stage.CALIBRATE: ((CalibrationPanel, {}),),
     Stage.FUSE: (
-        (GraphPanel, {"before": Stage.FOLD, "after": Stage.FUSE}),
+        (GraphPanel, {"before": Stage.CALIBRATE, "after": Stage.FUSE}),
         (LedgerPanel, {"only": Stage.FUSE}),
     ),
     Stage.TUNE: ((TacticPanel, {}),),
@@ -228,7 +228,11 @@ class Studio(ipw.VBox):
         save = button("Save script, cache and data", self.save_script)
         self.code_box = ipw.VBox([self.code, row(save)], layout={"display": "none"})
         self.view = ipw.VBox(layout={"width": "100%", "overflow": "visible"})
-        self.children = (stylesheet(), device, stepper, self.bar, self.code_box, self.view)
+        self.sentence, self.facts = note(""), _facts(session)
+        self.children = (
+            *(stylesheet(), device, stepper, self.bar, self.code_box),
+            *(self.sentence, self.facts, self.view),
+        )
 
     def _stepper(self, stage: Stage) -> Any:
         return lambda: self.step(stage)
@@ -246,7 +250,10 @@ class Studio(ipw.VBox):
 
     def _redraw(self, panels: tuple[Panel, ...]) -> None:
         done = self._done()
-        self.view.children = (note(SENTENCES[self.stage]), *self._facts(), *panels)
+        self.sentence.value = note(SENTENCES[self.stage]).value
+        self.facts.layout.display = "" if self.stage is Stage.PARSE else "none"
+        if [id(p) for p in self.view.children] != [id(p) for p in panels]:
+            self.view.children = panels
         failure = self.runner.failure
         failed = None
         if failure is not None and not failure.cancelled and len(done) < len(ORDER):
@@ -278,24 +285,6 @@ class Studio(ipw.VBox):
             self.bar.say(f"the dynamic size {sizes} needs a range: confirm or change it below")
         return waits
 
-    def _facts(self) -> list[ipw.Widget]:
-        if self.stage is not Stage.PARSE:
-            return []
-        network = self.session.parsed.networks[Stage.PARSE]
-        weights = [t.weight for t in network.tensors.values() if t.weight is not None]
-        size = sum(w.array.nbytes for w in weights)
-        return [
-            tiles(
-                [
-                    (f"{len(network.model_nodes)}", "ONNX nodes"),
-                    (f"{network.num_layers}", "layers"),
-                    (f"{len(weights)} · {size / 1024:,.0f} KiB", "weights"),
-                    *((f"{t.type}", f"input {t.name}") for t in network.inputs),
-                    *((f"{t.type}", f"output {t.name}") for t in network.outputs),
-                ]
-            )
-        ]
-
     def _tooltip(self, stage: Stage, done: bool) -> str:
         return f"{stage.value}: " + ("done; show it" if done else "run up to it and show it")
 
@@ -317,3 +306,19 @@ class Studio(ipw.VBox):
         if isinstance(said, str):
             self.bar.say(said)
         self.show(self.stage)
+
+
+def _facts(session: Session) -> ipw.HTML:
+    """What the model is, as it was parsed."""
+    network = session.parsed.networks[Stage.PARSE]
+    weights = [t.weight for t in network.tensors.values() if t.weight is not None]
+    size = sum(w.array.nbytes for w in weights)
+    return tiles(
+        [
+            (f"{len(network.model_nodes)}", "ONNX nodes"),
+            (f"{network.num_layers}", "layers"),
+            (f"{len(weights)} · {size / 1024:,.0f} KiB", "weights"),
+            *((f"{t.type}", f"input {t.name}") for t in network.inputs),
+            *((f"{t.type}", f"output {t.name}") for t in network.outputs),
+        ]
+    )

@@ -53,6 +53,7 @@ def calibration_figure(
         height=350,
         layout={
             "barmode": "overlay",
+            "showlegend": True,
             "bargap": 0,
             "margin": {"l": 12, "r": 20, "t": 64, "b": 78},
             "shapes": [_line(threshold)],

@@ -51,7 +51,8 @@ class CalibrationPanel(Panel):
         self.result = result
         names = list(result.ranges)
         if self.tensor not in names:
-            self.tensor = names[0] if names else ""
+            most = sorted(names, key=lambda n: -result.ranges[n].clipped_share)
+            self.tensor = most[0] if most else ""
         values = [(c.value, c) for c in Calibrator]
         self.calibrator = dropdown("Calibrator", values, result.calibrator, self.set_calibrator)
         self.chooser = dropdown(

@@ -18,6 +18,8 @@ from workbench.reports import GraphView, network_graph
 from workbench.session import Session
 
 NOTHING = "(nothing)"
+EDITING = (Stage.PARSE, Stage.FOLD, Stage.PRECISION, Stage.CALIBRATE, Stage.FUSE)
+"""The stages that edit the network."""
 
 
 class GraphPanel(Panel):
@@ -37,7 +39,7 @@ class GraphPanel(Panel):
         after: Stage = Stage.PARSE,
         runner: Runner | None = None,
     ) -> None:
-        if before is not None and list(Stage).index(before) >= list(Stage).index(after):
+        if before is not None and before not in EDITING[: EDITING.index(after)]:
             raise SessionError(f"{before.value} does not come before {after.value}", place="Graph")
         self.before, self.after = before, after
         self.colour_by = "kind"
@@ -62,7 +64,7 @@ class GraphPanel(Panel):
             if trace.type == "bar":
                 trace.on_click(self._clicked)
         colours = dropdown("Colour by", ("kind", "precision"), self.colour_by, self._colour)
-        return [row(colours, *self._choosers()), box]
+        return [row(colours, *self._comparison(), *self._choosers()), box]
 
     def _figure(self, state: BuildState) -> Any:
         if len(self.views) == 1:
@@ -81,6 +83,14 @@ class GraphPanel(Panel):
             colour_by=self.colour_by,
             captions=(f"After {self.before.value}", f"After {self.after.value}"),
         )
+
+    def _comparison(self) -> list[ipw.Widget]:
+        if self.before is None:
+            return []
+        earlier = EDITING[: EDITING.index(self.after)]
+        return [
+            dropdown("Compare with", [(s.value, s) for s in earlier], self.before, self._compare)
+        ]
 
     def _choosers(self) -> list[ipw.Widget]:
         if len(self.views) == 1:
@@ -111,6 +121,10 @@ class GraphPanel(Panel):
             return
         index = int(trace.customdata[points.point_inds[0]])
         self.select(1 if trace.xaxis == "x2" else 0, index)
+
+    def _compare(self, before: Stage) -> None:
+        self.before = before
+        self.refresh()
 
     def _colour(self, colour_by: str) -> None:
         self.colour_by = colour_by

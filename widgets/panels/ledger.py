@@ -43,4 +43,7 @@ class LedgerPanel(Panel):
         self.table = Table(
             rows.reset_index(drop=True), label="ledger", facets=("Outcome", "Rule"), height=340
         )
-        return [note(f"{applied} applied, {refused} refused, each with its reason."), self.table]
+        return [
+            note(f"{applied} rewrites applied, {refused} refused; a refusal carries its reason."),
+            self.table,
+        ]

@@ -111,4 +111,6 @@ def _how(tuned: Tuned) -> str:
         f"{tuned.timed} tactics were timed now, {tuned.cached} come from the timing cache. Tactics "
         f"and layouts were chosen together, {exact}: {tuned.total_us:,.1f} µs in all"
     )
-    return f"{text} (one layout throughout: {single})." if single else f"{text}."
+    if single:
+        text += f" (one layout throughout: {single})"
+    return f"{text}. A chosen tactic may be the slower one where its layout saves a reformat."
