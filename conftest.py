@@ -46,6 +46,14 @@ def gpu_absence() -> str:
         return f"no CUDA device: {e}"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-pictures",
+        action="store_true",
+        help="the browser test writes the README's picture, docs/studio.png",
+    )
+
+
 def pytest_collectstart(collector: Any) -> None:
     if hasattr(collector, "skip_compare"):  # a notebook
         collector.skip_compare += NOT_COMPARED
