@@ -1,12 +1,7 @@
-"""Symbolic sizes: integer polynomials over named symbols, with floor division, min and max.
-
-A Dim is an ``int`` or a ``SymbolicDim``; arithmetic that cancels to a number gives an ``int``.
-Sizes are never negative, which interval arithmetic relies on.
-"""
+"""SymbolicDim: an integer polynomial over symbols and calls, and the functions of sizes."""
 
 from __future__ import annotations
 
-import ast
 import keyword
 import operator
 from collections.abc import Callable, Iterable, Mapping
@@ -16,11 +11,11 @@ from typing import Any
 from workbench.errors import NetworkError
 
 Dim = Any  # int | SymbolicDim: NumPy object arrays and JSON carry both
-Shape = tuple[Any, ...]
 Bindings = Mapping[str, int]
 Monomial = tuple[str, ...]  # atom keys, sorted, with repetition; () is the constant term
 
-_CALLS = ("floordiv", "max", "min")
+CALLS = ("floordiv", "max", "min")
+"""Functions of sizes that may stay unevaluated; no symbol has such a name."""
 
 
 class _Atom:
@@ -152,7 +147,7 @@ class SymbolicDim:
                     term = term * bindings.get(k, SymbolicDim({(k,): 1}, {k: a}))
                 else:
                     x, y = (substitute(v, bindings) for v in a.args)
-                    term = term * _CONSTRUCT[a.call](x, y)
+                    term = term * CONSTRUCT[a.call](x, y)
             total = total + term
         return total
 
@@ -213,7 +208,7 @@ def _atom(call: str, *args: Any) -> Any:
 
 def symbol(name: str) -> SymbolicDim:
     """The size named ``name``. Raises NetworkError for a name that its text form cannot hold."""
-    if not name.isidentifier() or keyword.iskeyword(name) or name in _CALLS:
+    if not name.isidentifier() or keyword.iskeyword(name) or name in CALLS:
         raise NetworkError(
             f"size name {name!r} is not an identifier", remedy="use letters, digits and _"
         )
@@ -288,16 +283,12 @@ def _is_call(value: Any, call: str, argument: Any) -> bool:
     return atom.call == call and argument in atom.args
 
 
-_CONSTRUCT: dict[str, Callable[[Any, Any], Any]] = {
+CONSTRUCT: dict[str, Callable[[Any, Any], Any]] = {
     "floordiv": floordiv,
     "max": maximum,
     "min": minimum,
 }
-
-
-def is_static(shape: Iterable[Any]) -> bool:
-    """Whether every size is a number."""
-    return not any(isinstance(d, SymbolicDim) for d in shape)
+"""By name, the functions that simplify where they can."""
 
 
 def symbols_of(value: Any) -> frozenset[str]:
@@ -314,11 +305,6 @@ def evaluate(value: Any, bindings: Bindings) -> int:
     return value.evaluate(bindings) if isinstance(value, SymbolicDim) else int(value)
 
 
-def evaluate_shape(shape: Iterable[Any], bindings: Bindings) -> tuple[int, ...]:
-    """A shape as numbers."""
-    return tuple(evaluate(d, bindings) for d in shape)
-
-
 def substitute(value: Any, bindings: Mapping[str, Any]) -> Any:
     """A size with symbols replaced."""
     return value.substitute(bindings) if isinstance(value, SymbolicDim) else value
@@ -327,84 +313,3 @@ def substitute(value: Any, bindings: Mapping[str, Any]) -> Any:
 def interval(value: Any, bounds: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
     """Smallest and largest value of a size."""
     return value.interval(bounds) if isinstance(value, SymbolicDim) else (value, value)
-
-
-def may_equal(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
-    """Whether two shapes can be one: of one rank, and no two numbers differ."""
-    return len(a) == len(b) and all(
-        x == y or isinstance(x, SymbolicDim) or isinstance(y, SymbolicDim)
-        for x, y in zip(a, b, strict=True)
-    )
-
-
-def volume(shape: Iterable[Any]) -> Any:
-    """Number of elements."""
-    return reduce(operator.mul, shape, 1)
-
-
-def broadcast(*shapes: tuple[Any, ...], place: str = "") -> tuple[Any, ...]:
-    """ONNX's multidirectional broadcast of shapes; symbols are taken to fit the sizes they meet."""
-    rank = max(len(s) for s in shapes)
-    result: list[Any] = []
-    for axis in range(rank):
-        size: Any = 1
-        for s in shapes:
-            k = axis - rank + len(s)
-            d = s[k] if k >= 0 else 1
-            if size == 1 or size == d:
-                size = d
-            elif d == 1:
-                continue
-            elif isinstance(d, SymbolicDim) and isinstance(size, SymbolicDim):
-                size = maximum(size, d)
-            elif isinstance(d, SymbolicDim):
-                continue
-            elif isinstance(size, SymbolicDim):
-                size = d
-            else:
-                raise NetworkError(
-                    f"shapes {' and '.join(map(str, shapes))} do not broadcast: "
-                    f"{size} against {d} on axis {axis}",
-                    place=place,
-                    remedy="make the sizes equal, or one of them 1",
-                )
-        result.append(size)
-    return tuple(result)
-
-
-def dim_to_json(value: Any) -> int | str:
-    """A number, or the text of a symbolic size."""
-    return str(value) if isinstance(value, SymbolicDim) else int(value)
-
-
-def dim_from_json(value: int | str) -> Any:
-    """What ``dim_to_json`` wrote; any other text is refused."""
-    if isinstance(value, int):
-        return value
-    try:
-        return _from_tree(ast.parse(value, mode="eval").body)
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
-        raise NetworkError(f"not a size: {value!r}") from None
-
-
-_OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-}
-
-
-def _from_tree(node: ast.expr) -> Any:
-    match node:
-        case ast.Constant(value=int(v)):
-            return v
-        case ast.Name(id=name):
-            return symbol(name)
-        case ast.UnaryOp(op=ast.USub(), operand=x):
-            return -_from_tree(x)
-        case ast.BinOp(left=a, op=op, right=b) if type(op) in _OPERATORS:
-            return _OPERATORS[type(op)](_from_tree(a), _from_tree(b))
-        case ast.Call(func=ast.Name(id=name), args=[a, b]) if name in _CALLS:
-            return _CONSTRUCT[name](_from_tree(a), _from_tree(b))
-        case _:
-            raise ValueError(ast.dump(node))

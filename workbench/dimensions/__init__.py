@@ -1,0 +1,52 @@
+"""Symbolic sizes: integer polynomials over named symbols, with floor division, min and max.
+
+A Dim is an ``int`` or a ``SymbolicDim``; arithmetic that cancels to a number gives an ``int``.
+Sizes are never negative, which interval arithmetic relies on.
+"""
+
+from workbench.dimensions.shapes import (
+    Shape,
+    broadcast,
+    evaluate_shape,
+    is_static,
+    may_equal,
+    volume,
+)
+from workbench.dimensions.symbolic import (
+    Bindings,
+    Dim,
+    SymbolicDim,
+    ceildiv,
+    evaluate,
+    floordiv,
+    interval,
+    maximum,
+    minimum,
+    substitute,
+    symbol,
+    symbols_of,
+)
+from workbench.dimensions.text import dim_from_json, dim_to_json
+
+__all__ = [
+    "Bindings",
+    "Dim",
+    "Shape",
+    "SymbolicDim",
+    "broadcast",
+    "ceildiv",
+    "dim_from_json",
+    "dim_to_json",
+    "evaluate",
+    "evaluate_shape",
+    "floordiv",
+    "interval",
+    "is_static",
+    "maximum",
+    "may_equal",
+    "minimum",
+    "substitute",
+    "symbol",
+    "symbols_of",
+    "volume",
+]
