@@ -13,13 +13,17 @@ from workbench.datatypes import DataType
 from workbench.devices import Device
 from workbench.errors import TimingCacheError
 from workbench.records import Refusal
-from workbench.tactics import sources_for
+from workbench.tactics import SLOW_COMPILERS, sources_for
 from workbench.tactics.launch import bind, run_once
 from workbench.tactics.protocol import Call, Problem, Tactic, TacticSource
 from workbench.timing import Entry, Timing, TimingCache, measure
 
 TACTICS_BY_LEVEL = (4, 4, 8, 24, 64, 1 << 30)
 """Tactics timed a layer at builder_optimization_level 0 to 5, unless max_num_tactics says."""
+COMPILES_ANYWAY_LEVEL = 4
+"""From this level on, kernels that compile slowly are tried for every layer, however fast."""
+WORTH_COMPILING_US = 100.0
+"""Below that level: a layer that another source runs faster than this has too little to gain."""
 CHECK_LIMIT_FLOPS = 4e9
 """A float64 reference of more work than this is evaluated at the smallest shape only."""
 
@@ -133,6 +137,10 @@ class Workshop:
                 if isinstance(offer, Refusal):
                     found.append(Candidate(source.name, source.name, None, refusal=offer))
                     continue
+                unneeded = self.not_worth_compiling(offer, found)
+                if unneeded is not None:
+                    found.append(Candidate(source.name, offer.title, offer, refusal=unneeded))
+                    continue
                 if tried >= limit:
                     reason = Refusal(f"not tried: {limit} tactics a source", code="max_num_tactics")
                     found.append(Candidate(source.name, offer.title, offer, refusal=reason))
@@ -142,6 +150,31 @@ class Workshop:
                 if self.config.builder_optimization_level == 0 and self._settles(layer, found[-1]):
                     return self.contract(layer, found)
         return self.contract(layer, found)
+
+    def not_worth_compiling(self, offer: Tactic, found: Sequence[Candidate]) -> Refusal | None:
+        """Why a kernel is not compiled: the layer runs so fast by others that little is to gain.
+
+        Only what computes in the same precision, and is not more emulated than the offer, counts.
+        """
+        level = self.config.builder_optimization_level
+        if offer.source not in SLOW_COMPILERS or level >= COMPILES_ANYWAY_LEVEL:
+            return None
+        rivals = [
+            (c.timing.median_us, c.source)
+            for c in found
+            if c.eligible and c.timing and c.tactic and c.source not in SLOW_COMPILERS
+            if c.tactic.precision is offer.precision
+            if offer.emulated or not c.tactic.emulated
+        ]
+        best_us, best = min(rivals, default=(float("inf"), ""))
+        if best_us >= WORTH_COMPILING_US:
+            return None
+        return Refusal(
+            f"not compiled: {best} takes {best_us:.1f} µs; a generated kernel is worth its "
+            f"compilation from {WORTH_COMPILING_US:.0f} µs",
+            remedy=f"set builder_optimization_level to {COMPILES_ANYWAY_LEVEL} to time it anyway",
+            code="not_compiled",
+        )
 
     def _settles(self, layer: LayerProblem, candidate: Candidate) -> bool:
         """Level 0 takes the first tactic that prepares, passes its check and keeps the type."""

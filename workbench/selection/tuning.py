@@ -113,7 +113,9 @@ class _Tuning:
         tried: list[Candidate] = []
         for s in self.shop.sources:
             offer = s.reformat(type_, source, target)
-            if not isinstance(offer, Refusal):
+            if isinstance(offer, Refusal):
+                continue
+            if self.shop.not_worth_compiling(offer, tried) is None:
                 tried.append(trial.candidate(s, offer))
         able = [c for c in tried if c.eligible]
         return fastest(able, self.shop.order) if able else None

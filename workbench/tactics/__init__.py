@@ -13,6 +13,9 @@ from workbench.tactics.protocol import TacticSource
 
 SOURCES: tuple[TacticSource, ...] = (ONEDNN, NUMBA, NUMPY, CUBLAS_LT, NVRTC)
 
+SLOW_COMPILERS = frozenset({NUMBA.name})
+"""Sources whose kernels take a second or more each to compile, the first time on a machine."""
+
 
 def source_named(name: str) -> TacticSource:
     """The source of this name, COMPOSED included. Raises PlanError."""
