@@ -113,9 +113,7 @@ class TacticSource(Protocol):
         """Compile, pack weights, and give the Call. Only for this source's own tactics."""
         ...
 
-    def reformat(
-        self, type_: TensorType, source: Format, target: Format
-    ) -> Tactic | Refusal:
+    def reformat(self, type_: TensorType, source: Format, target: Format) -> Tactic | Refusal:
         """A tactic for the Body ``Identity`` that rewrites a tensor from one layout to another."""
         ...
 
