@@ -42,11 +42,17 @@ function fit(view) {
 }
 
 // A removed view stays subscribed to its model, and then fails on every update: unsubscribe it.
+// A figure that was closed while it was drawn has nobody to tell its size.
 function subscribing(view) {
   const model = view.model;
   const heard = [];
   const on = (event, callback) => { heard.push([event, callback]); model.on(event, callback); };
-  view.model = Object.create(model, { on: { value: on } });
+  const save = () => {
+    try { model.save_changes(); } catch (error) {
+      if (!String(error).includes("no comm channel")) throw error;
+    }
+  };
+  view.model = Object.create(model, { on: { value: on }, save_changes: { value: save } });
   view.unsubscribe = () => heard.forEach(([event, callback]) => model.model.off(event, callback));
 }
 
