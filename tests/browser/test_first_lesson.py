@@ -128,23 +128,24 @@ def export(page: Page, name: str) -> None:
 
 
 def show_fusion(page: Page) -> None:
-    """The graph before and after Fuse, with one fused layer outlined on both sides."""
+    """The graph before and after Fuse, one fused layer outlined on both sides, and the refusals."""
     show(page, "Fuse")
     outline = page.locator(".widget-dropdown", has_text="Outline").locator("select")
     label = next(x for x in outline.locator("option").all_inner_texts() if LAYER in x)
     outline.select_option(label=label)
+    page.get_by_label("show only this Outcome").select_option("refused")
 
 
 def take_picture(page: Page, path: Path) -> None:
-    """The Studio, as far as it fits into the window."""
+    """The Studio alone."""
     scroll_to(page, ".wb-studio")
     page.mouse.move(5, 5)
     page.wait_for_timeout(1500)  # figures fit themselves to their room
     box = page.locator(".wb-studio").bounding_box()
     assert box is not None
-    bottom = min(box["y"] + box["height"], page.locator(".jp-Notebook").bounding_box()["height"])
-    clip = {"x": box["x"] - 12, "y": box["y"] - 8, "width": box["width"] + 24}
-    page.screenshot(path=path, clip={**clip, "height": bottom - box["y"] + 8})
+    edge = 5
+    size = {"width": box["width"] + 2 * edge, "height": box["height"] + 2 * edge}
+    page.screenshot(path=path, clip={"x": box["x"] - edge, "y": box["y"] - edge, **size})
 
 
 def runs_in_a_bare_process(folder: Path) -> None:
