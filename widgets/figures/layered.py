@@ -6,6 +6,7 @@ System Structures" (1981), as igraph implements it.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,13 +67,64 @@ def lay_out(view: GraphView) -> LayeredGraph:
     box_width = CHARACTER * max((len(x) for x in labels), default=8) + 16
     pairs = [(a, b) for a, b, _ in view.edges]
     graph = igraph.Graph(len(view.nodes), pairs, directed=True)
-    found: Any = graph.layout_sugiyama(hgap=int(box_width + GAP), vgap=int(RANK_HEIGHT))
-    centres = tuple((float(x), -float(y)) for x, y in found.coords[: len(view.nodes)])
+    gaps = {"hgap": int(box_width + GAP), "vgap": int(RANK_HEIGHT)}
+    found: Any = graph.layout_sugiyama(layers=ranks(view), **gaps)
+    placed = [(float(x), -float(y)) for x, y in found.coords[: len(view.nodes)]]
+    centres = _apart(placed, box_width + GAP / 2)
     routes = tuple(
         _route(centres[a], [(float(x), -float(y)) for x, y in bends], centres[b])
         for (a, b), bends in zip(pairs, found.edge_routing, strict=True)
     )
     return LayeredGraph(view, labels, centres, routes, box_width)
+
+
+def ranks(view: GraphView) -> list[int]:
+    """The row of each box: below all that it reads.
+
+    What reads nothing, such as the DequantizeLinear of a weight, stands just above its first
+    reader, so that no arrow runs past the whole graph. Edges lead from earlier boxes to later ones.
+    """
+    before: list[list[int]] = [[] for _ in view.nodes]
+    after: list[list[int]] = [[] for _ in view.nodes]
+    for a, b, _ in view.edges:
+        before[b].append(a)
+        after[a].append(b)
+    found = [0] * len(view.nodes)
+    for i, read in enumerate(before):
+        found[i] = max((found[k] + 1 for k in read), default=0)
+    for i, n in enumerate(view.nodes):
+        if n.kind != "Input" and not before[i] and after[i]:
+            found[i] = min(found[k] for k in after[i]) - 1
+    return found
+
+
+def _apart(centres: list[Point], step: float) -> tuple[Point, ...]:
+    """Boxes of a row at least ``step`` apart: igraph sometimes puts two on one place."""
+    moved = list(centres)
+    order = sorted(range(len(centres)), key=lambda i: (-centres[i][1], centres[i][0]))
+    for a, b in itertools.pairwise(order):
+        (left, height), (right, other) = moved[a], moved[b]
+        if height == other and right < left + step:
+            moved[b] = (left + step, other)
+    return tuple(moved)
+
+
+def ranks(view: GraphView) -> list[int]:
+    """The row of each box: one below its lowest producer, inputs at the top.
+
+    A box that reads only constants stands just above its first reader: at the top, a network's
+    dequantized weights would be one wide row. Boxes are in topological order.
+    """
+    found = [0] * len(view.nodes)
+    fed = {b for _, b, _ in view.edges}
+    edges = sorted(view.edges, key=lambda e: e[0])
+    for a, b, _ in edges:
+        found[b] = max(found[b], found[a] + 1)
+    for i, n in enumerate(view.nodes):
+        if i not in fed and n.kind != "Input":
+            readers = [found[b] for a, b, _ in edges if a == i]
+            found[i] = max(0, min(readers, default=1) - 1)
+    return found
 
 
 def label_of(operators: str, precision: str) -> str:
