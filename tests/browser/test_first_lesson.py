@@ -22,7 +22,7 @@ from lab_driver import (
     scroll_to,
     wait_for_kernel,
 )
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 ROOT = Path(__file__).parents[2]
 LESSON = "01_first_engine.ipynb"
@@ -130,10 +130,16 @@ def export(page: Page, name: str) -> None:
 def show_fusion(page: Page) -> None:
     """The graph before and after Fuse, one fused layer outlined on both sides, and the refusals."""
     show(page, "Fuse")
-    outline = page.locator(".widget-dropdown", has_text="Outline").locator("select")
+    dropdown(page, "Compare with").select_option(label="Fold")
+    outline = dropdown(page, "Outline")
     label = next(x for x in outline.locator("option").all_inner_texts() if LAYER in x)
     outline.select_option(label=label)
     page.get_by_label("show only this Outcome").select_option("refused")
+
+
+def dropdown(page: Page, label: str) -> Locator:
+    """A select of the Studio, by the text before it."""
+    return page.locator(".wb-studio .widget-dropdown", has_text=label).locator("select")
 
 
 def take_picture(page: Page, path: Path) -> None:
