@@ -50,12 +50,12 @@
     const [head, style, subtitle] = layout.title.text.split(/(<br><span[^>]*>)/);
     if (!subtitle) return layout;
     const lines = [""];
-    for (const part of subtitle.replace("</span>", "").split(" · ")) {
+    for (const part of subtitle.replace("</span>", "").split(/ · |<br>/)) {
       const words = lines.at(-1) ? ` · ${part}` : part;
       if (lines.at(-1) && (lines.at(-1) + words).length * 6.2 > width - 24) lines.push(part);
       else lines[lines.length - 1] += words;
     }
-    const more = 16 * (lines.length - 1);
+    const more = 16 * (lines.length - subtitle.split("<br>").length);
     return { ...layout, height: layout.height + more,
       margin: { ...layout.margin, t: layout.margin.t + more },
       title: { ...layout.title, text: head + style + lines.join("<br>") + "</span>" } };

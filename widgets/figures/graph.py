@@ -25,6 +25,8 @@ COLOURINGS = ("kind", "precision")
 MARGIN_BOTTOM = 40
 TALLEST = 880
 """Pixels; a longer graph shows its top 720 and is dragged or zoomed."""
+SMALLEST = 0.75
+"""Scale at which labels can still be read; what is wider than its window is dragged."""
 HIGHLIGHT = "highlighted"
 
 
@@ -158,16 +160,18 @@ def _domain(number: int, count: int) -> tuple[float, float]:
 def _axes(graph: LayeredGraph, number: int, count: int, room: float) -> dict[str, Any]:
     """The window shows the top of the graph at a scale where labels can be read."""
     narrow = 980 if count == 1 else 480
-    scale = min(1.0, max(0.55, narrow / graph.width))
+    scale = min(1.0, max(SMALLEST, narrow / graph.width))
     span = room / scale
     upper = BOX_HEIGHT / 2 + 6
+    seen = [x for x, y in graph.centres if y > upper - span] or [0.0]
+    middle = (min(seen) + max(seen)) / 2
     name = _suffix(number)
     return {
         f"xaxis{name}": {
             "visible": False,
             "domain": _domain(number, count),
             "anchor": f"y{name}",
-            "range": [graph.middle - 1, graph.middle + 1],
+            "range": [middle - 1, middle + 1],
             "scaleanchor": f"y{name}",
         },
         f"yaxis{name}": {

@@ -52,11 +52,6 @@ class LayeredGraph:
         return max(xs) - min(xs) + self.box_width
 
     @property
-    def middle(self) -> float:
-        xs = [x for x, _ in self.centres] or [0.0]
-        return (max(xs) + min(xs)) / 2
-
-    @property
     def height(self) -> float:
         return -min((y for _, y in self.centres), default=0.0) + BOX_HEIGHT
 
@@ -107,24 +102,6 @@ def _apart(centres: list[Point], step: float) -> tuple[Point, ...]:
         if height == other and right < left + step:
             moved[b] = (left + step, other)
     return tuple(moved)
-
-
-def ranks(view: GraphView) -> list[int]:
-    """The row of each box: one below its lowest producer, inputs at the top.
-
-    A box that reads only constants stands just above its first reader: at the top, a network's
-    dequantized weights would be one wide row. Boxes are in topological order.
-    """
-    found = [0] * len(view.nodes)
-    fed = {b for _, b, _ in view.edges}
-    edges = sorted(view.edges, key=lambda e: e[0])
-    for a, b, _ in edges:
-        found[b] = max(found[b], found[a] + 1)
-    for i, n in enumerate(view.nodes):
-        if i not in fed and n.kind != "Input":
-            readers = [found[b] for a, b, _ in edges if a == i]
-            found[i] = max(0, min(readers, default=1) - 1)
-    return found
 
 
 def label_of(operators: str, precision: str) -> str:

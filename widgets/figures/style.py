@@ -19,6 +19,8 @@ BLUE, SKY, GREEN, YELLOW = "#0072B2", "#56B4E9", "#009E73", "#F0E442"
 ORANGE, RED, PINK, GREY = "#E69F00", "#D55E00", "#CC79A7", "#5b6573"
 LIGHT_GREY = "#c3cad3"
 
+WIDEST = 128
+"""Characters of a subtitle's line: what a notebook 1,100 pixels wide has room for."""
 PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, GREY)
 AXIS: Mapping[str, Any] = MappingProxyType(
     {"automargin": True, "gridcolor": GRID, "zerolinecolor": GRID, "ticks": ""}
@@ -124,8 +126,11 @@ def chart(
     Plotly's ``update_layout`` costs tens. ``layout`` wins over what is the same everywhere.
     """
     heading = f"<b>{title}</b>"
+    lines = _lines(subtitle)
     if subtitle:
-        heading += f'<br><span style="font-size:12px">{subtitle}</span>'
+        heading += f'<br><span style="font-size:12px">{"<br>".join(lines)}</span>'
+    more = 16 * (len(lines) - 1)
+    margin = {"l": 12, "r": 20, "t": 64, "b": 12, **layout.get("margin", {})}
     axes = {k: {**AXIS, **v} for k, v in layout.items() if k.startswith(("xaxis", "yaxis"))}
     return go.Figure(
         data=[dict(t) for t in traces],
@@ -143,21 +148,32 @@ def chart(
                 "font": {"size": 15},
             },
             "font": {"family": FONT, "size": 12, "color": INK},
-            "height": height,
+            "height": height + more,
             "autosize": True,
-            "margin": {"l": 12, "r": 20, "t": 64, "b": 12},
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "hoverlabel": {"align": "left", "font": {"family": FONT, "size": 12}},
             "hovermode": "closest",
             "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "#7b8794", "activecolor": "#3e4c59"},
             **layout,
+            "margin": {**margin, "t": margin["t"] + more},
             "xaxis": axes.get("xaxis", AXIS),
             "yaxis": axes.get("yaxis", AXIS),
             **axes,
             "legend": {**LEGEND, **layout.get("legend", {})},
         },
     )
+
+
+def _lines(subtitle: str) -> list[str]:
+    """The subtitle broken at its separators: Plotly does not wrap."""
+    lines = [""]
+    for part in subtitle.split(" · "):
+        if lines[-1] and len(lines[-1]) + len(part) > WIDEST:
+            lines.append(part)
+        else:
+            lines[-1] += f" · {part}" if lines[-1] else part
+    return lines
 
 
 def shorten(text: str, width: int) -> str:
