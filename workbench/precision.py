@@ -121,7 +121,9 @@ def write_casts(
             )
         elif d.blocker:
             refusal = Refusal(d.blocker, d.layer, code="no_kernel")
-            attempts.append(Attempt("precision", (d.layer,), False, refusal, stage=Stage.PRECISION))
+            attempts.append(
+                Attempt("int8_request", (d.layer,), False, refusal, stage=Stage.PRECISION)
+            )
     return tuple(attempts)
 
 

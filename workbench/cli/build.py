@@ -13,7 +13,7 @@ from workbench.devices import open_device
 from workbench.errors import ConfigError
 from workbench.files import write_atomically
 from workbench.records import StageRecord
-from workbench.reports import layer_rows, ledger_summary
+from workbench.reports import ledger_summary, short_layer_rows
 from workbench.timing import TimingCache
 
 NAME = "build"
@@ -67,8 +67,7 @@ def main(options: argparse.Namespace) -> int:
 
     state = build(options.model, config, device=device, calibration=options.calibration, tell=tell)
     assert state.tuned is not None and state.plan_bytes is not None
-    columns = ["Layer", "Operators", "Built", "Executed", "Tactic", "Median (µs)"]
-    say("\n" + table(layer_rows(state.tuned), columns))
+    say("\n" + table(short_layer_rows(state.tuned), width=40))
     nodes = len(state.network.model_nodes)
     say("\n" + ledger_summary(state.log, nodes=nodes, layers=state.network.num_layers))
     target = Path(options.save_plan or Path(options.model).with_suffix(".plan").name)

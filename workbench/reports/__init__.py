@@ -4,7 +4,7 @@ from workbench.reports.accuracy import accuracy_rows, classification_accuracy
 from workbench.reports.calibration import calibration_rows, histogram_rows
 from workbench.reports.coverage import Coverage, coverage
 from workbench.reports.graph import GraphView, network_graph
-from workbench.reports.layers import layer_rows, tactic_rows
+from workbench.reports.layers import layer_rows, short_layer_rows, tactic_rows
 from workbench.reports.ledger import ledger_rows, ledger_summary
 from workbench.reports.memory import memory_rows
 from workbench.reports.precision import precision_rows
@@ -30,6 +30,7 @@ __all__ = [
     "network_graph",
     "precision_rows",
     "profile_rows",
+    "short_layer_rows",
     "record",
     "stage_rows",
     "tactic_rows",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -30,15 +30,28 @@ def ledger_rows(log: BuildLog) -> pd.DataFrame:
 
 
 def ledger_summary(log: BuildLog, *, nodes: int, layers: int) -> str:
-    """``nodes before → layers after``, each rule with its count, each refusal with its reason."""
-    applied = Counter((a.stage, a.rule) for a in log.attempts if a.applied)
+    """``nodes → layers``; per stage each rule applied and where; each refusal, by its reason."""
     lines = [f"{nodes} ONNX nodes → {layers} layers"]
     for stage in Stage:
-        rules = [f"{rule} ×{n}" for (s, rule), n in sorted(applied.items(), key=str) if s is stage]
-        if rules:
-            lines.append(f"  {stage.value}: applied {', '.join(rules)}")
-    refused = [a for a in log.attempts if not a.applied]
-    lines += [
-        f"  {a.stage.value}: refused {a.rule} at {', '.join(a.place)}: {a.reason}" for a in refused
-    ]
+        own = [a for a in log.attempts if a.stage is stage]
+        applied: dict[str, list[str]] = {}
+        refused: dict[tuple[str, str], list[str]] = {}
+        for a in own:
+            if a.applied:
+                applied.setdefault(a.rule, []).append(a.place[0])
+            else:
+                refused.setdefault((a.rule, a.reason), []).append(a.place[0])
+        lines += [f"  {stage.value}: {r}{_times(p)} at {_places(p)}" for r, p in applied.items()]
+        lines += [
+            f"  {stage.value}: refused {rule}{_times(places)} at {_places(places)}: {reason}"
+            for (rule, reason), places in refused.items()
+        ]
     return "\n".join(lines)
+
+
+def _times(places: Sequence[str]) -> str:
+    return f" ×{len(places)}" if len(places) > 1 else ""
+
+
+def _places(places: Sequence[str]) -> str:
+    return ", ".join(dict.fromkeys(places))

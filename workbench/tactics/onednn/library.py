@@ -42,6 +42,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "dnnl_engine_create": (_OUT, c_int, c_size_t),
     "dnnl_stream_create": (_OUT, _P, c_uint),
     "dnnl_stream_wait": (_P,),
+    "dnnl_set_primitive_cache_capacity": (c_int,),
     "dnnl_set_verbose": (c_int,),
     "dnnl_set_jit_profiling_flags": (c_uint,),
     "dnnl_memory_desc_create_with_tag": (_OUT, c_int, Sizes, c_int, c_int),
@@ -146,6 +147,9 @@ class Library:
         self.query_memory = binary.dnnl_primitive_desc_query_md
         self.query_memory.argtypes, self.query_memory.restype = (c_void_p, c_int, c_int), c_void_p
         self.call("dnnl_set_verbose", 0)
+        # With its cache of primitives, what a descriptor lists depends on what was made before:
+        # a second build would find other implementations. Calls keep their own primitives.
+        self.call("dnnl_set_primitive_cache_capacity", 0)
         self.call("dnnl_set_jit_profiling_flags", 0)  # announces no code to VTune or perf
         self.engine: int = self.create("dnnl_engine_create", _CPU_ENGINE, 0)
         self.stream: int = self.create("dnnl_stream_create", self.engine, _IN_ORDER)

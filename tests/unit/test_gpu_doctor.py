@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import ctypes
+
+import pytest
+
+from workbench import gpu_doctor
+
+
+@pytest.mark.parametrize(
+    ("installed", "expected"),
+    [
+        ({}, "no CuPy: python -m pip install 'inference-workbench[gpu]'"),
+        ({"cupy-cuda12x": "14.0"}, "cupy-cuda12x 14.0"),
+        ({"cupy-cuda13x": "14.0"}, "cupy-cuda13x 14.0"),
+        ({"cupy-cuda12x": "14", "cupy-cuda13x": "14"}, "uninstall -y cupy-cuda12x cupy-cuda13x"),
+    ],
+)
+def test_each_state_of_the_packages_is_said_with_what_mends_it(installed, expected):
+    assert expected in "\n".join(gpu_doctor.package_lines(installed))
+
+
+class Driver:
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+    def cuInit(self, flags: int) -> int:  # noqa: N802 (the driver's own name)
+        return self.code
+
+    def cuDriverGetVersion(self, pointer) -> int:  # noqa: N802
+        pointer._obj.value = 13000
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (0, "NVIDIA driver: CUDA 13.0"),
+        (100, "CUDA initialization failure with error 100"),
+        (803, "restart the machine"),
+        (42, "error 42"),
+    ],
+)
+def test_the_drivers_answer_is_explained(monkeypatch, code, expected):
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver(code))
+    assert expected in gpu_doctor.driver_line()
+
+
+def test_a_machine_without_a_driver_is_told_that_the_cpu_is_the_device(monkeypatch):
+    def missing(name):
+        raise OSError(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    assert "the CPU is the device" in gpu_doctor.driver_line()
