@@ -22,7 +22,7 @@ from workbench.datatypes import DataType
 from workbench.devices import Device, open_device
 from workbench.errors import BuildError, CalibrationError, PrecisionContractError
 from workbench.memory import MemoryPlan
-from workbench.network import NetworkDefinition
+from workbench.network import Cause, NetworkDefinition
 from workbench.onnx_parser import parse_model
 from workbench.plan import Plan
 from workbench.precision import PrecisionDecision
@@ -123,6 +123,7 @@ def parse(state: BuildState) -> BuildState:
         network.verify()
     else:
         network = parse_model(state.model, name=state.name)
+    _give_outputs_a_layer(network)
     symbols = ", ".join(network.symbols) or "none"
     summary = (
         f"{len(network.model_nodes)} nodes → {network.num_layers} layers; dynamic sizes: {symbols}"
@@ -375,6 +376,25 @@ def _after(
     )
     networks = MappingProxyType({**state.networks, stage: network})
     return replace(state, networks=networks, log=state.log.with_record(record))
+
+
+def _give_outputs_a_layer(network: NetworkDefinition) -> None:
+    """Copy an input or a constant that is an output, too: a plan writes its outputs itself.
+
+    The copy of an input is named after it; the copy of a constant takes over its name.
+    """
+    for index, tensor in enumerate(network.outputs):
+        if tensor.producer is not None:
+            continue
+        public = tensor.name
+        if tensor.is_network_input:
+            public = network.unique(f"{tensor.name}_output")
+        else:
+            network.rename_tensor(tensor, network.unique(f"{tensor.name}_stored"))
+        cause = Cause("Parse", "an output has memory of its own")
+        layer = network.add_layer("Identity", [tensor], outputs=[public], cause=cause)
+        tensor.is_network_output, layer.outputs[0].is_network_output = False, True
+        network.outputs[index] = layer.outputs[0]
 
 
 def _counts(attempts: Iterable[Attempt]) -> str:

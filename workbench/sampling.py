@@ -140,6 +140,8 @@ def small_bindings(body: Body) -> dict[str, int]:
     Raises NetworkError when none of ``SIZES`` does.
     """
     names = body.symbols
+    if not names:
+        return {}
     for start in range(len(SIZES)):
         pool = itertools.chain(SIZES[start:], itertools.repeat(SIZES[-1]))
         bindings = dict(zip(names, pool, strict=False))

@@ -17,7 +17,7 @@ IMPORTS = """\
 import math
 from math import inf, nan
 from numpy import (
-    bool_, ceil, float32, float64, floor, int8, int16, int32, int64,
+    bool_, ceil, float32, float64, floor, fmod, int8, int16, int32, int64,
     rint, sqrt, trunc, uint8, uint16, uint32, uint64,
 )
 from workbench.tactics.numba.mathematics import (
@@ -313,7 +313,7 @@ def _mod(s: Scalars) -> str:
     if not s.node.attributes["fmod"]:
         return f"{s[0]} % {s[1]}"
     if s.dtype.is_float:
-        return f"math.fmod({s[0]}, {s[1]})"
+        return f"fmod({s[0]}, {s[1]})"
     return f"{s[0]} - divide_toward_zero({s[0]}, {s[1]}) * {s[1]}"
 
 
