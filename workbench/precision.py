@@ -10,7 +10,7 @@ import numpy as np
 from workbench.body import CONSTANT, Body, BodyInput, Literal, Node, TensorType
 from workbench.calibration import CalibrationResult
 from workbench.config import BuilderConfig
-from workbench.datatypes import PRECISIONS, DataType
+from workbench.datatypes import DataType
 from workbench.errors import CalibrationError
 from workbench.network import Cause, Layer, NetworkDefinition, Tensor, Weight
 from workbench.operators import operator_named
@@ -80,7 +80,7 @@ def requested_by_layer(
     network: NetworkDefinition, decisions: Sequence[PrecisionDecision]
 ) -> dict[str, DataType]:
     """What each layer of a later stage was to be built as, found by origin."""
-    by_layer = {d.layer: d for d in decisions}
+    asked = {DataType.FLOAT, *(d.precision for d in decisions)}
     by_node: dict[str, PrecisionDecision] = {n: d for d in decisions for n in d.origin}
     wanted: dict[str, DataType] = {}
     for layer in network.layers:
@@ -91,9 +91,8 @@ def requested_by_layer(
             wanted[layer.name] = layer.precision
             continue
         built = layer.precision
-        asked = by_layer.get(layer.name)
-        if built not in PRECISIONS or (asked is None and not layer.is_fused):
-            # No request gives such a type, or asks anything of such a layer: it is the model's.
+        if built not in asked:
+            # No request gives this type: the model has it.
             wanted[layer.name] = built
             continue
         own = [by_node[n] for n in layer.origin if n in by_node]
