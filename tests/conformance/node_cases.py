@@ -17,6 +17,9 @@ from onnx.backend.test.runner import Runner
 from workbench.errors import ParserError
 from workbench.onnx_parser import parse_model
 
+FUNCTION_BODIES = "(function bodies)"
+"""Under this name stand the cases whose model is an operator written out."""
+
 RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomUniform")
 """Operators whose values no two implementations share: only types and shapes are compared."""
 
@@ -45,8 +48,9 @@ def node_cases() -> dict[str, tuple[TestCase, ...]]:
     found: dict[str, list[TestCase]] = {}
     for case in cases:
         if case.name.endswith("_expanded") or "_expanded_ver" in case.name:
-            operator = "(function bodies)"
+            operator = FUNCTION_BODIES
         else:
+            assert case.model is not None
             operator = case.model.graph.node[0].op_type
         found.setdefault(operator, []).append(case)
     return {k: tuple(v) for k, v in found.items()}
@@ -56,6 +60,7 @@ def node_cases() -> dict[str, tuple[TestCase, ...]]:
 def outcome(operator: str, index: int) -> Outcome:
     """One case's outcome."""
     case = node_cases()[operator][index]
+    assert case.model is not None
     first = _run(case, ())
     if first.kind != "declined" or not any(m in first.reason for m in COMPUTED):
         return first
@@ -74,11 +79,13 @@ def _candidates(model: ModelProto) -> list[tuple[str, ...]]:
     return [tuple(n for n in names if n not in firsts), tuple(small)]
 
 
-def _with_constants(case: TestCase, inputs: Sequence[Any], names: tuple[str, ...]) -> ModelProto:
+def _with_constants(
+    original: ModelProto, inputs: Sequence[Any], names: tuple[str, ...]
+) -> ModelProto:
     model = ModelProto()
-    model.CopyFrom(case.model)
+    model.CopyFrom(original)
     graph = model.graph
-    given = {v.name: x for v, x in zip(case.model.graph.input, inputs, strict=False)}
+    given = {v.name: x for v, x in zip(original.graph.input, inputs, strict=False)}
     kept = [v for v in graph.input if v.name not in names]
     del graph.input[:]
     graph.input.extend(kept)
@@ -87,12 +94,15 @@ def _with_constants(case: TestCase, inputs: Sequence[Any], names: tuple[str, ...
 
 
 def _run(case: TestCase, shape_inputs: tuple[str, ...]) -> Outcome:
+    assert case.model is not None
     for inputs, wanted in case.data_sets or ():
         expected = [_array(e) for e in wanted]
         names = [v.name for v in case.model.graph.input]
         feeds = dict(zip(names, map(_array, inputs), strict=True))
         try:
-            model = _with_constants(case, inputs, shape_inputs) if shape_inputs else case.model
+            model = (
+                _with_constants(case.model, inputs, shape_inputs) if shape_inputs else case.model
+            )
             network = parse_model(model.SerializeToString())
         except ParserError as e:
             return Outcome("declined", str(e))

@@ -119,7 +119,9 @@ def _folded(attributes: Attributes, sizes: Sequence[int], coordinates: list[Arra
     for c, size, (low, high) in zip(coordinates, sizes, _borders(attributes, sizes), strict=True):
         place = np.rint(c) if attributes["mode"] == "nearest" else c
         outside = (place < low) | (place > high)
-        if padding == "border":
+        if padding == "border" and attributes["mode"] != "cubic":
+            # Cubic clamps the pixels that it reads instead: as PyTorch and ONNX Runtime do; the
+            # standard's text leaves it open.
             place = np.where(outside, np.clip(place, 0, size - 1), place)
         elif padding == "reflection":
             place = np.where(outside, _reflected(place, low, high), place)
