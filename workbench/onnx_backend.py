@@ -137,10 +137,12 @@ class WorkbenchRep(BackendRep):
 class WorkbenchBackend(Backend):
     """The workbench as an ONNX backend.
 
-    preferred: the tactic source that is asked first; none: the sources' own order.
+    preferred: the tactic source that is asked first, before the others in their own order.
+    sources: where given, only these are asked, in this order.
     """
 
     preferred: str | None = None
+    sources: tuple[str, ...] | None = None
 
     @classmethod
     def supports_device(cls, device: str) -> bool:
@@ -159,9 +161,8 @@ class WorkbenchBackend(Backend):
         opened = _open(device)
         config = BuilderConfig()
         config.builder_optimization_level = 0
-        if cls.preferred is not None:
-            names = [s.name for s in sources_for(opened.kind)]
-            config.set_tactic_sources(sorted(names, key=lambda n: n != cls.preferred))
+        names = cls.sources or tuple(s.name for s in sources_for(opened.kind))
+        config.set_tactic_sources(sorted(names, key=lambda n: n != cls.preferred))
         rep = WorkbenchRep(model, config.frozen(), opened)
         try:
             rep.prepare()
