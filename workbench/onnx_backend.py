@@ -44,11 +44,12 @@ class WorkbenchRep(BackendRep):
 
     Otherwise it is built on first use, for the shapes of the inputs and for the values of those
     that decide shapes (``deciding``; such an input is a constant of the engine). engines: by these.
+    outputs: names in the engine, in the model's order.
     """
 
     def __init__(self, model: ModelProto, config: BuilderConfig, device: Device) -> None:
         self.name = model.graph.name or "model"
-        self.outputs = tuple(v.name for v in model.graph.output)
+        self.outputs: tuple[str, ...] = ()
         stored = {t.name for t in model.graph.initializer}
         stored |= {t.values.name for t in model.graph.sparse_initializer}
         self.inputs = tuple(v.name for v in model.graph.input if v.name not in stored)
@@ -118,7 +119,9 @@ class WorkbenchRep(BackendRep):
             model.graph.initializer.extend(numpy_helper.from_array(v, n) for n, v in values.items())
         data = model.SerializeToString()
         state = start(data, self._config, device=self._device, name=self.name)
-        return run_stages(state, until=Stage.PARSE)
+        state = run_stages(state, until=Stage.PARSE)
+        self.outputs = tuple(t.name for t in state.network.outputs)
+        return state
 
     def _built(self, state: BuildState, inputs: Mapping[str, Array], values: _Key) -> Engine:
         profile = OptimizationProfile()
