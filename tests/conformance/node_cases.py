@@ -23,20 +23,19 @@ FUNCTION_BODIES = "(function bodies)"
 RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomUniform")
 """Operators whose values no two implementations share: only types and shapes are compared."""
 
-COMPUTED = ("decides the output's shape", "computed at run time")
-"""What the parser says of an input whose value it must know."""
-
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of a case: passed, declined (the parser refused it), wrong or error.
 
-    shape_inputs: inputs that the parser needs as constants, because they decide shapes.
+    shape_inputs: inputs that were written into the model as constants, because they decide shapes.
+    needs: inputs that the parser asked to know.
     """
 
     kind: str
     reason: str = ""
     shape_inputs: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
 
 
 @cache
@@ -61,22 +60,11 @@ def outcome(operator: str, index: int) -> Outcome:
     """One case's outcome."""
     case = node_cases()[operator][index]
     assert case.model is not None
-    first = _run(case, ())
-    if first.kind != "declined" or not any(m in first.reason for m in COMPUTED):
-        return first
-    for shape_inputs in _candidates(case.model):
-        later = _run(case, shape_inputs)
-        if later.kind != "declined":
-            return later
-    return first
-
-
-def _candidates(model: ModelProto) -> list[tuple[str, ...]]:
-    """Which inputs to write into the model: those that no node reads first, then all small ones."""
-    firsts = {n.input[0] for n in model.graph.node if n.input}
-    names = [v.name for v in model.graph.input]
-    small = [v.name for v in model.graph.input if len(v.type.tensor_type.shape.dim) <= 1]
-    return [tuple(n for n in names if n not in firsts), tuple(small)]
+    found = _run(case, ())
+    while found.kind == "declined" and set(found.needs) - set(found.shape_inputs):
+        # The inputs that the parser must know, until it asks for no more.
+        found = _run(case, tuple(sorted({*found.shape_inputs, *found.needs})))
+    return found
 
 
 def _with_constants(
@@ -105,7 +93,8 @@ def _run(case: TestCase, shape_inputs: tuple[str, ...]) -> Outcome:
             )
             network = parse_model(model.SerializeToString())
         except ParserError as e:
-            return Outcome("declined", str(e))
+            needs = {n for reason in e.errors for n in getattr(reason, "needs", ())}
+            return Outcome("declined", str(e), shape_inputs, tuple(sorted(needs)))
         results = network.run({k: v for k, v in feeds.items() if k not in shape_inputs})
         outputs = [results[v.name] for v in case.model.graph.output]
         operators = {n.op_type for n in case.model.graph.node}

@@ -199,10 +199,9 @@ class Importer:
             self._add_layer(node, step, alone=alone or step.operator == node.operator)
             return
         rule = LOWERED.get(step.operator)
-        lowered = rule(Site(_as_node(node, step), self)) if rule is not None else ()
-        for lower in lowered:
-            self._import_step(node, lower, alone=alone)
-        if lowered:
+        if rule is not None and (lowered := rule(Site(_as_node(node, step), self))):
+            for lower in lowered:
+                self._import_step(node, lower, alone=alone)
             return
         proto = node_proto(step.operator, step.inputs, step.outputs, step.attributes)
         types = [self.type_of(v) if v else None for v in step.inputs]
