@@ -163,8 +163,8 @@ def _pool_bound(
     error = filled(bounds[0], x)
     change: Any = _pooled(attributes, error, rois)
     e_rois = filled(bounds[1], rois)
-    inexact = certain(bounds[1]) and math.frexp(attributes["spatial_scale"])[0] == 0.5
-    if not inexact:
+    exact = certain(bounds[1]) and math.frexp(attributes["spatial_scale"])[0] == 0.5
+    if not exact:
         deltas = e_rois + 8 * unit * np.abs(rois)
         change = change + nudged(
             lambda *c: _pooled(attributes, x, np.stack((rois[:, 0], *c), axis=1)),
