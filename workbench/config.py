@@ -184,7 +184,7 @@ class BuilderConfig:
         return len(self.optimization_profiles) - 1
 
     def set_tactic_sources(self, sources: Iterable[str]) -> None:
-        """Only these sources (by name) may offer tactics."""
+        """Only these sources (by name) may offer tactics; they are asked in this order."""
         self.tactic_sources = tuple(sources)
 
     def set_timing_cache(self, cache: Any) -> None:

@@ -4,6 +4,7 @@ WorkbenchError
 ├── ParserError               a model that cannot be imported; carries every reason at once
 ├── NetworkError              an unsafe or impossible edit of a network
 │   └── InferenceError        a layer whose input types or shapes contradict its operator
+│       └── ValueNeeded       a layer whose output shape depends on a value not known yet
 ├── ConfigError               a BuilderConfig or OptimizationProfile that contradicts itself
 ├── CalibrationError          calibration data that cannot give a scale
 ├── BuildError                a build that cannot go on
@@ -52,6 +53,14 @@ class NetworkError(WorkbenchError):
 
 class InferenceError(NetworkError):
     """Input types or shapes that contradict the operator."""
+
+
+class ValueNeeded(InferenceError):
+    """An output's shape depends on the value of input ``index``, which is not known yet."""
+
+    def __init__(self, problem: str, *, index: int, place: str = "", remedy: str = "") -> None:
+        super().__init__(problem, place=place, remedy=remedy)
+        self.index = index
 
 
 class ConfigError(WorkbenchError):

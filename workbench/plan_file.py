@@ -3,8 +3,10 @@
 Layout: 8-byte little-endian header length; a compact JSON header, sorted, padded with spaces so
 that the data start at a multiple of 64; then the sections. Tensors named ``pad/N`` make each
 section start at a multiple of 64 bytes. ``records`` is JSON in a uint8 tensor; ``weights/NAME`` are
-the execution weights. The header's ``__metadata__`` holds a digest of header and records, and
-one of the weights. Any safetensors reader opens the file.
+the execution weights; a type that safetensors has no name for (INT4, FP4, complex) is stored as
+its bytes, one element a byte where it is smaller. The header's ``__metadata__`` says which type
+that is, and holds a digest of header and records, and one of the weights. Any safetensors reader
+opens the file.
 """
 
 from __future__ import annotations
@@ -55,11 +57,16 @@ def write_file(records: Mapping[str, Any], weights: Mapping[str, Array]) -> byte
     sections: list[tuple[str, str, tuple[int, ...], bytes]] = [
         ("records", "U8", (len(text),), text)
     ]
+    unnamed: dict[str, str] = {}
     for name, array in sorted(weights.items()):
         kind = DataType.of(array)
-        if kind not in _TYPES:
+        if kind is DataType.STRING:
             raise PlanError(f"weight of type {kind.value} cannot be stored", place=name)
-        sections.append((f"weights/{name}", _TYPES[kind], array.shape, _raw(array)))
+        shape = array.shape
+        if kind not in _TYPES:
+            unnamed[name] = kind.value
+            shape = (*shape, kind.itemsize) if kind.itemsize > 1 else shape
+        sections.append((f"weights/{name}", _TYPES.get(kind, "U8"), shape, _raw(array)))
     header: dict[str, Any] = {}
     chunks: list[bytes] = []
     end = 0
@@ -83,6 +90,8 @@ def write_file(records: Mapping[str, Any], weights: Mapping[str, Array]) -> byte
         "format_version": str(FORMAT_VERSION),
         "weights_sha256": digest.hexdigest(),
     }
+    if unnamed:
+        metadata["weight_types"] = _encode(unnamed).decode()
     metadata["sha256"] = _header_digest(header, metadata, text)
     encoded = _encode({**header, "__metadata__": metadata})
     encoded += b" " * (-(len(encoded) + 8) % _ALIGN)
@@ -122,10 +131,9 @@ def read_file(
         for name in header:
             if name.startswith("pad/") and any(raw[name]):
                 raise _damaged(f"padding '{name}' is not zero")
+    unnamed: dict[str, str] = json.loads(metadata.get("weight_types", "{}"))
     weights = {
-        n.removeprefix("weights/"): np.frombuffer(
-            raw[n], dtype=_NAMES[header[n]["dtype"]].numpy
-        ).reshape(header[n]["shape"])
+        (name := n.removeprefix("weights/")): _array(raw[n], header[n], unnamed.get(name, ""))
         for n in names
     }
     return json.loads(bytes(raw["records"])), weights
@@ -193,6 +201,15 @@ def _encode(value: Any) -> bytes:
 
 def _raw(array: Array) -> bytes:
     return np.ascontiguousarray(array).view(np.uint8).tobytes() if array.ndim else array.tobytes()
+
+
+def _array(raw: memoryview, entry: Mapping[str, Any], unnamed: str) -> Array:
+    """A section as a read-only array. unnamed: its type, where safetensors has no name for it."""
+    kind = DataType(unnamed) if unnamed else _NAMES[entry["dtype"]]
+    shape = tuple(entry["shape"])
+    if unnamed and kind.itemsize > 1:
+        shape = shape[:-1]
+    return np.frombuffer(raw, np.uint8).view(kind.numpy).reshape(shape)
 
 
 def _damaged(what: str, place: str = "plan file") -> PlanError:

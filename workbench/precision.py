@@ -27,7 +27,8 @@ _UNTYPED = ("constant", "shape", "quantization")
 class PrecisionDecision:
     """What one layer was asked for and what it will be built as; ``blocker`` says why they differ.
 
-    quantizable: whether it counts in INT8 coverage.
+    quantizable: whether it counts in INT8 coverage. stored: the type behind the model's own
+    DequantizeLinear, where it reads one: the model may decide that the layer is fused with it.
     """
 
     layer: str
@@ -37,6 +38,7 @@ class PrecisionDecision:
     precision: DataType
     quantizable: bool
     blocker: str = ""
+    stored: DataType | None = None
 
 
 def resolve(network: NetworkDefinition, config: BuilderConfig) -> tuple[PrecisionDecision, ...]:
@@ -61,7 +63,14 @@ def resolve(network: NetworkDefinition, config: BuilderConfig) -> tuple[Precisio
             precision, blocker = DataType.FLOAT, why
         decisions.append(
             PrecisionDecision(
-                layer.name, layer.op, layer.origin, requested, precision, quantizable, blocker
+                layer.name,
+                layer.op,
+                layer.origin,
+                requested,
+                precision,
+                quantizable,
+                blocker,
+                _stored(layer),
             )
         )
     return tuple(decisions)
@@ -71,6 +80,7 @@ def requested_by_layer(
     network: NetworkDefinition, decisions: Sequence[PrecisionDecision]
 ) -> dict[str, DataType]:
     """What each layer of a later stage was to be built as, found by origin."""
+    asked = {DataType.FLOAT, *(d.precision for d in decisions)}
     by_node: dict[str, PrecisionDecision] = {n: d for d in decisions for n in d.origin}
     wanted: dict[str, DataType] = {}
     for layer in network.layers:
@@ -80,11 +90,16 @@ def requested_by_layer(
             # It copies or compares values, exactly in every type: it takes its neighbours'.
             wanted[layer.name] = layer.precision
             continue
+        built = layer.precision
+        if built not in asked:
+            # No request gives this type: the model has it.
+            wanted[layer.name] = built
+            continue
         own = [by_node[n] for n in layer.origin if n in by_node]
-        anchored = [d.precision for d in own if d.op == layer.op] or [d.precision for d in own]
+        anchored = [d for d in own if d.op == layer.op] or own
         if anchored:
-            built = layer.precision
-            wanted[layer.name] = built if built in anchored else anchored[0]
+            allowed = {x for d in anchored for x in (d.precision, d.stored)}
+            wanted[layer.name] = built if built in allowed else anchored[0].precision
     return wanted
 
 
@@ -349,6 +364,16 @@ def _channel_axis(layer: Layer) -> int:
     if layer.op == "Gemm":
         return 0 if layer.attributes["transB"] else 1
     return len(weight.shape) - 1
+
+
+def _stored(layer: Layer) -> DataType | None:
+    """The type that the layer's first dequantized operand is stored in."""
+    for t in layer.inputs:
+        producer = t.producer if t is not None else None
+        if producer is not None and producer.op == "DequantizeLinear":
+            source = producer.inputs[0]
+            return source.dtype if source is not None else None
+    return None
 
 
 def _weights_blocker(layer: Layer) -> str:

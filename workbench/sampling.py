@@ -106,11 +106,7 @@ def _sample(random: np.random.Generator, body: Body, i: BodyInput) -> Array:
 
 def _integers(body: Body, used: tuple[tuple[Node, int], ...], dtype: DataType) -> tuple[int, int]:
     """The range [low, high) that the readers of an integer accept."""
-    limits = [
-        body.types[n.inputs[0]].shape[n.attributes["axis"]]
-        for n, index in used
-        if INDICES.get(n.op) == index
-    ]
+    limits = [limit for n, index in used if (limit := _indexed(body, n, index)) is not None]
     if limits:
         return 0, min(limits)
     if dtype.info.bits <= 8:
@@ -118,6 +114,18 @@ def _integers(body: Body, used: tuple[tuple[Node, int], ...], dtype: DataType) -
     if any(n.op == "DequantizeLinear" for n, _ in used):
         return -1000, 1001
     return 0, 2
+
+
+def _indexed(body: Body, node: Node, index: int) -> int | None:
+    """How many places an operand of indices may name; None where it holds no indices."""
+    shape = body.types[node.inputs[0]].shape
+    if INDICES.get(node.op) == index:
+        return shape[node.attributes["axis"]]
+    if (node.op, index) == ("RoiAlign", 2):
+        return shape[0]
+    if (node.op, index) in (("GatherND", 1), ("ScatterND", 1)):
+        return min(shape)
+    return None
 
 
 def _floats(
@@ -140,6 +148,8 @@ def small_bindings(body: Body) -> dict[str, int]:
     Raises NetworkError when none of ``SIZES`` does.
     """
     names = body.symbols
+    if not names:
+        return {}
     for start in range(len(SIZES)):
         pool = itertools.chain(SIZES[start:], itertools.repeat(SIZES[-1]))
         bindings = dict(zip(names, pool, strict=False))

@@ -93,11 +93,11 @@ def test_fmod_takes_the_sign_of_the_dividend(dtype):
     assert theirs.tolist() == [1, -1, 1, -1]
 
 
-def test_mod_of_floats_needs_fmod():
-    x = TensorType(FLOAT, (2,))
-    row = operator_named("Mod")
-    with pytest.raises(InferenceError, match="set fmod=1"):
-        infer_node(row, row.complete({}), (x, x), (None, None))
+def test_mod_of_floats_has_the_sign_of_the_divisor_without_fmod():
+    x = np.array([-4.5, 4.5, 7.0, -3.0], np.float32)
+    y = np.array([2.0, -2.0, np.inf, np.inf], np.float32)
+    body, values = one_node("Mod", (x, y), {"fmod": 0})
+    assert body.evaluate(values)["o0"].tolist() == [1.5, -1.5, 7.0, np.inf]
 
 
 @pytest.mark.parametrize("exponent", [np.float32(3), np.int64(2), np.int32(3)])

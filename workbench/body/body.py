@@ -237,7 +237,8 @@ class Body:
         types = self.substitute(bindings).types if self.symbols else self.types
         values: dict[str, Array] = dict(inputs)
         for n in self.nodes:
-            args = [widened(values[v]) if v else None for v in n.inputs]
+            read = np.asarray if n.operator.stored else widened
+            args = [read(values[v]) if v else None for v in n.inputs]
             made = _run(n, n.operator.reference, args, bindings)[: len(n.outputs)]
             for o, v in zip(n.outputs, made, strict=True):
                 if o:
@@ -259,11 +260,16 @@ class Body:
         errors: dict[str, Any] = dict.fromkeys(inputs, 0.0)
         for n in self.nodes:
             args = [values[v] if v else None for v in n.inputs]
+            if n.operator.stored:
+                kinds = [types[v].dtype.numpy if v else None for v in n.inputs]
+                args = [
+                    None if x is None else x.astype(k) for x, k in zip(args, kinds, strict=True)
+                ]
             bounds = [errors[v] if v else None for v in n.inputs]
             rule = n.operator.exact or n.operator.reference
             outputs = _run(n, rule, args, bindings)
-            if n.operator is CONSTANT:
-                outputs = (as_exact(outputs[0]),)
+            if n.operator is CONSTANT or n.operator.stored:
+                outputs = tuple(as_exact(y) for y in outputs)
             with np.errstate(all="ignore"):
                 own = n.operator.bound(n.attributes, args, bounds, outputs, unit)
             asked = slice(len(n.outputs))

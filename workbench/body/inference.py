@@ -12,7 +12,7 @@ from workbench.body.operator import CONSTANT, Attributes, Inference, Node, Opera
 from workbench.body.values import Array, TensorType, widened
 from workbench.datatypes import DataType
 from workbench.dimensions import SymbolicDim
-from workbench.errors import InferenceError, NetworkError
+from workbench.errors import InferenceError, NetworkError, ValueNeeded
 
 SMALL = 1024
 """Largest element count of a value that inference computes ahead of folding."""
@@ -58,6 +58,8 @@ def infer_node(
     except NetworkError as e:
         if e.place:
             raise
+        if isinstance(e, ValueNeeded):
+            raise ValueNeeded(e.problem, index=e.index, place=place, remedy=e.remedy) from None
         raise InferenceError(e.problem, place=place, remedy=e.remedy) from None
     if operator is CONSTANT:
         return types, (attributes["value"].array(),)

@@ -83,6 +83,7 @@ class Operator:
     symbolic: the reference also runs on object arrays of symbolic sizes (shape arithmetic).
     exact: the float64 evaluation without inner rounding, where it differs from the reference.
     deterministic: False for the random operators.
+    stored: the reference reads its inputs as they are stored, halves not widened (BitCast).
     """
 
     name: str
@@ -98,6 +99,7 @@ class Operator:
     symbolic: bool = False
     exact: Reference | None = None
     deterministic: bool = True
+    stored: bool = False
     domain: str = ""
 
     def complete(self, attributes: Attributes, *, place: str = "") -> dict[str, Any]:

@@ -16,7 +16,7 @@ from workbench.config import BuilderConfig, OptimizationProfile
 from workbench.datatypes import DataType
 from workbench.devices import Device, open_device
 from workbench.errors import CalibrationError, PrecisionContractError
-from workbench.network import NetworkDefinition
+from workbench.network import Cause, NetworkDefinition
 from workbench.onnx_parser import parse_model
 from workbench.records import BuildLog, Progress, Stage, StageRecord
 from workbench.selection import tune
@@ -31,11 +31,31 @@ def parse(state: BuildState) -> BuildState:
         network.verify()
     else:
         network = parse_model(state.model, name=state.name)
+    give_outputs_a_layer(network)
     symbols = ", ".join(network.symbols) or "none"
     summary = (
         f"{len(network.model_nodes)} nodes → {network.num_layers} layers; dynamic sizes: {symbols}"
     )
     return after(state, Stage.PARSE, network, clock, summary)
+
+
+def give_outputs_a_layer(network: NetworkDefinition) -> None:
+    """Copy an input or a constant that is an output, too: a plan writes its outputs itself.
+
+    The copy of an input is named after it; the copy of a constant takes over its name.
+    """
+    for index, tensor in enumerate(network.outputs):
+        if tensor.producer is not None:
+            continue
+        public = tensor.name
+        if tensor.is_network_input:
+            public = network.unique(f"{tensor.name}_output")
+        else:
+            network.rename_tensor(tensor, network.unique(f"{tensor.name}_stored"))
+        cause = Cause("Parse", "an output has memory of its own")
+        layer = network.add_layer("Identity", [tensor], outputs=[public], cause=cause)
+        tensor.is_network_output, layer.outputs[0].is_network_output = False, True
+        network.outputs[index] = layer.outputs[0]
 
 
 def fold(state: BuildState) -> BuildState:

@@ -239,8 +239,9 @@ def close(
     def operand(tensor: Tensor | None, operator: Operator | None, index: int) -> str:
         if tensor is None:
             return ""
-        if tensor.name in made or tensor.name in inputs:
+        if tensor.name in made:
             return tensor.name
+        # Before the inputs: one constant may be an operand's data and its axes, too.
         if operator is not None and is_literal(tensor, operator, index):
             if tensor.name not in literals:
                 literals[tensor.name] = _inner_name(f"{tensor.name}'", taken)
@@ -248,6 +249,8 @@ def close(
                 value = Literal.of(tensor.value, tensor.dtype)
                 nodes.append(Node(CONSTANT, (), (literals[tensor.name],), {"value": value}))
             return literals[tensor.name]
+        if tensor.name in inputs:
+            return tensor.name
         inputs[tensor.name] = (BodyInput(tensor.name, tensor.type, tensor.is_constant), tensor)
         return tensor.name
 

@@ -59,6 +59,31 @@ def _matmul_integer(site: Site) -> tuple[Step, ...]:
     return (*steps, Step("MatMul", tuple(factors), site.node.outputs))
 
 
+def _conv_integer(site: Site) -> tuple[Step, ...]:
+    """Exact: zero points subtracted, then products in float64, which holds every int32."""
+    steps: list[Step] = []
+    factors: list[str] = []
+    for index, label in ((0, "x"), (1, "w")):
+        wide, real = site.fresh(label), site.fresh(f"{label}_real")
+        steps.append(Step("Cast", (site.input(index),), (wide,), {"to": DataType.INT32}))
+        if site.input(index + 2):
+            zero, shifted = site.fresh(f"{label}_zero"), site.fresh(f"{label}_shifted")
+            steps.append(Step("Cast", (site.input(index + 2),), (zero,), {"to": DataType.INT32}))
+            if index == 1 and len(site.type(3).shape) == 1 and site.type(3).shape != (1,):
+                # A zero point a filter stands on the kernel's first axis.
+                column = site.fresh("w_column")
+                axes = site.constant("axes", list(range(1, len(site.type(1).shape))))
+                steps.append(Step("Unsqueeze", (zero, axes), (column,)))
+                zero = column
+            steps.append(Step("Sub", (wide, zero), (shifted,)))
+            wide = shifted
+        steps.append(Step("Cast", (wide,), (real,), {"to": DataType.DOUBLE}))
+        factors.append(real)
+    result = site.fresh("y")
+    product = site.step(operator="Conv", inputs=tuple(factors), outputs=(result,))
+    return (*steps, product, Step("Cast", (result,), site.node.outputs, {"to": DataType.INT32}))
+
+
 def _qlinear(site: Site, product: Step, *, weight_axis: int) -> tuple[Step, ...]:
     """Operands dequantized, the product in float, its result quantized.
 
@@ -103,16 +128,21 @@ def _qlinear_matmul(site: Site) -> tuple[Step, ...]:
 LOWERED: Mapping[str, Rule] = {
     "Attention": attention,
     "CastLike": _cast_like,
+    "ConvInteger": _conv_integer,
     "Hardmax": _hardmax,
     "MatMulInteger": _matmul_integer,
     "QLinearConv": _qlinear_conv,
     "QLinearMatMul": _qlinear_matmul,
 }
-"""Operator -> steps, where the standard's own body would be worse or there is none."""
+"""Operator -> steps, where the standard's own body would be worse or there is none.
+
+No steps: this form is left to the standard's body."""
 
 STANDARD_BODIES: frozenset[str] = frozenset(
     {
+        "Bernoulli",
         "BlackmanWindow",
+        "CausalConvWithState",
         "CenterCropPad",
         "HammingWindow",
         "HannWindow",

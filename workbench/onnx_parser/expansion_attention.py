@@ -1,6 +1,7 @@
 """Attention written as products, a bias and a Softmax: what fusions and tactics know.
 
-The standard's own body builds every size at run time; here they are read from the types.
+The standard's own body builds every size at run time; here they are read from the types. Rare
+forms are left to it.
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ MASK, PAST_KEY, PAST_VALUE, VALID_LENGTHS = 3, 4, 5, 6
 
 
 def attention(site: Site) -> tuple[Step, ...]:
-    """Softmax(softcap(s·Q·Kᵀ) + bias)·V, per head. Source: ONNX Attention."""
-    _refuse_rare_forms(site)
+    """Softmax(softcap(s·Q·Kᵀ) + bias)·V, per head; nothing for rare forms. Source: ONNX Attention.
+
+    Those with windows, lengths, the scores as an output: the standard's own body says them.
+    """
+    if _is_rare(site):
+        return ()
     chain = _Chain(site)
     heads = [_heads(chain, i) for i in range(3)]
     query, key, value = (name for name, _, _ in heads)
@@ -75,25 +80,16 @@ class _Chain:
             self.add("Identity", (name,), output=self.site.node.outputs[index])
 
 
-def _refuse_rare_forms(site: Site) -> None:
-    rare = [
-        ("nonpad_kv_seqlen", bool(site.input(VALID_LENGTHS))),
-        ("a sliding window", site.attribute("left_window_size", -1) >= 0),
-        ("a sliding window", site.attribute("right_window_size", -1) >= 0),
-        ("the output of scores (qk_matmul_output)", site.reads_output(3)),
-        (
-            "is_causal together with a cache of keys",
-            bool(site.attribute("is_causal", 0) and site.input(PAST_KEY)),
-        ),
-        ("only one of past_key and past_value", bool(site.input(4)) != bool(site.input(5))),
-    ]
-    for what, there in rare:
-        if there:
-            site.refuse(
-                ErrorCode.UNSUPPORTED_NODE,
-                f"Attention with {what} is not imported yet",
-                "export the model without it, or with Attention written out (opset 22 or older)",
-            )
+def _is_rare(site: Site) -> bool:
+    """Whether this form is left to the standard's own body."""
+    return (
+        bool(site.input(VALID_LENGTHS))
+        or site.attribute("left_window_size", -1) >= 0
+        or site.attribute("right_window_size", -1) >= 0
+        or site.reads_output(3)
+        or bool(site.attribute("is_causal", 0) and site.input(PAST_KEY))
+        or bool(site.input(PAST_KEY)) != bool(site.input(PAST_VALUE))
+    )
 
 
 def _heads(chain: _Chain, index: int) -> tuple[str, int, int]:

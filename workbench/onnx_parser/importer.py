@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from onnx import ModelProto, SparseTensorProto, TensorProto, ValueInfoProto
 
 from workbench.body import Array, TensorType
 from workbench.datatypes import DataType
-from workbench.errors import NetworkError, ParserError
+from workbench.errors import NetworkError, ParserError, ValueNeeded
 from workbench.network import NetworkDefinition, Tensor, Weight
 from workbench.onnx_parser.element_types import DATA_TYPE_ATTRIBUTES, FROM_ONNX, type_name
 from workbench.onnx_parser.expansion import LOWERED, node_proto, standard_body
@@ -170,8 +171,14 @@ class Importer:
         try:
             self._import_source(node)
         except (NetworkError, ParserError) as e:
-            self.problems.extend(record_of(e, node))
+            self.problems.extend(self._with_needs(r, node) for r in record_of(e, node))
             self._unmade.update(v for v in node.outputs if v)
+
+    def _with_needs(self, reason: ParserErrorRecord, node: SourceNode) -> ParserErrorRecord:
+        """The reason with the inputs that would have to be known, where it lacks a value."""
+        if reason.code is not ErrorCode.UNSUPPORTED_NODE_DYNAMIC or reason.needs:
+            return reason
+        return replace(reason, needs=_deciding([self._tensor(v) for v in node.inputs[1:] if v]))
 
     def _import_source(self, node: SourceNode) -> None:
         if node.operator == "Constant":
@@ -192,8 +199,8 @@ class Importer:
             self._add_layer(node, step, alone=alone or step.operator == node.operator)
             return
         rule = LOWERED.get(step.operator)
-        if rule is not None:
-            for lower in rule(Site(_as_node(node, step), self)):
+        if rule is not None and (lowered := rule(Site(_as_node(node, step), self))):
+            for lower in lowered:
                 self._import_step(node, lower, alone=alone)
             return
         proto = node_proto(step.operator, step.inputs, step.outputs, step.attributes)
@@ -212,14 +219,25 @@ class Importer:
             outputs.pop()
         named = [o or self.fresh(f"{node.name}_unread{i}") for i, o in enumerate(outputs)]
         name = node.name if alone else f"{node.name}/{step.operator}"
-        layer = self._network.add_layer(
-            step.operator,
-            inputs,
-            _attributes(node, step),
-            name=name if alone else self._flattener.fresh_node(name),
-            outputs=named,
-            origin=(node.origin,),
-        )
+        try:
+            layer = self._network.add_layer(
+                step.operator,
+                inputs,
+                _attributes(node, step),
+                name=name if alone else self._flattener.fresh_node(name),
+                outputs=named,
+                origin=(node.origin,),
+            )
+        except ValueNeeded as e:
+            reason = record(
+                ErrorCode.UNSUPPORTED_NODE_DYNAMIC,
+                e.problem,
+                rule="value_needed",
+                remedy=e.remedy,
+                node=node,
+            )
+            reason = replace(reason, needs=_deciding([inputs[e.index]]))
+            raise ParserError(e.problem, place=e.place, remedy=e.remedy, errors=(reason,)) from None
         if len(layer.outputs) < len(named):
             refuse(
                 ErrorCode.UNSUPPORTED_NODE,
@@ -279,6 +297,22 @@ class Importer:
                 "declared_output",
                 "correct the declaration, or the nodes; re-export the model",
             )
+
+
+def _deciding(tensors: Sequence[Tensor | None]) -> tuple[str, ...]:
+    """The network inputs that these tensors are computed from."""
+    found: dict[str, None] = {}
+    todo, seen = [t for t in tensors if t is not None], set[str]()
+    while todo:
+        tensor = todo.pop()
+        if tensor.name in seen or tensor.value is not None:
+            continue
+        seen.add(tensor.name)
+        if tensor.is_network_input:
+            found[tensor.name] = None
+        elif tensor.producer is not None:
+            todo += [t for t in tensor.producer.inputs if t is not None]
+    return tuple(sorted(found))
 
 
 def _as_node(node: SourceNode, step: Step) -> SourceNode:

@@ -46,7 +46,8 @@ class ParserErrorRecord:
     desc: what is wrong, with both values. file, line, func: the check in our source that found
     it. node: index in the graph, -1 where the reason is not one node's. local_function_stack:
     names of the model-local functions around the node, outermost first. rule: a stable short
-    name of the broken rule. remedy: what would mend it.
+    name of the broken rule. remedy: what would mend it. needs: inputs of the model that
+    would mend it if they were constants.
     """
 
     code: ErrorCode
@@ -60,6 +61,7 @@ class ParserErrorRecord:
     local_function_stack: tuple[str, ...] = ()
     rule: str = ""
     remedy: str = ""
+    needs: tuple[str, ...] = ()
 
     @property
     def place(self) -> str:

@@ -20,7 +20,7 @@ UNCHANGED: Mapping[str, tuple[int, ...]] = {
     "Atan": (7,),
     "Atanh": (9,),
     "Attention": (23, 24),
-    "AveragePool": (7, 10, 11, 19),
+    "AveragePool": (1, 7, 10, 11, 19),
     "BatchNormalization": (14,),
     "Bernoulli": (15,),
     "BitShift": (11,),
@@ -142,4 +142,4 @@ UNCHANGED: Mapping[str, tuple[int, ...]] = {
     "Unsqueeze": (13, 21, 23, 24),
     "Where": (9,),
 }
-"""Operator -> versions older than the newest. Those before opset 7 are not listed."""
+"""Operator -> versions older than the newest, from opset 6 on."""

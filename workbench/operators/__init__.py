@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from workbench.body import CONSTANT, Operator
 from workbench.errors import NetworkError
+from workbench.operators.chance import CHANCE
 from workbench.operators.convolution import CONVOLUTION
+from workbench.operators.linear_attention import LINEAR_ATTENTION
 from workbench.operators.matrix import MATRIX
 from workbench.operators.movement import MOVEMENT
 from workbench.operators.normalization import NORMALIZATION
+from workbench.operators.norms import NORMS
+from workbench.operators.placing import PLACING
 from workbench.operators.pointwise import POINTWISE
 from workbench.operators.pooling import POOLING
 from workbench.operators.quantization import QUANTIZATION
+from workbench.operators.recurrence import RECURRENCE
 from workbench.operators.reduction import REDUCTION
+from workbench.operators.regions import REGIONS
+from workbench.operators.resizing import RESIZING
+from workbench.operators.sampling import SAMPLING
 from workbench.operators.shape import SHAPE
+from workbench.operators.spectral import SPECTRAL
 
 FAMILIES: tuple[tuple[Operator, ...], ...] = (
     (CONSTANT,),
@@ -25,6 +34,15 @@ FAMILIES: tuple[tuple[Operator, ...], ...] = (
     MOVEMENT,
     SHAPE,
     QUANTIZATION,
+    NORMS,
+    RESIZING,
+    SAMPLING,
+    REGIONS,
+    PLACING,
+    RECURRENCE,
+    (LINEAR_ATTENTION,),
+    SPECTRAL,
+    CHANCE,
 )
 
 OPERATORS: dict[str, Operator] = {row.name: row for family in FAMILIES for row in family}

@@ -29,7 +29,6 @@ from workbench.operators.rules import (
     comparison,
     difference,
     elementwise,
-    one_dtype,
     range_of,
 )
 
@@ -247,9 +246,8 @@ def _power_types(inference: Inference) -> tuple[TensorType, ...]:
 
 
 def _mod_types(inference: Inference) -> tuple[TensorType, ...]:
-    dtype = one_dtype(inference.input(0), inference.input(1))
-    if dtype.is_float and not inference.attributes["fmod"]:
-        raise InferenceError(f"fmod is 0, inputs are {dtype!r}", remedy="set fmod=1 for floats")
+    if inference.attributes["fmod"] not in (0, 1):
+        raise InferenceError(f"fmod is {inference.attributes['fmod']}", remedy="use 0 or 1")
     return elementwise(inference)
 
 

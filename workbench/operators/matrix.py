@@ -156,7 +156,8 @@ def einsum_terms(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
     wide = [r - len(t.replace("...", "")) for t, r in zip(operands, ranks, strict=True)]
     if any(w if "..." not in t else w < 0 for t, w in zip(operands, wide, strict=True)):
         raise InferenceError(f"equation {equation!r} does not fit operands of rank {list(ranks)}")
-    if not left.replace(",", "").replace("...", "").isalpha():
+    letters = left.replace(",", "").replace("...", "")
+    if letters and not letters.isalpha():
         raise InferenceError(f"equation {equation!r} has characters that are no letters")
     most = max(wide)
     if most > 10 or any(c.isupper() for c in equation):

@@ -75,7 +75,10 @@ def _saturated(x: Array, to: DataType, attributes: Attributes) -> Array:
     if to is DataType.E8M0:
         fraction, exponent = np.frexp(np.abs(x))
         up = _ROUNDS_UP[attributes["round_mode"]](fraction)
-        x = np.where(np.isfinite(x), np.ldexp(np.ones_like(x), exponent - 1 + up), x)
+        power = np.ldexp(np.ones_like(x), exponent - 1 + up)
+        x = np.where(np.isfinite(x) & (x != 0), power, x)
+        if not attributes["saturate"]:
+            return np.where((x < to.info.low) | (x > to.info.high), np.nan, x)
     if attributes["saturate"] or to is DataType.FP4:
         return np.clip(x, to.info.low, to.info.high)
     return x

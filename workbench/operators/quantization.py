@@ -90,7 +90,7 @@ def _quantize_types(inference: Inference) -> tuple[TensorType, ...]:
     stored = zero.dtype if zero is not None else asked or DataType.UINT8
     if zero is not None and asked not in (None, stored):
         raise InferenceError(f"output_dtype is {asked}, zero point is {stored}")
-    if zero is not None and zero.shape != scale.shape:
+    if zero is not None and not _same_grain(zero.shape, scale.shape):
         raise InferenceError(f"scale is {scale.shape}, zero point {zero.shape}")
     if stored not in STORED:
         raise InferenceError(f"cannot quantize to {stored}", remedy=f"known: {STORED}")
@@ -176,6 +176,11 @@ def _ratio_error(
     return error + (ratio + error) * lost / np.maximum(scale - lost, 0)
 
 
+def _same_grain(zero: Shape, scale: Shape) -> bool:
+    """Whether zero point and scale are one number each, or of one shape."""
+    return zero == scale or (zero in ((), (1,)) and scale in ((), (1,)))
+
+
 # -- DequantizeLinear ---------------------------------------------------------------------
 def _dequantize_types(inference: Inference) -> tuple[TensorType, ...]:
     x, scale = inference.input(0), inference.input(1)
@@ -185,7 +190,7 @@ def _dequantize_types(inference: Inference) -> tuple[TensorType, ...]:
         raise InferenceError(f"scale is {scale.dtype}; need a float")
     _checked_scale(inference.attributes, x.shape, scale.shape)
     zero = operand(inference.inputs, 2)
-    if zero is not None and (zero.dtype is not x.dtype or zero.shape != scale.shape):
+    if zero is not None and (zero.dtype is not x.dtype or not _same_grain(zero.shape, scale.shape)):
         raise InferenceError(f"zero point is {zero}, expected {TensorType(x.dtype, scale.shape)}")
     return (TensorType(inference.attributes["output_dtype"] or scale.dtype, x.shape),)
 

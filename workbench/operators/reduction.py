@@ -19,14 +19,13 @@ from workbench.body import (
     TensorType,
 )
 from workbench.operators.arithmetic import is_number, restricted
+from workbench.operators.cumulative import CUMULATIVE
 from workbench.operators.ordering import ORDERING
 from workbench.operators.products import gamma, is_exact
 from workbench.operators.rules import (
     absent,
     axes_of,
-    axis_of,
     difference,
-    filled,
     known,
     numbers_of,
     reduced_shape,
@@ -204,38 +203,6 @@ def _reduction(
     )
 
 
-# -- CumSum -------------------------------------------------------------------------------
-def _cumulative_types(inference: Inference) -> tuple[TensorType, ...]:
-    x = inference.input(0)
-    (axis,) = numbers_of(known(inference, 1, "axis"), "axis")
-    axis_of(axis, len(x.shape))
-    return (x,)
-
-
-def _cumulative(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Array, ...]:
-    x, axis = inputs[0], int(np.asarray(inputs[1]).reshape(()))
-    if attributes["reverse"]:
-        x = np.flip(x, axis)
-    y = np.cumsum(x, axis=axis, dtype=x.dtype)
-    if attributes["exclusive"] and x.shape[axis]:
-        nothing = np.zeros_like(np.take(y, [0], axis=axis))
-        y = np.concatenate((nothing, np.take(y, np.arange(x.shape[axis] - 1), axis=axis)), axis)
-    return (np.flip(y, axis) if attributes["reverse"] else y,)
-
-
-def _cumulative_bound(
-    attributes: Attributes, x: Any, e: Any, y: Any, unit: float
-) -> tuple[Any, ...]:
-    axis = int(np.asarray(x[1]).reshape(()))
-    own: Any = 0.0
-    if x[0].dtype.kind == "f":
-        (size,) = _cumulative(attributes, (np.abs(x[0]), x[1]))
-        own = 4 * gamma(x[0].shape[axis], unit) * size
-    if is_exact(e[0]):
-        return (own,)
-    return (own + _cumulative(attributes, (filled(e[0], x[0]), x[1]))[0],)
-
-
 REDUCTION: tuple[Operator, ...] = (
     _reduction("ReduceSum", _sum, _of_sum, symbolic=True),
     _reduction("ReduceMean", _mean, _of_mean),
@@ -249,13 +216,5 @@ REDUCTION: tuple[Operator, ...] = (
     _reduction("ReduceLogSumExp", log_sum_exp, _of_log_sum_exp, flops=3),
     *ORDERING,
     *SOFTMAX,
-    reducer(
-        "CumSum",
-        restricted(_cumulative_types, is_number, "numbers"),
-        _cumulative,
-        _cumulative_bound,
-        layer_type="CUMULATIVE",
-        structural=frozenset({1}),
-        attributes={"exclusive": 0, "reverse": 0},
-    ),
+    *CUMULATIVE,
 )

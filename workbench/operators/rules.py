@@ -27,7 +27,7 @@ from workbench.body import (
 )
 from workbench.datatypes import DataType
 from workbench.dimensions import Shape, SymbolicDim
-from workbench.errors import InferenceError, NetworkError
+from workbench.errors import InferenceError, NetworkError, ValueNeeded
 from workbench.operators.products import is_exact
 
 ANY = 1 << 40
@@ -106,11 +106,12 @@ def axes_of(axes: Sequence[int], rank: int) -> tuple[int, ...]:
 
 
 def known(inference: Inference, index: int, what: str) -> Array:
-    """An input's value, which the type depends on. Raises InferenceError when it is not known."""
+    """An input's value, which the type depends on. Raises ValueNeeded when it is not known."""
     value = inference.value(index)
     if value is None:
-        raise InferenceError(
+        raise ValueNeeded(
             f"input {index} ({what}) is computed from data, but it decides the output's shape",
+            index=index,
             remedy=f"make {what} a constant, or compute it from shapes",
         )
     return value

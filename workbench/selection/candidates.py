@@ -104,7 +104,9 @@ class Workshop:
         allowed = config.tactic_sources
         self.sources: tuple[TacticSource, ...] = ()
         self.missing: tuple[Refusal, ...] = ()
-        for s in sources_for(device.kind):
+        # The config's order is the order in which the sources are asked.
+        given = sources_for(device.kind)
+        for s in sorted(given, key=lambda s: _place(s.name, allowed)):
             reason = s.unavailable()
             if allowed is not None and s.name not in allowed:
                 reason = Refusal("not among the tactic sources set in the config", s.name)
@@ -198,6 +200,10 @@ class Workshop:
                     c = replace(c, refusal=Refusal(reason, code="emulated"))
             kept.append(c)
         return tuple(kept)
+
+
+def _place(source: str, allowed: tuple[str, ...] | None) -> int:
+    return allowed.index(source) if allowed is not None and source in allowed else 0
 
 
 class Trial:

@@ -375,6 +375,8 @@ class _Reader:
         return float(array.reshape(-1)[0])
 
     def _activation(self, current: str, nodes: Sequence[Node]) -> Eltwise | None:
+        if not self.types[current].dtype.is_float:
+            return None
         if len(nodes) == 1:
             n = nodes[0]
             if n.op in UNARY:

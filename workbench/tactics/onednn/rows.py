@@ -44,9 +44,10 @@ ANCHORS = ("Softmax", "LogSoftmax", "LayerNormalization", "Concat", *_REDUCTIONS
 
 _POOLS = {
     "ReduceMean": Algorithm.POOLING_AVERAGE_INCLUDE_PADDING,
-    "ReduceMax": Algorithm.POOLING_MAX,
 }
 """Reductions that are a pool over one window, with what lies behind the axes as channels."""
+
+_FINITE = ("ReduceMax", "ReduceMin")
 
 
 def variants(layer: Layer) -> Iterator[Variant]:
@@ -151,6 +152,9 @@ def _reduced_axes(layer: Layer, x: Operand) -> set[int] | Refusal:
     node = layer.anchor
     if x.affine is not None or layer.affine is not None:
         return layer.refusal("oneDNN reduces no quantized tensors")
+    if node.op in _FINITE:
+        # Measured: a row of -inf gives -3.4e38, and NaN is passed over. Attention masks have both.
+        return layer.refusal(f"oneDNN's {node.op} neither gives an infinity nor hands on NaN")
     if len(node.inputs) > 1 and node.inputs[1] and layer.values[1] is None:
         return layer.refusal("its axes arrive at run time")
     given = layer.values[1] if len(layer.values) > 1 else None

@@ -1,0 +1,86 @@
+"""RNN, GRU, LSTM and LinearAttention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx_peer import against_peer, four_bounds_off, normal, one_node
+
+STEPS, BATCH, SIZE, HIDDEN = 4, 3, 2, 5
+GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+VARIANTS: tuple[dict[str, Any], ...] = (
+    {},
+    {"linear_before_reset": 1},
+    {"input_forget": 1},
+    {"clip": 0.4},
+    {"activations": ("HardSigmoid", "Softsign", "LeakyRelu"), "activation_alpha": (0.3, 0.1)},
+)
+
+
+def operands(op: str, directions: int, *, lengths: bool = True) -> tuple[Any, ...]:
+    """All inputs that the operator takes."""
+    rows = GATES[op] * HIDDEN
+    inputs: list[Any] = [
+        normal(0, STEPS, BATCH, SIZE),
+        normal(1, directions, rows, SIZE),
+        normal(2, directions, rows, HIDDEN),
+        normal(3, directions, 2 * rows),
+        np.array([4, 2, 1], np.int32) if lengths else None,
+        normal(4, directions, BATCH, HIDDEN),
+    ]
+    if op == "LSTM":
+        inputs += [normal(5, directions, BATCH, HIDDEN), normal(6, directions, 3 * HIDDEN)]
+    return tuple(inputs)
+
+
+@pytest.mark.parametrize("op", GATES)
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: next(iter(v), "plain"))
+def test_a_recurrent_layer_agrees_with_onnx_runtime(op, direction, variant):
+    given = dict(variant)
+    if ("linear_before_reset" in given) != (op == "GRU") and "linear_before_reset" in given:
+        pytest.skip("an attribute of GRU")
+    if "input_forget" in given and op != "LSTM":
+        pytest.skip("an attribute of LSTM")
+    if "clip" in given and op == "LSTM":
+        pytest.skip("ONNX Runtime does not clip what the last activation reads; the standard does")
+    directions = 2 if direction == "bidirectional" else 1
+    if "activations" in given:
+        count = {"RNN": 1, "GRU": 2, "LSTM": 3}[op]
+        given["activations"] = given["activations"][:count] * directions
+        used = 2 if op == "LSTM" else 1
+        given["activation_alpha"] = given["activation_alpha"][:used] * directions
+    attributes = {"direction": direction, "hidden_size": HIDDEN, **given}
+    outputs = 3 if op == "LSTM" else 2
+    found = against_peer(op, operands(op, directions), attributes, outputs=outputs)
+    assert found, found.message
+    body, values = one_node(op, operands(op, directions), attributes, outputs=outputs)
+    assert not four_bounds_off(body, values)
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_layout_one_puts_the_batch_first(op):
+    inputs = operands(op, 1)
+    attributes = {"hidden_size": HIDDEN}
+    body, values = one_node(op, inputs, attributes, outputs=2)
+    plain = body.evaluate(values)
+    swapped = list(inputs)
+    for i in (0, 5, 6):
+        if i < len(inputs):
+            swapped[i] = inputs[i].swapaxes(0, 1)
+    body, values = one_node(op, swapped, {**attributes, "layout": 1}, outputs=2)
+    found = body.evaluate(values)
+    np.testing.assert_array_equal(found["o0"], plain["o0"].transpose(2, 0, 1, 3))
+    np.testing.assert_array_equal(found["o1"], plain["o1"].transpose(1, 0, 2))
+
+
+def test_linear_attention_with_neither_gate_nor_correction_sums_keys_times_values():
+    query, key, value = normal(0, 1, 3, 4), normal(1, 1, 3, 4), normal(2, 1, 3, 4)
+    attributes = {"q_num_heads": 1, "kv_num_heads": 1, "update_rule": "linear", "scale": 1.0}
+    body, values = one_node("LinearAttention", (query, key, value), attributes, outputs=2)
+    weights = np.tril(query[0] @ key[0].T)
+    found = body.evaluate(values)
+    np.testing.assert_allclose(found["o0"][0], weights @ value[0], rtol=1e-5, atol=1e-5)
+    assert not four_bounds_off(body, values)
