@@ -7,12 +7,15 @@ import sys
 
 import numpy as np
 import pytest
+import safetensors
 from engines import build, images
 from safetensors.numpy import load as safetensors_load
 
+from workbench.datatypes import DataType
 from workbench.errors import PlanError
 from workbench.files import write_atomically
 from workbench.plan import Plan
+from workbench.plan_file import read_file, write_file
 from workbench.runtime import Runtime
 
 
@@ -35,6 +38,22 @@ def test_any_safetensors_reader_opens_it_and_sections_start_at_multiples_of_64(d
     header.pop("__metadata__")
     assert (8 + size) % 64 == 0
     assert all(e["data_offsets"][0] % 64 == 0 for k, e in header.items() if "pad/" not in k)
+
+
+def test_every_type_of_number_can_be_a_weight():
+    kinds = [k for k in DataType if k is not DataType.STRING]
+    weights = {
+        f"{kind.value} {shape}": np.ones(shape, np.int8).astype(kind.numpy)
+        for kind in kinds
+        for shape in ((2, 3), (), (0, 4))
+    }
+    data = write_file({}, weights)
+    _, read = read_file(data)
+    for name, array in weights.items():
+        assert read[name].dtype == array.dtype and read[name].shape == array.shape, name
+        assert read[name].tobytes() == array.tobytes(), name
+    assert write_file({}, read) == data
+    assert len(safetensors.deserialize(data)) >= len(weights)
 
 
 def test_a_plan_names_no_path_host_or_clock(data):

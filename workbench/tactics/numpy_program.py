@@ -184,10 +184,10 @@ class Program:
             workspace: Buffer | None,
             stream: Any,
         ) -> Launch:
-            memory = None if workspace is None else workspace.memory
+            # Without a workspace every inner value is empty.
+            memory = np.zeros(0, np.uint8) if workspace is None else workspace.memory
 
             def inner(name: str) -> Array:
-                assert memory is not None
                 offset = offsets[name]
                 return memory[offset : offset + sizes[name]]
 

@@ -1,0 +1,151 @@
+"""ONNX's own backend suite, run by a backend class: one outcome a case."""
+
+from __future__ import annotations
+
+import copy
+import unittest
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import onnx
+from node_cases import node_cases
+from onnx import ModelProto, TensorProto, numpy_helper
+from onnx.backend.test.case.test_case import TestCase
+from onnx.backend.test.loader import load_model_tests
+from onnx.backend.test.runner import Runner
+
+from workbench.onnx_backend import WorkbenchBackend
+
+KINDS = ("simple", "pytorch-converted", "pytorch-operator")
+"""Beside the node cases. The kind ``real`` is whole models of up to 570 MB: not run here."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a case: passed, declined, late, error, wrong or impure.
+
+    declined: ``prepare`` said no. late: the same, but from ``run``. impure: it changed its inputs,
+    or a second run gave other bits. sources: steps that each tactic source ran.
+    """
+
+    kind: str
+    reason: str = ""
+    sources: Mapping[str, int] | None = None
+
+
+@cache
+def all_cases() -> dict[str, TestCase]:
+    """Every case but the real models, by kind and name, in order."""
+    found = {f"node/{c.name}": c for cases in node_cases().values() for c in cases}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the package's own data
+        for kind in KINDS:
+            found |= {f"{kind}/{c.name}": c for c in load_model_tests(kind=kind)}
+    return dict(sorted(found.items()))
+
+
+def every(share: int) -> list[str]:
+    """One case in ``share``, always the same ones."""
+    return [name for name in all_cases() if crc32(name.encode()) % share == 0]
+
+
+def run_all(names: Sequence[str], backend: type[WorkbenchBackend]) -> dict[str, Outcome]:
+    """Every outcome, by name."""
+    cases = all_cases()
+    return {name: run_case(cases[name], backend) for name in names}
+
+
+def unfit(outcomes: Mapping[str, Outcome]) -> dict[str, str]:
+    """Those that neither passed nor were declined, with what happened."""
+    good = ("passed", "declined")
+    return {n: f"{o.kind}: {o.reason[:300]}" for n, o in outcomes.items() if o.kind not in good}
+
+
+def summary(outcomes: Mapping[str, Outcome]) -> str:
+    """Counts of outcomes, and of the cases in which each tactic source ran something."""
+    kinds = Counter(o.kind for o in outcomes.values())
+    ran = Counter(s for o in outcomes.values() for s in o.sources or ())
+    return f"{len(outcomes)} cases {dict(kinds)}; cases run by {dict(ran.most_common())}"
+
+
+def run_case(case: TestCase, backend: type[WorkbenchBackend]) -> Outcome:
+    """Prepare, run twice, and compare as onnx's own runner does."""
+    model = _model(case)
+    try:
+        rep = backend.prepare(copy.deepcopy(model))
+    except unittest.SkipTest as e:
+        return Outcome("declined", str(e))
+    except Exception as e:  # an outcome like others: the rest of the suite goes on
+        return Outcome("error", f"prepare: {type(e).__name__}: {e}")
+    for inputs, expected in _data(case, model):
+        fed = copy.deepcopy(inputs)
+        try:
+            outputs, again = rep.run(fed), rep.run(copy.deepcopy(inputs))
+        except unittest.SkipTest as e:
+            return Outcome("late", str(e))
+        except Exception as e:
+            return Outcome("error", f"run: {type(e).__name__}: {e}")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # differences of NaN and infinities
+                Runner.assert_similar_outputs(expected, outputs, case.rtol, case.atol)
+        except AssertionError as e:
+            return Outcome("wrong", str(e))
+        if not _same(fed, inputs) or not _same(outputs, again):
+            return Outcome("impure", "it changed its inputs, or its second run differs")
+    return Outcome("passed", sources=rep.executed)
+
+
+def _same(some: Sequence[Any], others: Sequence[Any]) -> bool:
+    return all(
+        np.asarray(a).tobytes() == np.asarray(b).tobytes()
+        for a, b in zip(some, others, strict=True)
+    )
+
+
+def _model(case: TestCase) -> ModelProto:
+    if case.model is not None:
+        return case.model
+    assert case.model_dir is not None
+    return onnx.load(str(Path(case.model_dir) / "model.onnx"))
+
+
+def _data(case: TestCase, model: ModelProto) -> list[tuple[list[Any], list[Any]]]:
+    if case.data_sets is not None:
+        return [([_array(v) for v in i], [_array(v) for v in o]) for i, o in case.data_sets]
+    assert case.model_dir is not None
+    return [
+        (_stored(d, "input", model.graph.input), _stored(d, "output", model.graph.output))
+        for d in sorted(Path(case.model_dir).glob("test_data_set*"))
+    ]
+
+
+def _array(value: Any) -> Any:
+    return numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
+
+
+def _stored(folder: Path, what: str, values: Sequence[Any]) -> list[Any]:
+    """The files ``input_0.pb``... as arrays; a sequence or an optional as onnx's runner has it."""
+    found: list[Any] = []
+    for k, path in enumerate(sorted(folder.glob(f"{what}_*.pb"), key=_number)):
+        kind = values[k].type.WhichOneof("value")
+        if kind == "sequence_type":
+            sequence = onnx.SequenceProto.FromString(path.read_bytes())
+            found.append(numpy_helper.to_list(sequence))
+        elif kind == "optional_type":
+            optional = onnx.OptionalProto.FromString(path.read_bytes())
+            found.append(numpy_helper.to_optional(optional))
+        else:
+            found.append(numpy_helper.to_array(TensorProto.FromString(path.read_bytes())))
+    return found
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.rpartition("_")[2])
