@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-import pytest
 from node_cases import FUNCTION_BODIES, node_cases, outcome
 from onnx import defs
 
@@ -23,13 +22,10 @@ HALF_SOFTMAX = ("test_attention_4d_causal_fp16", "test_attention_4d_causal_fp16_
 """Two elements of 192 are one half-precision step off: the case rounds within Softmax."""
 
 
-@pytest.mark.parametrize("operator", [*OPERATORS, FUNCTION_BODIES])
-def test_no_case_of_an_operator_is_answered_wrongly(operator: str):
-    cases = node_cases().get(operator, ())
-    if not cases:
-        pytest.skip("the standard has no case that begins with it")
+def test_no_case_of_any_operator_is_answered_wrongly():
     wrong = {
         case.name: found.reason
+        for operator, cases in node_cases().items()
         for i, case in enumerate(cases)
         if (found := outcome(operator, i)).kind == "wrong" and case.name not in HALF_SOFTMAX
     }
