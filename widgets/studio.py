@@ -109,13 +109,14 @@ class Studio(ipw.VBox):
 
     def build(self, until: Stage = Stage.SERIALIZE) -> BuildState:
         """Run the stages up to ``until`` here and now, and show the last. Raises WorkbenchError."""
+        session = self.session
         if self.runner.busy:
             raise SessionError(
                 "a build is running in the panel",
                 place="Studio",
                 remedy="wait for it, or cancel it, then run this again",
             )
-        state = self.session.run(until)
+        state = session.run(until)
         self.show(until)
         return state
 

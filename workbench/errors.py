@@ -15,6 +15,7 @@ WorkbenchError
 ├── PlanError                 a plan file that is damaged or does not fit this machine
 ├── ExecutionError            inputs that do not fit the engine, or a kernel that failed
 ├── DeviceError               a device or its library that is not there
+├── FileError                 a file or folder that cannot be read or written
 └── SessionError              an Action that cannot be taken now
 """
 
@@ -107,6 +108,10 @@ class ExecutionError(WorkbenchError):
 
 class DeviceError(WorkbenchError):
     """A device, driver or library that is not there."""
+
+
+class FileError(WorkbenchError):
+    """A file or folder of the user's that cannot be read or written; names it."""
 
 
 class SessionError(WorkbenchError):

@@ -19,7 +19,7 @@ from typing import Any
 from workbench.body import Body
 from workbench.devices import Device, Fingerprint
 from workbench.errors import TimingCacheError
-from workbench.files import write_atomically
+from workbench.files import read_file, write_atomically
 from workbench.tactics.protocol import Tactic, tactic_to_json
 
 PROTOCOL = 1
@@ -163,8 +163,8 @@ class TimingCache:
         return json.dumps(data, indent=0, sort_keys=True).encode()
 
     @classmethod
-    def deserialize(cls, data: bytes) -> TimingCache:
-        """What ``serialize`` wrote. Raises TimingCacheError."""
+    def deserialize(cls, data: bytes, *, place: str = "timing cache") -> TimingCache:
+        """What ``serialize`` wrote. Raises TimingCacheError, which names ``place``."""
         try:
             values: Mapping[str, Any] = json.loads(data)
             if values["format"] != "inference-workbench-timing-cache":
@@ -176,7 +176,7 @@ class TimingCache:
                 cache.entries[key] = Entry(**fields)
         except (ValueError, KeyError, TypeError) as e:
             raise TimingCacheError(
-                f"it is damaged ({e})", place="timing cache", remedy="delete it and measure again"
+                f"it is damaged ({e})", place=place, remedy="delete it and measure again"
             ) from None
         return cache
 
@@ -184,14 +184,18 @@ class TimingCache:
         """Merge into the file: what another process stored meanwhile is kept. Atomic."""
         target = Path(path)
         if target.exists():
-            self.combine(TimingCache.deserialize(target.read_bytes()))
+            self.combine(TimingCache.deserialize(read_file(target), place=str(target)))
         write_atomically(target, self.serialize())
 
     @classmethod
     def load(cls, path: str | Path, device: Fingerprint) -> TimingCache:
-        """The file's cache, or an empty one if there is none. Raises TimingCacheError."""
+        """The file's cache, or an empty one if there is none.
+
+        Raises TimingCacheError where it is damaged or another device's, FileError where it cannot
+        be read.
+        """
         target = Path(path)
         cache = cls(device)
         if target.exists():
-            cache.combine(cls.deserialize(target.read_bytes()))
+            cache.combine(cls.deserialize(read_file(target), place=str(target)))
         return cache

@@ -12,7 +12,7 @@ from engines import build, images
 from safetensors.numpy import load as safetensors_load
 
 from workbench.datatypes import DataType
-from workbench.errors import PlanError
+from workbench.errors import FileError, PlanError
 from workbench.files import write_atomically
 from workbench.plan import Plan
 from workbench.plan_file import read_file, write_file
@@ -114,7 +114,7 @@ def test_writing_over_a_file_leaves_the_old_one_when_it_fails(tmp_path, monkeypa
         raise OSError("no space")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(FileError, match="no space"):
         write_atomically(target, b"new")
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]

@@ -51,7 +51,7 @@ def test_without_an_event_loop_the_work_is_done_on_return():
 
 def test_the_loop_stays_free_and_listeners_are_called_on_it():
     async def scene() -> tuple[Listener, int]:
-        runner, heard, ticks = Runner(quick_session()), Listener(), 0
+        runner, heard, ticks = Runner(quick_session(cached=False)), Listener(), 0
         runner.listen(heard)
         runner.build()
         assert runner.busy
@@ -71,7 +71,7 @@ def test_the_loop_stays_free_and_listeners_are_called_on_it():
 
 def test_progress_comes_at_most_ten_times_a_second_beside_the_stages():
     heard = Listener()
-    runner = Runner(quick_session())
+    runner = Runner(quick_session(cached=False))
     runner.listen(heard)
     start = time.monotonic()
     runner.build()
@@ -81,7 +81,7 @@ def test_progress_comes_at_most_ten_times_a_second_beside_the_stages():
 
 def test_cancel_stops_a_build_and_keeps_what_was_built():
     async def scene() -> Runner:
-        runner = Runner(quick_session())
+        runner = Runner(quick_session(cached=False))
         heard = Listener()
         runner.listen(heard)
         runner.build()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from workbench.body import Array
 from workbench.calibration.collect import Batch, data_digest
 from workbench.datatypes import DataType
 from workbench.dimensions import SymbolicDim
-from workbench.errors import CalibrationError
+from workbench.errors import CalibrationError, FileError
+from workbench.files import read_npz, write_atomically
 from workbench.network import NetworkDefinition, Tensor
 
 RANDOM = "random"
@@ -37,7 +39,9 @@ class CalibrationData:
         """Write the samples as an npz of one array an input."""
         names = self.batches[0].keys()
         arrays: dict[str, Any] = {n: np.concatenate([b[n] for b in self.batches]) for n in names}
-        np.savez_compressed(path, **arrays)
+        data = io.BytesIO()
+        np.savez_compressed(data, **arrays)
+        write_atomically(Path(path), data.getvalue())
 
 
 def load_data(
@@ -54,10 +58,9 @@ def load_data(
     if isinstance(source, str | Path):
         path = Path(source)
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                arrays = _named(dict(stored), network, str(path))
-        except (OSError, ValueError) as e:
-            raise CalibrationError(f"cannot be read: {e}", place=str(path)) from None
+            arrays = _named(read_npz(path), network, str(path))
+        except FileError as e:
+            raise CalibrationError(e.problem, place=e.place, remedy=e.remedy) from None
         return _data(_batches(arrays, network), path.name)
     if isinstance(source, Mapping):
         given = _named(cast(Mapping[str, Array], source), network, "calibration arrays")

@@ -16,7 +16,7 @@ import pandas as pd
 
 from workbench.builder import BuildState
 from workbench.errors import WorkbenchError
-from workbench.files import write_atomically
+from workbench.files import read_file, write_atomically
 from workbench.reports.layers import layer_rows, tactic_rows
 from workbench.reports.profile import profile_rows
 from workbench.runtime import Profile
@@ -71,10 +71,10 @@ def record(
 def load_recording(path: str | Path) -> Recording:
     """What ``record`` wrote. Raises WorkbenchError if it was changed since."""
     try:
-        data = json.loads(Path(path).read_text())
+        data = json.loads(read_file(Path(path)))
         content = data["content"]
         intact = data["format"] == FORMAT and data["sha256"] == _digest(content)
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError) as e:
         raise WorkbenchError(f"it cannot be read ({e})", place=str(path)) from None
     if not intact:
         raise WorkbenchError(

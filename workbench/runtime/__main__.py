@@ -6,13 +6,17 @@ With ``--expect`` the outputs must be bit-equal to those of the file; exit statu
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
+from workbench.body import Array
 from workbench.errors import WorkbenchError
+from workbench.files import read_npz, write_atomically
 from workbench.runtime import Runtime
 
 
@@ -26,20 +30,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(argv)
     try:
-        engine = Runtime(options.device).deserialize(options.plan)
-        outputs = engine.create_execution_context().run(dict(np.load(options.inputs)))
+        return _run(options)
     except WorkbenchError as e:
         print(f"{type(e).__name__}: {e}", file=sys.stderr)
         return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    engine = Runtime(options.device).deserialize(options.plan)
+    outputs = engine.create_execution_context().run(read_npz(Path(options.inputs)))
     if options.save:
-        np.savez(options.save, **cast(dict[str, Any], outputs))
+        data = io.BytesIO()
+        np.savez(data, **cast(dict[str, Any], outputs))
+        write_atomically(Path(options.save), data.getvalue())
     if options.expect:
-        expected = dict(np.load(options.expect))
-        for name, array in expected.items():
-            if name not in outputs or outputs[name].tobytes() != array.tobytes():
-                print(f"output '{name}' differs")
-                return 1
-        print(f"{len(expected)} outputs bit-equal, {engine.num_layers} layers")
+        return _compare(outputs, read_npz(Path(options.expect)), engine.num_layers)
+    return 0
+
+
+def _compare(outputs: dict[str, Array], expected: dict[str, Array], layers: int) -> int:
+    for name, array in expected.items():
+        # By bytes: an npz forgets bfloat16's name.
+        given = outputs.get(name)
+        if given is None or given.shape != array.shape or given.tobytes() != array.tobytes():
+            print(f"output '{name}' differs")
+            return 1
+    plural = "s" if len(expected) > 1 else ""
+    print(f"{len(expected)} output{plural} bit-equal, {layers} layers")
     return 0
 
 

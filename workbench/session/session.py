@@ -22,7 +22,7 @@ from workbench.config import BuilderConfig, OptimizationProfile
 from workbench.devices import Device, open_device
 from workbench.dimensions import evaluate_shape, symbols_of
 from workbench.errors import SessionError
-from workbench.files import write_atomically
+from workbench.files import make_folder, read_file, write_atomically
 from workbench.network import NetworkDefinition
 from workbench.records import ProgressMonitor, Stage, StageRecord
 from workbench.session.actions import Action, SetProfile, UseCalibrationData
@@ -278,7 +278,7 @@ class Session:
     def save_script(self, folder: str | Path) -> Path:
         """Write the script, the timing cache and the calibration data; returns the script."""
         target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
+        make_folder(target)
         self.cache.save(target / f"{self.name}.timing.json")
         if self.calibration is not None:
             self.calibration.save(target / f"{self.name}.calibration.npz")
@@ -324,5 +324,5 @@ def _digest_of(model: Any) -> str:
             if t.weight is not None:
                 digest.update(name.encode() + t.weight.array.tobytes())
         return digest.hexdigest()
-    data = model if isinstance(model, bytes) else Path(model).read_bytes()
+    data = model if isinstance(model, bytes) else read_file(Path(model))
     return hashlib.sha256(data).hexdigest()
