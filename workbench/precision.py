@@ -57,7 +57,7 @@ def resolve(network: NetworkDefinition, config: BuilderConfig) -> tuple[Precisio
         if requested is DataType.INT8 and not quantizable:
             precision = DataType.FLOAT
             blocker = (
-                f"{layer.op} has no INT8 kernel of its own; it follows the layer it fuses with"
+                f"{layer.op} has no INT8 kernel of its own: FP32 unless it joins an INT8 layer"
             )
         if requested is DataType.INT8 and quantizable and (why := _weights_blocker(layer)):
             precision, blocker = DataType.FLOAT, why

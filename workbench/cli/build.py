@@ -6,14 +6,14 @@ import argparse
 from pathlib import Path
 
 from workbench.builder import STAGES, build
-from workbench.cli.text import say, stage_line, table
+from workbench.cli.text import say, stage_line, table, wrapped
 from workbench.config import BuilderConfig, Calibrator, OptimizationProfile
 from workbench.datatypes import PRECISIONS, DataType
 from workbench.devices import open_device
 from workbench.errors import ConfigError
 from workbench.files import write_atomically
 from workbench.records import StageRecord
-from workbench.reports import ledger_summary, short_layer_rows
+from workbench.reports import ledger_summary, short_layer_rows, short_tactic_rows
 from workbench.timing import TimingCache
 
 NAME = "build"
@@ -67,9 +67,12 @@ def main(options: argparse.Namespace) -> int:
 
     state = build(options.model, config, device=device, calibration=options.calibration, tell=tell)
     assert state.tuned is not None and state.plan_bytes is not None
-    say("\n" + table(short_layer_rows(state.tuned), width=40))
+    say("\n" + table(short_layer_rows(state.tuned, state.decisions)))
+    say("\n" + table(short_tactic_rows(state.tuned)))
     nodes = len(state.network.model_nodes)
-    say("\n" + ledger_summary(state.log, nodes=nodes, layers=state.network.num_layers))
+    layers = state.network.num_layers
+    ledger = ledger_summary(state.log, nodes=nodes, layers=layers, tuned=state.tuned)
+    say("\n" + wrapped(ledger, indent=15))
     target = Path(options.save_plan or Path(options.model).with_suffix(".plan").name)
     write_atomically(target, state.plan_bytes)
     if options.timing_cache:

@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 
+from workbench.body import Array
 from workbench.builder import STAGES, BuildState
 from workbench.bundle import bundled
-from workbench.cli.text import heading, say, stage_line, table
+from workbench.cli.text import duration, heading, say, stage_line, table, wrapped
 from workbench.datatypes import DataType
+from workbench.devices import open_device
 from workbench.errors import BuildError
+from workbench.files import make_folder, write_atomically
 from workbench.records import Stage, StageRecord
 from workbench.reports import (
     accuracy_rows,
@@ -25,17 +29,22 @@ from workbench.reports import (
     ledger_summary,
     profile_rows,
     short_layer_rows,
+    short_tactic_rows,
 )
+from workbench.runtime import Profile
 from workbench.session import Session, SetDefaultPrecision, SetProfile
+from workbench.timing import TimingCache
 
 NAME = "demo"
 HELP = "build, measure, export and check a real model's engine, stage by stage"
 PRECISIONS = {
-    "cpu": (DataType.FLOAT, DataType.BF16, DataType.INT8),
-    "gpu": (DataType.FLOAT, DataType.HALF),
+    "cpu": (DataType.INT8, DataType.FLOAT, DataType.BF16),
+    "gpu": (DataType.HALF, DataType.FLOAT),
 }
-"""What is built on each kind of device, the one that is shown and exported last. The GPU sources
-have no INT8 kernels yet."""
+"""What is built on each kind of device; the first is shown and exported. The GPU sources have no
+INT8 kernels yet."""
+BATCH = 32
+"""Images a run that tactics are timed for; the profile goes from 1 to twice as many."""
 _BARE = """
 import sys
 for name in ("onnx", "pandas", "plotly", "ipywidgets", "IPython"):
@@ -50,75 +59,171 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="digits_cnn", help="a bundled model's name")
     parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:<index>")
     parser.add_argument("--output", default=".", help="folder for the plan and the report")
+    parser.add_argument(
+        "--timing-cache",
+        metavar="FILE",
+        help="read before and merged after, so that a second run times nothing and gives the same "
+        "plan; default: none is read, MODEL.timing.json is written beside the plan",
+    )
 
 
 def main(options: argparse.Namespace) -> int:
     """A build per precision, their comparison, and the plan checked in a bare process."""
     began = time.perf_counter()
     folder = Path(options.output)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     digits = dict(np.load(bundled("datasets", "digits.npz"), allow_pickle=False))
-    session = Session(
-        bundled("datasets", f"{options.model}.onnx"),
-        device=options.device,
-        calibration={"image": digits["calibration_images"]},
+    session = _session(options, digits)
+    device = session.device
+    say(f"Device: {device}; {', '.join(device.fingerprint.features)}")
+    say(
+        f"Model:  {session.name}.onnx, {len(session.parsed.network.model_nodes)} nodes; "
+        f"{len(digits['calibration_labels'])} images of handwritten digits to calibrate, "
+        f"{len(digits['test_labels'])} others to test"
     )
-    say(f"Device: {session.device}")
-    shape = session.parsed.network.inputs[0].shape[1:]
-    session.do(SetProfile("image", (1, *shape), (32, *shape), (64, *shape)))
-    accuracies: dict[str, float] = {}
-    states: dict[DataType, BuildState] = {}
-    for kind in PRECISIONS[session.device.kind]:
-        say(heading(f"Build of {session.name} in {kind.info.label}"))
-        session.do(SetDefaultPrecision(kind))
-        states[kind] = session.run(tell=_Lines())
-        accuracies[kind.info.label] = classification_accuracy(
-            states[kind].engine(), digits["test_images"], digits["test_labels"]
-        )
-    shown, state = list(states.items())[-1]
-    _print_build(shown.info.label, state, states)
-    say(heading("Accuracy on held-out test images"))
-    rows = accuracy_rows(accuracies, len(digits["test_labels"]))
-    say(table(rows))
+    main_kind, *others = PRECISIONS[device.kind]
+    states = {main_kind: _build(session, main_kind)}
+    say(heading("The same in other precisions, to compare"))
+    states |= {kind: _build_briefly(session, kind) for kind in others}
+    session.do(SetDefaultPrecision(main_kind))
+    state = states[main_kind]
+    _print_layers(main_kind.info.label, state)
+    rows = _print_comparison(states, digits)
+    say(
+        heading(f"Ledger of the {main_kind.info.label} build: what was rewritten, and what was not")
+    )
+    nodes = len(state.networks[Stage.PARSE].model_nodes)
+    layers = state.network.num_layers
+    ledger = ledger_summary(state.log, nodes=nodes, layers=layers, tuned=state.tuned)
+    say(wrapped(ledger, indent=15))
+    say(heading("Plan"))
     plan = folder / f"{session.name}.plan"
     digest = session.export_plan(plan)
-    say(heading("Plan"))
-    say(f"{plan}: {plan.stat().st_size} bytes, SHA-256 {digest}")
-    _check_in_bare_process(plan, state, digits["test_images"][:32])
-    profile = (
-        state.engine().create_execution_context().profile({"image": digits["test_images"][:32]})
-    )
-    say(heading("Profile at batch 32: the layers and the residual sum to the end-to-end time"))
-    columns = ["Layer", "Executed", "Kernel", "Median (µs)", "Share (%)"]
-    say(table(profile_rows(profile), columns))
-    say(f"end to end: {profile.end_to_end_us:.1f} µs")
+    say(f"{plan}: {plan.stat().st_size:,} bytes, SHA-256 {digest}")
+    _save_timings(session, options, folder)
+    images = digits["test_images"][:BATCH]
+    _check_in_bare_process(plan, state, images)
+    profile = _print_profile(state, images)
     _report(session, state, folder, rows, profile)
     say(f"\nDone in {time.perf_counter() - began:.1f} s.")
     return 0
 
 
-class _Lines:
-    """Prints a line per stage."""
+def _session(options: argparse.Namespace, digits: dict[str, Array]) -> Session:
+    """The model with its calibration data, a profile of 1 to 64 images, and the timings given."""
+    device = open_device(options.device)
+    cache = TimingCache(device.fingerprint)
+    if options.timing_cache:
+        cache = TimingCache.load(options.timing_cache, device.fingerprint)
+    session = Session(
+        bundled("datasets", f"{options.model}.onnx"),
+        device=device,
+        calibration={"image": digits["calibration_images"]},
+        timing_cache=cache,
+    )
+    shape = session.parsed.network.inputs[0].shape[1:]
+    session.do(SetProfile("image", (1, *shape), (BATCH, *shape), (2 * BATCH, *shape)))
+    return session
 
-    def __init__(self) -> None:
-        self.number = 0
 
-    def __call__(self, record: StageRecord) -> None:
-        self.number += 1
-        say(stage_line(record, self.number, len(STAGES)))
+def _build(session: Session, kind: DataType) -> BuildState:
+    """Build in one precision, with a line a stage."""
+    say(heading(f"Build of {session.name} in {kind.info.label}"))
+    session.do(SetDefaultPrecision(kind))
+    number = 0
+
+    def tell(record: StageRecord) -> None:
+        nonlocal number
+        number += 1
+        say(stage_line(record, number, len(STAGES)))
+
+    return session.run(tell=tell)
 
 
-def _print_build(label: str, state: BuildState, states: dict[DataType, BuildState]) -> None:
-    assert state.tuned is not None
-    say(heading(f"Layers of the {label} engine (requested, built and executed precision)"))
-    say("Q: QuantizeLinear, DQ: DequantizeLinear. Fusion gain: COMPOSED's time less the winner's.")
-    say(table(short_layer_rows(state.tuned), width=40))
-    for kind, other in states.items():
-        assert other.tuned is not None
-        say(f"Coverage: {coverage(other.tuned, kind)}")
-    say(heading(f"Ledger of the {label} build"))
-    nodes = len(state.networks[Stage.PARSE].model_nodes)
-    say(ledger_summary(state.log, nodes=nodes, layers=state.network.num_layers))
+def _build_briefly(session: Session, kind: DataType) -> BuildState:
+    """Build in one precision, with a line in all; stages that are the same are not run again."""
+    session.do(SetDefaultPrecision(kind))
+    began = time.perf_counter()
+    say(f"{kind.info.label}: building ... ", end="")
+    state = session.run()
+    tuned = state.tuned
+    assert tuned is not None and state.plan_bytes is not None
+    say(
+        f"{duration(time.perf_counter() - began)}: {len(tuned.layers)} layers, "
+        f"{tuned.timed} tactics timed, {tuned.cached} from the cache, {tuned.total_us:.0f} µs, "
+        f"plan of {len(state.plan_bytes) / 1024:.0f} KiB"
+    )
+    return state
+
+
+def _print_layers(label: str, state: BuildState) -> None:
+    tuned = state.tuned
+    assert tuned is not None
+    say(heading(f"Layers of the {label} engine: precision requested, built and executed"))
+    rows = short_layer_rows(tuned, state.decisions)
+    say(table(rows))
+    notes = [
+        "Q, DQ: QuantizeLinear, DequantizeLinear; 2·DQ: two of them. No request: the builder added "
+        "the layer.",
+        "Fusion gain: the time of the operators run one by one (COMPOSED), less the layer's.",
+    ]
+    if any("*" in r for r in rows["Requested"]):
+        notes.insert(1, "*: not built as requested; the ledger says why.")
+    say(wrapped("\n".join(notes)))
+    say(heading(f"Tactics chosen among all that were timed, at batch {BATCH}"))
+    say(table(short_tactic_rows(tuned)))
+    notes = [
+        "1T: on one thread; [HWC], [CHW16]: layout in memory, linear where none is named; ≈: too "
+        "close to tell apart.",
+        "A runner-up may be faster by itself: the choice is made for all layers together, with the "
+        "reformats between them.",
+    ]
+    say(wrapped("\n".join(notes)))
+
+
+def _print_comparison(states: dict[DataType, BuildState], digits: dict[str, Array]) -> pd.DataFrame:
+    """Coverage and accuracy of each build; returns the rows of accuracy, FP32 first."""
+    labels = digits["test_labels"]
+    say(heading(f"Accuracy on {len(labels)} held-out images, and coverage"))
+    ordered = sorted(states, key=lambda kind: -kind.itemsize)
+    accuracies = {
+        kind.info.label: classification_accuracy(
+            states[kind].engine(), digits["test_images"], labels, batch=2 * BATCH
+        )
+        for kind in ordered
+    }
+    rows = accuracy_rows(accuracies, len(labels))
+    covered: list[str] = []
+    for kind in ordered:
+        tuned = states[kind].tuned
+        assert tuned is not None
+        found = coverage(tuned, kind)
+        emulated = f", {found.emulated} emulated on this device" if found.emulated else ""
+        covered.append(f"{found.executed} of {found.products}{emulated}")
+    say(table(rows.assign(**{"Conv/Gemm/MatMul in it": covered})))
+    return rows
+
+
+def _save_timings(session: Session, options: argparse.Namespace, folder: Path) -> None:
+    if options.timing_cache:
+        target = Path(options.timing_cache)
+        session.cache.save(target)
+    else:
+        # Not merged with what lies there: these are the timings of the plan beside it.
+        target = folder / f"{session.name}.timing.json"
+        write_atomically(target, session.cache.serialize())
+    count = len(session.cache.entries)
+    say(f"{target}: {count} timings; --timing-cache {target} gives the same plan again")
+
+
+def _print_profile(state: BuildState, images: Array) -> Profile:
+    profile = state.engine().create_execution_context().profile({"image": images})
+    say(heading(f"Profile at batch {BATCH}: layers and residual sum to the end-to-end time"))
+    columns = ["Layer", "Executed", "Kernel", "Median (µs)", "Share (%)"]
+    say(table(profile_rows(profile), columns))
+    say(f"End to end: median {profile.end_to_end_us:.1f} µs, {BATCH} images")
+    say("The residual is what launching costs, less what warm caches save; it may be negative.")
+    return profile
 
 
 def _check_in_bare_process(plan: Path, state: BuildState, images: Any) -> None:
@@ -137,13 +242,13 @@ def _check_in_bare_process(plan: Path, state: BuildState, images: Any) -> None:
         raise BuildError(
             f"the bare process says: {(result.stdout + result.stderr).strip()}", place=str(plan)
         )
-    say("Bare process (onnx, pandas, plotly blocked): " + result.stdout.strip())
+    say(f"Loaded in a bare process (onnx, pandas, Plotly blocked): {result.stdout.strip()}")
 
 
 def _report(session: Session, state: BuildState, folder: Path, accuracy: Any, profile: Any) -> None:
-    # The widgets' figures; imported here because only a report needs Plotly.
+    # The widgets' figures are imported here, because only a report needs Plotly.
     from widgets.html_report import write_report
 
     path = folder / f"{session.name}.html"
     write_report(state, path, accuracy=accuracy, profile=profile)
-    say(f"Report: {path} ({path.stat().st_size / 1e6:.1f} MB, opens offline)")
+    say(f"\nReport: {path} ({path.stat().st_size / 1e6:.1f} MB, opens offline)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 
 import pandas as pd
@@ -11,8 +12,8 @@ import pandas as pd
 from workbench.records import StageRecord
 
 
-def table(rows: pd.DataFrame, columns: Sequence[str] | None = None, *, width: int = 44) -> str:
-    """Rows as aligned text: numbers to the right with one decimal, long cells cut with ``…``."""
+def table(rows: pd.DataFrame, columns: Sequence[str] | None = None, *, width: int = 60) -> str:
+    """Rows as aligned text: numbers to the right with one decimal, cells over ``width`` cut (…)."""
     shown = rows[list(columns)] if columns is not None else rows
     cells = [[_cell(v, width) for v in row] for row in shown.itertuples(index=False)]
     heads = [str(c) for c in shown.columns]
@@ -31,8 +32,28 @@ def table(rows: pd.DataFrame, columns: Sequence[str] | None = None, *, width: in
 
 def stage_line(record: StageRecord, number: int, total: int) -> str:
     """``[3/9] Profiles     1 ms  batch 1..8..64``."""
-    time = f"{record.seconds * 1e3:.0f} ms" if record.seconds < 10 else f"{record.seconds:.1f} s"
-    return f"[{number}/{total}] {record.stage.value:<10} {time:>8}  {record.summary}"
+    head = f"[{number}/{total}] {record.stage.value:<10}{duration(record.seconds):>8}"
+    return f"{head}  {record.summary}"
+
+
+def duration(seconds: float) -> str:
+    """``21 ms`` or ``6.7 s``."""
+    return f"{seconds * 1e3:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def wrapped(text: str, *, indent: int = 0) -> str:
+    """Lines broken at spaces to fit the terminal; what follows a break is indented."""
+    columns = min(max(shutil.get_terminal_size((120, 24)).columns, 60), 160)
+    return "\n".join(
+        textwrap.fill(
+            line,
+            columns,
+            subsequent_indent=" " * indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for line in text.splitlines()
+    )
 
 
 def heading(text: str) -> str:
@@ -40,9 +61,9 @@ def heading(text: str) -> str:
     return f"\n{text}\n{'=' * min(len(text), shutil.get_terminal_size().columns)}"
 
 
-def say(text: str) -> None:
+def say(text: str, *, end: str = "\n") -> None:
     """Print at once, also into a pipe."""
-    print(text, flush=True, file=sys.stdout)
+    print(text, end=end, flush=True, file=sys.stdout)
 
 
 def _cell(value: object, width: int) -> str:

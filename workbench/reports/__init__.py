@@ -4,12 +4,13 @@ from workbench.reports.accuracy import accuracy_rows, classification_accuracy
 from workbench.reports.calibration import calibration_rows, histogram_rows
 from workbench.reports.coverage import Coverage, coverage
 from workbench.reports.graph import GraphView, network_graph
-from workbench.reports.layers import layer_rows, short_layer_rows, tactic_rows
+from workbench.reports.layers import layer_rows, tactic_rows
 from workbench.reports.ledger import ledger_rows, ledger_summary
 from workbench.reports.memory import memory_rows
 from workbench.reports.precision import precision_rows
 from workbench.reports.profile import profile_rows
 from workbench.reports.recording import Recording, load_recording, record
+from workbench.reports.short_layers import short_layer_rows, short_tactic_rows
 from workbench.reports.stages import stage_rows
 from workbench.reports.timing import timing_rows
 
@@ -30,8 +31,9 @@ __all__ = [
     "network_graph",
     "precision_rows",
     "profile_rows",
-    "short_layer_rows",
     "record",
+    "short_layer_rows",
+    "short_tactic_rows",
     "stage_rows",
     "tactic_rows",
     "timing_rows",

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-
 import pandas as pd
 
-from workbench.selection import Candidate, LayerChoice, Tuned
+from workbench.selection import LayerChoice, Tuned
 
 
 def layer_rows(tuned: Tuned) -> pd.DataFrame:
@@ -30,59 +27,6 @@ def layer_rows(tuned: Tuned) -> pd.DataFrame:
         for r in tuned.reformats
     ]
     return pd.DataFrame(rows, columns=list(_row(tuned.layers[0])) if tuned.layers else None)
-
-
-def short_layer_rows(tuned: Tuned) -> pd.DataFrame:
-    """One row a layer and a reformat, narrow enough for a terminal.
-
-    Operators are joined, with Q for QuantizeLinear and DQ for DequantizeLinear. Runs and Runner-up
-    name the source and the implementation that the source chose. Times in µs, medians.
-    """
-    rows = [
-        (
-            c.layer,
-            short_operators(c.operators),
-            c.requested.info.label,
-            c.built.info.label,
-            c.executed.info.label + (" (emulated)" if c.emulated else ""),
-            _kernel_of(c.winner),
-            c.median_us,
-            _kernel_of(c.candidates[c.runner_up]) if c.runner_up is not None else "",
-            _time_of(c.candidates[c.runner_up]) if c.runner_up is not None else None,
-            c.gain_us,
-        )
-        for c in tuned.layers
-    ]
-    rows += [
-        (
-            f"reformat {r.tensor}",
-            f"{r.source} → {r.target}",
-            *("",) * 3,
-            _kernel_of(r.winner),
-            _time_of(r.winner),
-            "",
-            None,
-            None,
-        )
-        for r in tuned.reformats
-    ]
-    columns = ["Layer", "Operators", "Requested", "Built", "Executed", "Runs", "µs"]
-    return pd.DataFrame(rows, columns=[*columns, "Runner-up", "its µs", "Fusion gain µs"])
-
-
-def short_operators(operators: Sequence[str]) -> str:
-    """``2·DQ+Conv+Relu+Q``: operators joined, repeats counted."""
-    short = [{"QuantizeLinear": "Q", "DequantizeLinear": "DQ"}.get(o, o) for o in operators]
-    runs = [(name, len(list(run))) for name, run in itertools.groupby(short)]
-    return "+".join(f"{n}·{name}" if n > 1 else name for name, n in runs)
-
-
-def _kernel_of(candidate: Candidate) -> str:
-    return f"{candidate.source} {candidate.kernel}"
-
-
-def _time_of(candidate: Candidate) -> float | None:
-    return candidate.timing.median_us if candidate.timing else None
 
 
 def _row(c: LayerChoice) -> dict[str, object]:

@@ -16,7 +16,8 @@ class LayerChoice:
     """One layer's tactics and which one runs.
 
     chosen, runner_up: indices into ``candidates`` (runner_up None when nothing else could run).
-    composed: index of the COMPOSED candidate, None for a layer of one operator.
+    composed: index of the COMPOSED candidate that the fusion is compared with: the chosen one, else
+    the fastest; None for a layer of one operator, and where its parts cannot run one by one.
     distinguishable: whether chosen and runner-up differ by more than the noise.
     """
 

@@ -236,7 +236,7 @@ class _Tuning:
             candidates,
             candidates.index(pick),
             candidates.index(runner) if runner else None,
-            next((i for i, c in enumerate(candidates) if c.source == "COMPOSED"), None),
+            _composed(candidates, pick),
             not (runner and runner.timing and pick.timing)
             or pick.timing.distinguishable(runner.timing),
         )
@@ -268,6 +268,15 @@ class _Tuning:
                 unique = tuple(dict.fromkeys(readers))
                 made.append(ReformatChoice(name, tensor.type, source, target, winner, unique))
         return tuple(made)
+
+
+def _composed(candidates: Sequence[Candidate], pick: Candidate) -> int | None:
+    """The COMPOSED candidate that a fused kernel is compared with: the chosen, else the fastest."""
+    able = [c for c in candidates if c.source == "COMPOSED" and c.timing and c.eligible]
+    if pick.source == "COMPOSED":
+        return candidates.index(pick)
+    best = min(able, key=lambda c: c.timing.median_us if c.timing else 0.0, default=None)
+    return None if best is None else candidates.index(best)
 
 
 def _dynamic(layer: Layer) -> list[Tensor]:
