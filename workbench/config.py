@@ -74,8 +74,16 @@ class OptimizationProfile:
             raise ConfigError(f"the profile has no shapes for input '{input}'") from None
 
     def bindings(self, network: NetworkDefinition, which: int) -> dict[str, int]:
-        """Value of each size symbol at min (0), opt (1) or max (2)."""
+        """Value of each size symbol at min (0), opt (1) or max (2). Raises ConfigError."""
         bound: dict[str, int] = {}
+        known = [t.name for t in network.inputs]
+        for name in self.shapes:
+            if name not in known:
+                raise ConfigError(
+                    "the network has no such input",
+                    place=f"profile of input '{name}'",
+                    remedy=f"its inputs: {', '.join(known)}",
+                )
         for tensor in network.inputs:
             if tensor.name not in self.shapes:
                 continue
@@ -159,6 +167,8 @@ class BuilderConfig:
             raise ConfigError(f"verify is {value!r}", remedy="use 'distinct', 'all' or 'none'")
         if name == "builder_optimization_level" and value not in range(6):
             raise ConfigError(f"builder_optimization_level is {value!r}", remedy="use 0 to 5")
+        if name == "num_threads" and isinstance(value, int) and value < 1:
+            raise ConfigError(f"num_threads is {value}", remedy="use 1 or more, or None for all")
         super().__setattr__(name, value)
 
     # -- TensorRT's methods ---------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from workbench.errors import NetworkError
+from workbench.errors import ConfigError, NetworkError
 
 
 class DataType(enum.Enum):
@@ -73,7 +73,11 @@ class DataType(enum.Enum):
             return value
         if isinstance(value, str) and value.upper() in _ALIASES:
             return _ALIASES[value.upper()]
-        dtype = np.dtype(getattr(value, "dtype", value))
+        try:
+            dtype = np.dtype(getattr(value, "dtype", value))
+        except TypeError:
+            names = ", ".join(_ALIASES)
+            raise ConfigError(f"no type is called {value!r}", remedy=f"known: {names}") from None
         if dtype.kind in "OUSTV" and dtype not in _BY_NUMPY:
             return cls.STRING
         try:

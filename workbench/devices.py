@@ -165,6 +165,8 @@ class CpuDevice:
     kind = "cpu"
 
     def __init__(self, threads: int | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise DeviceError(f"{threads} threads", place="cpu", remedy="use 1 or more")
         self.threads = threads or usable_cpus()
 
     @property
@@ -274,5 +276,7 @@ def open_device(name: str = "cpu", *, threads: int | None = None) -> Device:
     if name == "gpu" or name.startswith("gpu:"):
         from workbench.gpu_device import GpuDevice
 
-        return GpuDevice(int(name.partition(":")[2] or 0))
+        index = name.partition(":")[2] or "0"
+        if index.isdecimal():
+            return GpuDevice(int(index))
     raise DeviceError(f"no device is called '{name}'", remedy="use 'cpu', 'gpu' or 'gpu:<index>'")

@@ -43,6 +43,16 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
+def check_target(path: Path) -> None:
+    """Raise FileError now if a file could not be written there in the end."""
+    if path.is_dir():
+        raise FileError("it is a folder", place=str(path), remedy="give the name of a file")
+    if not path.parent.is_dir():
+        raise FileError(
+            "its folder is missing", place=str(path), remedy=f"make {path.parent} first"
+        )
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those above it, where they are missing. Raises FileError."""
     try:

@@ -16,10 +16,11 @@ from workbench.body import Array, Body, TensorType
 from workbench.datatypes import DataType
 from workbench.devices import Fingerprint
 from workbench.dimensions import dim_from_json, dim_to_json
+from workbench.errors import PlanError
 from workbench.files import write_atomically
 from workbench.formats import Format
 from workbench.operators import operator_named
-from workbench.plan_file import map_file, read_file, write_file
+from workbench.plan_file import ANY_FILE, map_file, read_file, write_file
 from workbench.tactics.protocol import (
     Tactic,
     format_from_json,
@@ -112,8 +113,13 @@ class Plan:
 
     @classmethod
     def load(cls, path: str | Path, *, verify: str = "full") -> Plan:
-        """Read a plan file; its weights stay mapped, not copied."""
-        return cls.from_bytes(map_file(Path(path)), verify=verify)
+        """Read a plan file; its weights stay mapped, not copied. Raises PlanError naming it."""
+        try:
+            return cls.from_bytes(map_file(Path(path)), verify=verify)
+        except PlanError as e:
+            if e.place != ANY_FILE:
+                raise
+            raise PlanError(e.problem, place=str(path), remedy=e.remedy) from None
 
     def records(self) -> dict[str, Any]:
         """Everything but the weights, as JSON values."""

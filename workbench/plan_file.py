@@ -28,6 +28,8 @@ from workbench.errors import PlanError
 
 FORMAT = "inference-workbench-plan"
 FORMAT_VERSION = 1
+ANY_FILE = "plan file"
+"""The place named in an error while the path is not known."""
 _ALIGN = 64
 _LARGEST_HEADER = 100_000_000  # the safetensors format's own limit
 
@@ -164,14 +166,14 @@ def _read_header(view: memoryview) -> tuple[dict[str, Any], dict[str, str], int]
     if metadata.get("format") != FORMAT:
         raise PlanError(
             f"its format is {metadata.get('format')!r}, not {FORMAT!r}",
-            place="plan file",
+            place=ANY_FILE,
             remedy="give a plan written by this workbench (NVIDIA TensorRT's plans differ)",
         )
     if metadata.get("format_version") != str(FORMAT_VERSION):
         raise PlanError(
             f"it has format version {metadata.get('format_version')}, "
             f"this runtime reads {FORMAT_VERSION}",
-            place="plan file",
+            place=ANY_FILE,
             remedy="build the plan again with this version",
         )
     if _encode({**header, "__metadata__": metadata}) != bytes(view[8 : 8 + length]).rstrip(b" "):
@@ -212,7 +214,9 @@ def _array(raw: memoryview, entry: Mapping[str, Any], unnamed: str) -> Array:
     return np.frombuffer(raw, np.uint8).view(kind.numpy).reshape(shape)
 
 
-def _damaged(what: str, place: str = "plan file") -> PlanError:
+def _damaged(what: str, place: str = ANY_FILE) -> PlanError:
     return PlanError(
-        f"it is damaged: {what}", place=place, remedy="copy it again, or build it again"
+        f"it is no plan, or damaged: {what}",
+        place=place,
+        remedy="copy it again, or build it again",
     )

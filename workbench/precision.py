@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +13,7 @@ from workbench.body import CONSTANT, Body, BodyInput, Literal, Node, TensorType
 from workbench.calibration import CalibrationResult
 from workbench.config import BuilderConfig
 from workbench.datatypes import DataType
-from workbench.errors import CalibrationError
+from workbench.errors import CalibrationError, ConfigError
 from workbench.network import Cause, Layer, NetworkDefinition, Tensor, Weight
 from workbench.operators import operator_named
 from workbench.records import Attempt, Refusal, Stage
@@ -42,7 +44,11 @@ class PrecisionDecision:
 
 
 def resolve(network: NetworkDefinition, config: BuilderConfig) -> tuple[PrecisionDecision, ...]:
-    """A decision for every layer that computes on floats."""
+    """A decision for every layer that computes on floats.
+
+    Raises ConfigError where a request names no node of the model.
+    """
+    _refuse_unmatched(network, config)
     decisions: list[PrecisionDecision] = []
     for layer in network.layers:
         if not _computes_on_floats(layer):
@@ -74,6 +80,19 @@ def resolve(network: NetworkDefinition, config: BuilderConfig) -> tuple[Precisio
             )
         )
     return tuple(decisions)
+
+
+def _refuse_unmatched(network: NetworkDefinition, config: BuilderConfig) -> None:
+    names = [*network.model_nodes, *(n for layer in network.layers for n in layer.origin)]
+    names += [layer.name for layer in network.layers]
+    for pattern, _ in config.precisions:
+        if pattern not in names and not any(fnmatch.fnmatchcase(n, pattern) for n in names):
+            near = difflib.get_close_matches(pattern, names, n=3)
+            raise ConfigError(
+                f"no node of the model is called so, or matches: '{pattern}'",
+                place="precision request",
+                remedy=f"near: {', '.join(near)}" if near else f"such as: {', '.join(names[:3])}",
+            )
 
 
 def requested_by_layer(

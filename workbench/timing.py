@@ -139,14 +139,23 @@ class TimingCache:
 
     def combine(self, other: TimingCache, ignore_mismatch: bool = False) -> bool:
         """Add another cache's entries that this one lacks. Raises TimingCacheError."""
-        if other.device != self.device and not ignore_mismatch:
-            raise TimingCacheError(
-                f"it was measured on {other.device}, this is {self.device}",
-                place="timing cache",
-                remedy="measure on this device, with a cache of its own",
-            )
+        if not ignore_mismatch:
+            self._refuse_other_device(other, "timing cache")
         self.entries = {**other.entries, **self.entries}
         return True
+
+    def _refuse_other_device(self, other: TimingCache, place: str) -> None:
+        if other.device != self.device:
+            raise TimingCacheError(
+                f"it was measured on {other.device}, this is {self.device}",
+                place=place,
+                remedy="measure on this device, with a cache of its own",
+            )
+
+    def _combine_file(self, path: Path) -> None:
+        other = TimingCache.deserialize(read_file(path), place=str(path))
+        self._refuse_other_device(other, str(path))
+        self.combine(other)
 
     def reset(self) -> bool:
         self.entries.clear()
@@ -184,7 +193,7 @@ class TimingCache:
         """Merge into the file: what another process stored meanwhile is kept. Atomic."""
         target = Path(path)
         if target.exists():
-            self.combine(TimingCache.deserialize(read_file(target), place=str(target)))
+            self._combine_file(target)
         write_atomically(target, self.serialize())
 
     @classmethod
@@ -197,5 +206,5 @@ class TimingCache:
         target = Path(path)
         cache = cls(device)
         if target.exists():
-            cache.combine(cls.deserialize(read_file(target), place=str(target)))
+            cache._combine_file(target)
         return cache

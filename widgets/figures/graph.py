@@ -25,6 +25,7 @@ COLOURINGS = ("kind", "precision")
 MARGIN_BOTTOM = 40
 TALLEST = 880
 """Pixels; a longer graph shows its top 720 and is dragged or zoomed."""
+EDGE = "#8794a3"
 SMALLEST = 0.75
 """Scale at which labels can still be read; what is wider than its window is dragged."""
 HIGHLIGHT = "highlighted"
@@ -105,11 +106,13 @@ def _figure(
         raise ValueError(f"colour_by is {colour_by!r}; use one of {', '.join(COLOURINGS)}")
     graphs = [lay_out(view) for view, _, _ in sides]
     traces: list[dict[str, Any]] = []
+    edges: list[dict[str, Any]] = []
     shown: set[str] = set()
     for number, (graph, (_, _, boxes)) in enumerate(zip(graphs, sides, strict=True)):
         axes = {"xaxis": f"x{_suffix(number)}", "yaxis": f"y{_suffix(number)}"}
         places = [graph.centres[i] for i in boxes]
-        traces += [*_edges(graph, axes), *_boxes(graph, colour_by, axes, shown)]
+        edges += _edges(graph, axes)
+        traces += _boxes(graph, colour_by, axes, shown)
         traces.append(_outline(_outline_data(places), graph.box_width, axes))
     top = 96 if len(sides) > 1 else 64
     if not height:
@@ -121,6 +124,7 @@ def _figure(
         "margin": {"t": top, "b": MARGIN_BOTTOM, "l": 8, "r": 8},
         "uniformtext": {"minsize": 8, "mode": "hide"},
         "legend": {"itemclick": False, "itemdoubleclick": False},
+        "shapes": edges,
         "meta": {"graph": True, "sides": [_meta(g) for g in graphs]},
         "annotations": [
             _caption(caption, _domain(number, len(sides))[0])
@@ -183,37 +187,26 @@ def _axes(graph: LayeredGraph, number: int, count: int, room: float) -> dict[str
 
 
 def _edges(graph: LayeredGraph, axes: dict[str, str]) -> list[dict[str, Any]]:
-    xs: list[float | None] = []
-    ys: list[float | None] = []
-    heads: list[tuple[float, float]] = []
-    for route in graph.routes:
-        for x, y in route:
-            xs.append(x)
-            ys.append(y)
-        xs.append(None)
-        ys.append(None)
-        heads.append(route[-1])
-    line = dict(
-        type="scatter",
-        x=xs,
-        y=ys,
-        mode="lines",
-        line={"color": "#8794a3", "width": 1.3},
-        hoverinfo="skip",
-        showlegend=False,
-        **axes,
+    """Two shapes: every line, and every arrowhead.
+
+    As traces they would be an SVG element an edge, and 2,000 of them take a third of a second.
+    """
+    lines = "".join("M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in route) for route in graph.routes)
+    heads = "".join(
+        f"M{x - 3.5:.1f},{y + 6:.1f}L{x + 3.5:.1f},{y + 6:.1f}L{x:.1f},{y:.1f}Z"
+        for x, y in (route[-1] for route in graph.routes)
     )
-    arrows = dict(
-        type="scatter",
-        x=[x for x, _ in heads],
-        y=[y + 3 for _, y in heads],
-        mode="markers",
-        marker={"symbol": "triangle-down", "size": 7, "color": "#8794a3"},
-        hoverinfo="skip",
-        showlegend=False,
-        **axes,
-    )
-    return [line, arrows]
+    common = {
+        "type": "path",
+        "xref": axes["xaxis"],
+        "yref": axes["yaxis"],
+        "layer": "below",
+        "fillcolor": "rgba(0,0,0,0)",
+    }
+    return [
+        {**common, "path": lines or "M0,0", "line": {"color": EDGE, "width": 1.3}},
+        {**common, "path": heads or "M0,0", "fillcolor": EDGE, "line": {"width": 0}},
+    ]
 
 
 def _boxes(

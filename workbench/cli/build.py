@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
-from workbench.builder import STAGES, build
+from workbench.builder import STAGES, BuildState, run_stages, start
+from workbench.calibration import load_data
 from workbench.cli.text import say, stage_line, table, wrapped
 from workbench.config import BuilderConfig, Calibrator, OptimizationProfile
 from workbench.datatypes import PRECISIONS, DataType
-from workbench.devices import open_device
-from workbench.errors import ConfigError
-from workbench.files import write_atomically
-from workbench.records import StageRecord
+from workbench.devices import Device, open_device
+from workbench.dimensions import Shape, symbols_of
+from workbench.errors import CalibrationError, ConfigError
+from workbench.files import check_target, write_atomically
+from workbench.records import Stage, StageRecord
 from workbench.reports import ledger_summary, short_layer_rows, short_tactic_rows
 from workbench.timing import TimingCache
 
@@ -51,21 +54,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Stages, layers and ledger while it builds; writes the plan file."""
-    device = open_device(options.device, threads=options.threads)
-    say(f"Device: {device}")
     config = configured(options)
+    target = Path(options.save_plan or Path(options.model).with_suffix(".plan").name)
+    for path in (target, *([Path(options.timing_cache)] if options.timing_cache else [])):
+        check_target(path)
+    device = open_device(options.device, threads=options.threads)
+    say(f"Device: {device}; {', '.join(device.fingerprint.features)}")
     cache = TimingCache(device.fingerprint)
     if options.timing_cache:
         cache = TimingCache.load(options.timing_cache, device.fingerprint)
     config.timing_cache = cache
-    lines = 0
-
-    def tell(record: StageRecord) -> None:
-        nonlocal lines
-        lines += 1
-        say(stage_line(record, lines, len(STAGES)))
-
-    state = build(options.model, config, device=device, calibration=options.calibration, tell=tell)
+    state = _build(options, config, device)
     assert state.tuned is not None and state.plan_bytes is not None
     say("\n" + table(short_layer_rows(state.tuned, state.decisions)))
     say("\n" + table(short_tactic_rows(state.tuned)))
@@ -73,12 +72,48 @@ def main(options: argparse.Namespace) -> int:
     layers = state.network.num_layers
     ledger = ledger_summary(state.log, nodes=nodes, layers=layers, tuned=state.tuned)
     say("\n" + wrapped(ledger, indent=15))
-    target = Path(options.save_plan or Path(options.model).with_suffix(".plan").name)
     write_atomically(target, state.plan_bytes)
     if options.timing_cache:
         cache.save(options.timing_cache)
-    say(f"\n{target}: {len(state.plan_bytes)} bytes, SHA-256 {state.sha256}")
+    say(f"\n{target}: {len(state.plan_bytes):,} bytes, SHA-256 {state.sha256}")
     return 0
+
+
+def _build(options: argparse.Namespace, config: BuilderConfig, device: Device) -> BuildState:
+    """Every stage, a line each; what is missing is told in this command's own options."""
+    lines = 0
+
+    def tell(record: StageRecord) -> None:
+        nonlocal lines
+        lines += 1
+        say(stage_line(record, lines, len(STAGES)))
+
+    state = run_stages(start(options.model, config, device=device), until=Stage.PARSE, tell=tell)
+    dynamic = [t for t in state.network.inputs if symbols_of(t.shape)]
+    if dynamic and not options.shapes:
+        given = [f"--shapes {t.name}={_example(t.shape)}" for t in dynamic]
+        raise ConfigError(
+            f"the shape of input {', '.join(f'{t.name} {t.type}' for t in dynamic)} is dynamic",
+            place=str(options.model),
+            remedy=f"give its smallest, usual and largest, such as {' '.join(given)}",
+        )
+    kinds = {config.default_precision, *(kind for _, kind in config.precisions)}
+    if DataType.INT8 in kinds and options.calibration is None:
+        raise CalibrationError(
+            "INT8 is requested and there is no calibration data",
+            place=str(options.model),
+            remedy="give --calibration FILE.npz, or --calibration random to try it",
+        )
+    if options.calibration is not None:
+        data = load_data(options.calibration, state.network)
+        state = replace(state, calibration_data=data.batches, calibration_label=data.label)
+    return run_stages(state, tell=tell)
+
+
+def _example(shape: Shape) -> str:
+    """``1x1x8x8,8x1x8x8,32x1x8x8`` for a dynamic batch."""
+    sizes = [[(1, 8, 32)[k] if symbols_of(d) else d for d in shape] for k in range(3)]
+    return ",".join("x".join(map(str, s)) for s in sizes)
 
 
 def configured(options: argparse.Namespace) -> BuilderConfig:

@@ -19,8 +19,8 @@ from workbench.bundle import bundled
 from workbench.cli.text import duration, heading, say, stage_line, table, wrapped
 from workbench.datatypes import DataType
 from workbench.devices import open_device
-from workbench.errors import BuildError
-from workbench.files import make_folder, write_atomically
+from workbench.errors import BuildError, ConfigError
+from workbench.files import check_target, make_folder, write_atomically
 from workbench.records import Stage, StageRecord
 from workbench.reports import (
     accuracy_rows,
@@ -111,6 +111,15 @@ def main(options: argparse.Namespace) -> int:
 
 def _session(options: argparse.Namespace, digits: dict[str, Array]) -> Session:
     """The model with its calibration data, a profile of 1 to 64 images, and the timings given."""
+    names = sorted(p.stem for p in bundled("datasets").glob("*.onnx"))
+    if options.model not in names:
+        raise ConfigError(
+            f"no bundled model is called '{options.model}'",
+            place="--model",
+            remedy=f"use {', '.join(names)}; your own model: workbench build FILE",
+        )
+    if options.timing_cache:
+        check_target(Path(options.timing_cache))
     device = open_device(options.device)
     cache = TimingCache(device.fingerprint)
     if options.timing_cache:

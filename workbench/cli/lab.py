@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import shutil
+import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 from workbench.bundle import bundled
 from workbench.cli.text import say
+from workbench.errors import ConfigError
+from workbench.files import make_folder, read_file, write_atomically
 
 NAME = "lab"
 HELP = "open JupyterLab on the first lesson"
@@ -27,6 +30,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """The lessons' copies, then JupyterLab; its exit status."""
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise ConfigError("JupyterLab is not installed", remedy="python -m pip install jupyterlab")
+    if os.geteuid() == 0 and "--allow-root" not in options.rest:
+        raise ConfigError(
+            "JupyterLab refuses to run as root",
+            remedy="run it as another user, or: workbench lab -- --allow-root",
+        )
     folder = Path(options.folder)
     copied = copy_lessons(folder)
     say(f"Lessons: {folder.resolve()} ({copied} new; yours are never overwritten)")
@@ -38,11 +48,11 @@ def main(options: argparse.Namespace) -> int:
 
 def copy_lessons(folder: Path) -> int:
     """Copy the lessons that are not there yet; returns how many."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     copied = 0
     for lesson in sorted(bundled("notebooks").glob("*.ipynb")):
         target = folder / lesson.name
         if not target.exists():
-            shutil.copyfile(lesson, target)
+            write_atomically(target, read_file(lesson))
             copied += 1
     return copied

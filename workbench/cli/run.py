@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from workbench.body import Array
 from workbench.cli.text import say, table
 from workbench.datatypes import DataType
-from workbench.errors import ExecutionError
+from workbench.files import read_npz
 from workbench.reports import profile_rows
 from workbench.runtime import Engine, Runtime
 
@@ -33,7 +32,7 @@ def main(options: argparse.Namespace) -> int:
     for note in engine.notes:
         say(f"Note: {note}")
     if options.inputs:
-        inputs = read_inputs(Path(options.inputs))
+        inputs = read_npz(Path(options.inputs))
     else:
         inputs = random_inputs(engine)
         say("Inputs: random (seed 0), at the profile's opt shapes")
@@ -47,17 +46,6 @@ def main(options: argparse.Namespace) -> int:
         f"end to end: median {profile.end_to_end_us:.1f} µs, min {profile.end_to_end_min_us:.1f} µs"
     )
     return 0
-
-
-def read_inputs(path: Path) -> dict[str, Array]:
-    """The arrays of an npz file. Raises ExecutionError naming the file."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return dict(stored)
-    except (OSError, ValueError, TypeError) as e:
-        raise ExecutionError(
-            f"it is no npz file of arrays ({e})", place=str(path), remedy="give --inputs an .npz"
-        ) from None
 
 
 def random_inputs(engine: Engine) -> dict[str, np.ndarray]:

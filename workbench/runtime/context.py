@@ -157,7 +157,14 @@ class ExecutionContext:
     __call__ = run
 
     def profile(self, inputs: Mapping[str, Array], *, iterations: int = 20) -> Profile:
-        """Per-layer times on these inputs: each layer timed alone, and the whole end to end."""
+        """Per-layer times on these inputs: each layer timed alone, and the whole end to end.
+
+        Raises ExecutionError on inputs that do not fit, and for no iteration at all.
+        """
+        if iterations < 1:
+            raise ExecutionError(
+                f"{iterations} iterations", place="profile", remedy="give 1 or more"
+            )
         self.run(inputs)
         bound = self._bind()
         device, stream = self._device, self._stream

@@ -212,7 +212,7 @@ class _Convolution:
         batch, channels = self.shape[:2]
         positions = math.prod(self.window.output)
         terms = self.weights.shape[2]
-        result = total.reshape(batch, self.group, -1, positions)
+        result = total.reshape(batch, self.group, self.weights.shape[1], positions)
         weights = self.weights
         if not self.unfolds:
             columns = seen.reshape(batch, self.group, terms, positions)
