@@ -11,6 +11,7 @@ edges of the plan. Two evaluations are defined:
 
 from workbench.body.body import Body, BodyInput
 from workbench.body.inference import infer, infer_node
+from workbench.body.interpreter import interpret
 from workbench.body.operator import (
     CONSTANT,
     REQUIRED,
@@ -24,8 +25,22 @@ from workbench.body.operator import (
     Operator,
     Reference,
     default_cost,
+    later_size,
 )
-from workbench.body.values import Array, Literal, TensorType
+from workbench.body.values import (
+    Array,
+    HostType,
+    Literal,
+    OptionalType,
+    SequenceType,
+    TensorType,
+    UnrankedType,
+    Value,
+    general,
+    type_from_json,
+    type_of,
+    type_to_json,
+)
 
 __all__ = [
     "CONSTANT",
@@ -37,14 +52,25 @@ __all__ = [
     "BoundRule",
     "Cost",
     "CostRule",
+    "HostType",
     "InferRule",
     "Inference",
     "Literal",
     "Node",
     "Operator",
+    "OptionalType",
     "Reference",
+    "SequenceType",
     "TensorType",
+    "UnrankedType",
+    "Value",
     "default_cost",
+    "general",
     "infer",
     "infer_node",
+    "interpret",
+    "later_size",
+    "type_from_json",
+    "type_of",
+    "type_to_json",
 ]

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from workbench import dimensions
-from workbench.body.operator import CONSTANT, Attributes, Inference, Node, Operator
-from workbench.body.values import Array, TensorType, widened
+from workbench.body.operator import (
+    CONSTANT,
+    Attributes,
+    Inference,
+    Node,
+    Operator,
+    later_size,
+)
+from workbench.body.values import Array, TensorType, UnrankedType, widened
 from workbench.datatypes import DataType
 from workbench.dimensions import SymbolicDim
 from workbench.errors import InferenceError, NetworkError, ValueNeeded
@@ -33,6 +41,7 @@ def infer(
             tuple(known_types[v] if v else None for v in n.inputs),
             tuple(known.get(v) if v else None for v in n.inputs),
             len(n.outputs),
+            names=n.outputs,
             place=f"{n.op} '{n.outputs[0]}'",
         )
         for o, t, v in zip(n.outputs, node_types, node_values, strict=False):
@@ -50,17 +59,22 @@ def infer_node(
     values: tuple[Array | None, ...],
     outputs: int = 1,
     *,
+    names: tuple[str, ...] = (),
     place: str = "",
 ) -> tuple[tuple[TensorType, ...], tuple[Array | None, ...]]:
-    """Output types of one node, and output values where shape arithmetic gives them."""
+    """Output types of one node, and output values where shape arithmetic gives them.
+
+    names: of the outputs, after which sizes that only the data decides are called.
+    """
+    seen = Inference(attributes, inputs, values, outputs, names)
     try:
-        types = operator.infer(Inference(attributes, inputs, values, outputs))
+        types = _types(operator, seen)
     except NetworkError as e:
         if e.place:
             raise
-        if isinstance(e, ValueNeeded):
-            raise ValueNeeded(e.problem, index=e.index, place=place, remedy=e.remedy) from None
         raise InferenceError(e.problem, place=place, remedy=e.remedy) from None
+    if any(t is not None and t.on_host for t in (*inputs, *types)):
+        return types, (None,) * len(types)
     if operator is CONSTANT:
         return types, (attributes["value"].array(),)
     unknown = (None,) * len(types)
@@ -86,6 +100,43 @@ def infer_node(
     except (TypeError, NetworkError):
         return types, unknown
     return types, tuple(_settled(r, t) for r, t in zip(results, types, strict=True))
+
+
+def _types(operator: Operator, seen: Inference) -> tuple[TensorType, ...]:
+    """The operator's rule; where it lacks a value or a rank, what can be said without."""
+    if operator.host or not any(isinstance(t, UnrankedType) for t in seen.inputs):
+        try:
+            return operator.infer(seen)
+        except ValueNeeded:
+            if operator.open is not None:
+                return operator.open(seen)
+    return tuple(UnrankedType(t) for t in _element_types(operator, seen))
+
+
+def _element_types(operator: Operator, seen: Inference) -> tuple[DataType, ...]:
+    """Element types of the outputs: they depend on no rank, so the first rank that fits gives them.
+
+    Raises InferenceError where none does.
+    """
+    error: NetworkError | None = None
+    for rank in (4, 3, 2, 1, 0, 5, 6):
+        guess = tuple(
+            TensorType(t.dtype, tuple(later_size(f"rank{rank}", k) for k in range(rank)))
+            if isinstance(t, UnrankedType)
+            else t
+            for t in seen.inputs
+        )
+        given = replace(seen, inputs=guess)
+        try:
+            return tuple(t.dtype for t in operator.infer(given))
+        except ValueNeeded as e:
+            if operator.open is not None:
+                return tuple(t.dtype for t in operator.open(given))
+            error = e
+        except NetworkError as e:
+            error = e
+    assert error is not None
+    raise error
 
 
 def _sizes(sizes: Sequence[Any]) -> Array:

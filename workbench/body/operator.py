@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -23,12 +25,14 @@ class Inference:
 
     inputs: a type per input, None where an optional input is absent.
     values: the input's value where it is known at build time (numeric, or objects for sizes).
+    names: of the outputs, after which sizes are named that only the data decides.
     """
 
     attributes: Attributes
     inputs: tuple[TensorType | None, ...]
     values: tuple[Array | None, ...]
     outputs: int = 1
+    names: tuple[str, ...] = ()
 
     def input(self, index: int) -> TensorType:
         """The type of a required input."""
@@ -40,6 +44,19 @@ class Inference:
     def value(self, index: int) -> Array | None:
         """The known value of an input, or None."""
         return self.values[index] if index < len(self.values) else None
+
+    def later(self, axis: int, output: int = 0) -> dimensions.SymbolicDim:
+        """A size of an output that only the data decides: a symbol that a run binds."""
+        name = self.names[output] if output < len(self.names) else ""
+        return later_size(name or (self.names[0] if self.names else "value"), axis, output)
+
+
+def later_size(name: str, axis: int, output: int = 0) -> dimensions.SymbolicDim:
+    """The symbol of a size that only the data decides, named after its tensor and axis."""
+    plain = re.sub(r"\W", "_", name)
+    if plain != name or not plain.isidentifier():
+        plain = f"_{plain}_{zlib.crc32(name.encode()):08x}"
+    return dimensions.symbol(f"{plain}__{output}_{axis}" if output else f"{plain}__{axis}")
 
 
 @dataclass(frozen=True)
@@ -84,6 +101,10 @@ class Operator:
     exact: the float64 evaluation without inner rounding, where it differs from the reference.
     deterministic: False for the random operators.
     stored: the reference reads its inputs as they are stored, halves not widened (BitCast).
+    host: only the host runs it, by its reference: values that are no tensors of numbers, results
+    whose size the data decides, control flow.
+    open: the output types where the value of a structural input is not known, with sizes
+    from ``Inference.later``; None where not even the rank is then known.
     """
 
     name: str
@@ -101,6 +122,8 @@ class Operator:
     deterministic: bool = True
     stored: bool = False
     domain: str = ""
+    host: bool = False
+    open: InferRule | None = None
 
     def complete(self, attributes: Attributes, *, place: str = "") -> dict[str, Any]:
         """The attributes with defaults filled in. Raises NetworkError naming what is wrong."""
