@@ -1,0 +1,107 @@
+"""BF16 and FP16 decisions, written into the graph as Cast."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from workbench.body import Body, BodyInput, Node, TensorType
+from workbench.datatypes import DataType
+from workbench.network import Cause, Layer, NetworkDefinition, Tensor, Weight
+from workbench.operators import operator_named
+from workbench.precision.decisions import PrecisionDecision
+from workbench.records import Attempt, Refusal, Stage
+
+
+def write_casts(
+    network: NetworkDefinition, decisions: Sequence[PrecisionDecision]
+) -> tuple[Attempt, ...]:
+    """Write BF16 and FP16 requests as Casts around each layer (pairs cancel in Fuse)."""
+    attempts: list[Attempt] = []
+    casts: dict[tuple[str, DataType], Tensor] = {}
+    for d in decisions:
+        if d.precision in (DataType.BF16, DataType.HALF):
+            _cast_layer(network, network.layer(d.layer), d.precision, casts)
+            attempts.append(
+                Attempt(
+                    "write_cast",
+                    (d.layer,),
+                    True,
+                    stage=Stage.PRECISION,
+                    detail=f"{d.layer} in {d.precision.info.label}",
+                )
+            )
+        elif d.blocker:
+            refusal = Refusal(d.blocker, d.layer, code="no_kernel")
+            attempts.append(
+                Attempt("int8_request", (d.layer,), False, refusal, stage=Stage.PRECISION)
+            )
+    return tuple(attempts)
+
+
+def _cast_layer(
+    network: NetworkDefinition,
+    layer: Layer,
+    kind: DataType,
+    casts: dict[tuple[str, DataType], Tensor],
+) -> None:
+    operator = layer.operator
+    assert operator is not None
+    inputs: list[Tensor | None] = []
+    for t in layer.inputs:
+        if t is None or t.dtype is not DataType.FLOAT:
+            inputs.append(t)
+            continue
+        if (t.name, kind) not in casts:
+            casts[t.name, kind] = _cast_of(network, t, kind, layer.name)
+        inputs.append(casts[t.name, kind])
+    label = kind.info.label.lower()
+    new = network.add_layer(
+        operator,
+        inputs,
+        layer.attributes,
+        name=f"{layer.name}_{label}",
+        outputs=[network.unique(f"{t.name}_{label}") for t in layer.outputs],
+        origin=layer.origin,
+        cause=layer.cause,
+    )
+    for old, out in zip(layer.outputs, new.outputs, strict=True):
+        result = out
+        if out.dtype is kind:
+            cause = Cause("Precision", f"{layer.name} computes in {kind.info.label}")
+            back = network.add_layer(
+                "Cast", [out], {"to": DataType.FLOAT}, name=f"{layer.name}_to_fp32", cause=cause
+            )
+            result = back.outputs[0]
+        network.replace_uses(old, result)
+    name = layer.name
+    network.remove_layer(layer)
+    network.rename_layer(new, name)
+
+
+def _cast_of(network: NetworkDefinition, t: Tensor, kind: DataType, reader: str) -> Tensor:
+    label = kind.info.label.lower()
+    if t.weight is not None:
+        return network.add_weight(cast_weight(t.weight, kind))
+    cause = Cause("Precision", f"{reader} computes in {kind.info.label}")
+    layer = network.add_layer(
+        "Cast",
+        [t],
+        {"to": kind},
+        name=f"{t.name}_to_{label}",
+        outputs=[network.unique(f"{t.name}_{label}")],
+        cause=cause,
+    )
+    return layer.outputs[0]
+
+
+def cast_weight(weight: Weight, kind: DataType) -> Weight:
+    """The weight in another type, with its recipe."""
+    cast = operator_named("Cast")
+    node = Node(cast, ("w",), ("y",), cast.complete({"to": kind}))
+    body = Body((weight_input("w", weight),), (node,), ("y",))
+    return Weight.derive(f"{weight.name}.{kind.info.label.lower()}", body, (weight,))
+
+
+def weight_input(name: str, weight: Weight) -> BodyInput:
+    """The constant input of a recipe that reads ``weight``."""
+    return BodyInput(name, TensorType(DataType.of(weight.array), weight.array.shape), constant=True)

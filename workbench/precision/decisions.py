@@ -1,0 +1,158 @@
+"""Precision requests, resolved to a decision per layer."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from workbench.config import BuilderConfig
+from workbench.datatypes import DataType
+from workbench.errors import ConfigError
+from workbench.network import Layer, NetworkDefinition
+
+QUANTIZABLE = ("Conv", "Gemm", "MatMul")
+"""Operators whose products run in INT8; others take part inside the fused kernel around them."""
+RESIDUAL = ("Add",)
+"""Their other operand is quantized too when they follow an INT8 product, so that it fuses."""
+_UNTYPED = ("constant", "shape", "quantization")
+
+
+@dataclass(frozen=True)
+class PrecisionDecision:
+    """What one layer was asked for and what it will be built as; ``blocker`` says why they differ.
+
+    quantizable: whether it counts in INT8 coverage. stored: the type behind the model's own
+    DequantizeLinear, where it reads one: the model may decide that the layer is fused with it.
+    """
+
+    layer: str
+    op: str
+    origin: tuple[str, ...]
+    requested: DataType
+    precision: DataType
+    quantizable: bool
+    blocker: str = ""
+    stored: DataType | None = None
+
+
+def resolve(network: NetworkDefinition, config: BuilderConfig) -> tuple[PrecisionDecision, ...]:
+    """A decision for every layer that computes on floats.
+
+    Raises ConfigError where a request names no node of the model.
+    """
+    _refuse_unmatched(network, config)
+    decisions: list[PrecisionDecision] = []
+    for layer in network.layers:
+        if not _computes_on_floats(layer):
+            continue
+        requested = config.precision_of(layer.origin[0] if layer.origin else layer.name)
+        for node in layer.origin[1:]:
+            named = config.precision_of(node)
+            if named is not config.default_precision:
+                requested = named
+        precision, blocker = requested, ""
+        quantizable = layer.op in QUANTIZABLE
+        if requested is DataType.INT8 and not quantizable:
+            precision = DataType.FLOAT
+            blocker = (
+                f"{layer.op} has no INT8 kernel of its own: FP32 unless it joins an INT8 layer"
+            )
+        if requested is DataType.INT8 and quantizable and (why := _weights_blocker(layer)):
+            precision, blocker = DataType.FLOAT, why
+        decisions.append(
+            PrecisionDecision(
+                layer.name,
+                layer.op,
+                layer.origin,
+                requested,
+                precision,
+                quantizable,
+                blocker,
+                _stored(layer),
+            )
+        )
+    return tuple(decisions)
+
+
+def _refuse_unmatched(network: NetworkDefinition, config: BuilderConfig) -> None:
+    names = [*network.model_nodes, *(n for layer in network.layers for n in layer.origin)]
+    names += [layer.name for layer in network.layers]
+    for pattern, _ in config.precisions:
+        if pattern not in names and not any(fnmatch.fnmatchcase(n, pattern) for n in names):
+            near = difflib.get_close_matches(pattern, names, n=3)
+            raise ConfigError(
+                f"no node of the model is called so, or matches: '{pattern}'",
+                place="precision request",
+                remedy=f"near: {', '.join(near)}" if near else f"such as: {', '.join(names[:3])}",
+            )
+
+
+def requested_by_layer(
+    network: NetworkDefinition, decisions: Sequence[PrecisionDecision]
+) -> dict[str, DataType]:
+    """What each layer of a later stage was to be built as, found by origin."""
+    asked = {DataType.FLOAT, *(d.precision for d in decisions)}
+    by_node: dict[str, PrecisionDecision] = {n: d for d in decisions for n in d.origin}
+    wanted: dict[str, DataType] = {}
+    for layer in network.layers:
+        anchor = layer.body.anchor_node
+        row = anchor.operator if anchor is not None else layer.operator
+        if row is not None and (row.family == "movement" or row.name == "MaxPool"):
+            # It copies or compares values, exactly in every type: it takes its neighbours'.
+            wanted[layer.name] = layer.precision
+            continue
+        built = layer.precision
+        if built not in asked:
+            # No request gives this type: the model has it.
+            wanted[layer.name] = built
+            continue
+        own = [by_node[n] for n in layer.origin if n in by_node]
+        anchored = [d for d in own if d.op == layer.op] or own
+        if anchored:
+            allowed = {x for d in anchored for x in (d.precision, d.stored)}
+            wanted[layer.name] = built if built in allowed else anchored[0].precision
+    return wanted
+
+
+def quantizable_tensors(network: NetworkDefinition) -> tuple[str, ...]:
+    """Activations that INT8 could quantize: operands of products and of residual additions."""
+    names: dict[str, None] = {}
+    for layer in network.layers:
+        if layer.op in (*QUANTIZABLE, *RESIDUAL):
+            operands = layer.inputs[:2]
+            for t in operands:
+                if t is not None and not t.is_constant and t.dtype is DataType.FLOAT:
+                    names.setdefault(t.name)
+    return tuple(names)
+
+
+def _stored(layer: Layer) -> DataType | None:
+    """The type that the layer's first dequantized operand is stored in."""
+    for t in layer.inputs:
+        producer = t.producer if t is not None else None
+        if producer is not None and producer.op == "DequantizeLinear":
+            source = producer.inputs[0]
+            return source.dtype if source is not None else None
+    return None
+
+
+def _weights_blocker(layer: Layer) -> str:
+    if layer.op == "MatMul":
+        weight = layer.inputs[1]
+        if weight is not None and weight.is_constant and len(weight.shape) != 2:
+            return f"MatMul has a constant operand of rank {len(weight.shape)}, INT8 needs 2"
+        left = layer.inputs[0]
+        if left is not None and left.is_constant:
+            return "MatMul's constant is its left operand"
+    if layer.op == "Gemm" and (layer.attributes["alpha"] != 1 or layer.attributes["transA"]):
+        return "Gemm with alpha or transA does not run in INT8"
+    return ""
+
+
+def _computes_on_floats(layer: Layer) -> bool:
+    if layer.operator is None or layer.operator.family in _UNTYPED or layer.op == "Cast":
+        return False
+    reads = any(t is not None and t.dtype is DataType.FLOAT for t in layer.inputs)
+    return reads and any(t.dtype is DataType.FLOAT for t in layer.outputs)
