@@ -11,6 +11,10 @@ from workbench.operators import FAMILIES, OPERATORS, operator_named
 
 ROWS = list(OPERATORS.values())
 ATTRIBUTES_NOT_KEPT = {
+    # Ours: what the nested graph alone does not say.
+    "Loop": {"carried", "step_limit"},
+    "Scan": {"states"},
+    "SequenceMap": {"mapped"},
     # Only read by training, or only by types that are inputs here.
     "Dropout": {"seed"},
 }

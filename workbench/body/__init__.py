@@ -11,7 +11,7 @@ edges of the plan. Two evaluations are defined:
 
 from workbench.body.body import Body, BodyInput
 from workbench.body.inference import infer, infer_node
-from workbench.body.interpreter import interpret
+from workbench.body.interpreter import bind_sizes, interpret
 from workbench.body.operator import (
     CONSTANT,
     REQUIRED,
@@ -64,6 +64,7 @@ __all__ = [
     "TensorType",
     "UnrankedType",
     "Value",
+    "bind_sizes",
     "default_cost",
     "general",
     "infer",

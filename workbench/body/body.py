@@ -14,7 +14,16 @@ import numpy as np
 from workbench import dimensions
 from workbench.body.inference import infer
 from workbench.body.operator import CONSTANT, Node, Operator, Reference
-from workbench.body.values import Array, Literal, TensorType, as_exact, widened
+from workbench.body.values import (
+    Array,
+    HostType,
+    Literal,
+    TensorType,
+    as_exact,
+    type_from_json,
+    type_to_json,
+    widened,
+)
 from workbench.datatypes import DataType
 from workbench.dimensions import SymbolicDim
 from workbench.errors import NetworkError
@@ -94,7 +103,7 @@ class Body:
         """Free size symbols of the inputs and of the literals, in order of first use."""
         seen: dict[str, None] = {}
         for i in self.inputs:
-            for d in i.type.shape:
+            for d in () if isinstance(i.type, HostType) else i.type.shape:
                 for s in sorted(dimensions.symbols_of(d)):
                     seen.setdefault(s)
         for n in self.nodes:
@@ -119,6 +128,8 @@ class Body:
             return self
 
         def bound(t: TensorType) -> TensorType:
+            if isinstance(t, HostType):
+                return t
             return TensorType(t.dtype, tuple(dimensions.substitute(d, bindings) for d in t.shape))
 
         def rewritten(n: Node) -> Node:
@@ -183,15 +194,7 @@ class Body:
             return names[v] if names is not None else v
 
         return {
-            "inputs": [
-                [
-                    name(i.name),
-                    i.type.dtype.value,
-                    [dimensions.dim_to_json(d) for d in i.type.shape],
-                    i.constant,
-                ]
-                for i in self.inputs
-            ],
+            "inputs": [[name(i.name), type_to_json(i.type), i.constant] for i in self.inputs],
             "nodes": [
                 [
                     n.op,
@@ -209,14 +212,7 @@ class Body:
     def from_json(cls, data: Mapping[str, Any], lookup: Callable[[str], Operator]) -> Body:
         """What ``to_json`` wrote; ``lookup`` finds an operator by name."""
         return cls(
-            tuple(
-                BodyInput(
-                    n,
-                    TensorType(DataType(d), tuple(dimensions.dim_from_json(x) for x in shape)),
-                    constant,
-                )
-                for n, d, shape, constant in data["inputs"]
-            ),
+            tuple(BodyInput(n, type_from_json(t), constant) for n, t, constant in data["inputs"]),
             tuple(
                 Node(
                     CONSTANT if op == "Constant" else lookup(op),

@@ -85,9 +85,11 @@ def infer_node(
     if operator.name == "Size":
         assert inputs[0] is not None
         return types, (_sizes((dimensions.volume(inputs[0].shape),)).reshape(()),)
-    ready = operator.symbolic and all(
-        v is not None for v, t in zip(values, inputs, strict=False) if t is not None
-    )
+    given = [v for v, t in zip(values, inputs, strict=False) if t is not None]
+    # A quantization is kept for the kernels; chance has no value ahead of the run.
+    settled = operator.deterministic and operator.family != "quantization"
+    numeric = settled and all(v is not None and v.dtype != object for v in given)
+    ready = (operator.symbolic or numeric) and all(v is not None for v in given)
     if not ready or any(v is not None and v.size > SMALL for v in values):
         return types, unknown
     if any(not dimensions.is_static(t.shape) or dimensions.volume(t.shape) > SMALL for t in types):
@@ -95,9 +97,10 @@ def infer_node(
     try:
         # Comparisons of unbound sizes have no answer; then the value is simply not known.
         with np.errstate(all="ignore"):
-            given = [None if v is None else widened(v) for v in values]
-            results = operator.reference(attributes, given)[: len(types)]
-    except (TypeError, NetworkError):
+            read = (lambda v: v) if operator.stored else widened
+            arguments = [None if v is None else read(v) for v in values]
+            results = operator.reference(attributes, arguments)[: len(types)]
+    except (TypeError, ValueError, IndexError, ArithmeticError, NetworkError):
         return types, unknown
     return types, tuple(_settled(r, t) for r, t in zip(results, types, strict=True))
 

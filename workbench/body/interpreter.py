@@ -26,13 +26,13 @@ def interpret(body: Body, inputs: Mapping[str, Value]) -> dict[str, Value]:
     values: dict[str, Value] = dict(inputs)
     bindings: dict[str, int] = {}
     for i in body.inputs:
-        _bind(i.type, values[i.name], bindings)
+        bind_sizes(i.type, values[i.name], bindings)
     for node in body.nodes:
         made = _run(node, values, body.types, bindings)
         for name, value in zip(node.outputs, made, strict=False):
             if name:
                 values[name] = value
-                _bind(body.types[name], value, bindings)
+                bind_sizes(body.types[name], value, bindings)
     return {o: values[o] for o in body.outputs}
 
 
@@ -88,8 +88,8 @@ def _stored(value: Value, type_: TensorType) -> Value:
         return np.asarray(value).astype(type_.dtype.numpy, copy=False)
 
 
-def _bind(type_: TensorType, value: Value, bindings: dict[str, int]) -> None:
-    """Size symbols that stand alone take the value's sizes."""
+def bind_sizes(type_: TensorType, value: Value, bindings: dict[str, int]) -> None:
+    """Give size symbols that stand alone, and are not bound yet, the value's sizes."""
     if isinstance(type_, HostType) or not isinstance(value, np.ndarray):
         return
     for size, actual in zip(type_.shape, value.shape, strict=False):

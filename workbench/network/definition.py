@@ -10,7 +10,19 @@ from typing import Any
 import numpy as np
 
 from workbench import dimensions
-from workbench.body import Array, Body, BodyInput, Operator, TensorType, infer_node
+from workbench.body import (
+    Body,
+    BodyInput,
+    HostType,
+    Operator,
+    OptionalType,
+    SequenceType,
+    TensorType,
+    Value,
+    bind_sizes,
+    infer_node,
+    interpret,
+)
 from workbench.datatypes import DataType
 from workbench.errors import NetworkError
 from workbench.network.editing import NetworkEdits
@@ -31,6 +43,13 @@ class NetworkDefinition(NetworkEdits, LayerApi):
         """A network input; a size may be a name (symbolic) or -1 (named after its place)."""
         sizes = tuple(_input_size(f"{name}_{axis}", d) for axis, d in enumerate(shape))
         tensor = self._new_tensor(Tensor(name, TensorType(DataType.of(dtype), sizes)))
+        tensor.is_network_input = True
+        self.inputs.append(tensor)
+        return tensor
+
+    def add_typed_input(self, name: str, type_: TensorType) -> Tensor:
+        """A network input of any type: a sequence, an optional, a tensor of unknown rank."""
+        tensor = self._new_tensor(Tensor(name, type_))
         tensor.is_network_input = True
         self.inputs.append(tensor)
         return tensor
@@ -86,6 +105,7 @@ class NetworkDefinition(NetworkEdits, LayerApi):
             tuple(t.type if t else None for t in inputs),
             tuple(t.value if t else None for t in inputs),
             len(names),
+            names=tuple(names),
             place=place,
         )
         where = self._place()
@@ -182,26 +202,29 @@ class NetworkDefinition(NetworkEdits, LayerApi):
 
     def bind(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
         """Values of the size symbols at these input shapes. Raises NetworkError on a misfit."""
-        return Body(tuple(BodyInput(t.name, t.type) for t in self.inputs), (), ()).bind(shapes)
+        ranked = (t for t in self.inputs if not isinstance(t.type, HostType))
+        return Body(tuple(BodyInput(t.name, t.type) for t in ranked), (), ()).bind(shapes)
 
-    def run(self, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Value], *, keep: bool = False) -> dict[str, Value]:
         """Reference evaluation of the whole network (slow): outputs, or every tensor.
 
         Raises NetworkError if an input is missing, unknown, or of another type or shape.
         """
         self._check_inputs(inputs)
-        bindings = self.bind({name: np.shape(value) for name, value in inputs.items()})
-        values: dict[str, Array] = dict(inputs)
+        ranked = [t.name for t in self.inputs if not isinstance(t.type, HostType)]
+        bindings = self.bind({name: np.shape(inputs[name]) for name in ranked})
+        values: dict[str, Value] = dict(inputs)
         values.update({t.name: t.weight.array for t in self.tensors.values() if t.weight})
         for layer in self.layers:
             body, operands = layer.body.substitute(bindings), layer.operands
             given = {i.name: values[t.name] for i, t in zip(body.inputs, operands, strict=True)}
-            results = body.evaluate(given)
+            results = interpret(body, given) if layer.on_host else body.evaluate(given)
             for o, t in zip(body.outputs, layer.outputs, strict=True):
                 values[t.name] = results[o]
+                bind_sizes(t.type, results[o], bindings)
         return values if keep else {t.name: values[t.name] for t in self.outputs}
 
-    def _check_inputs(self, inputs: Mapping[str, Array]) -> None:
+    def _check_inputs(self, inputs: Mapping[str, Value]) -> None:
         known = {t.name: t for t in self.inputs}
         for name in (*known, *inputs):
             if name not in known or name not in inputs:
@@ -211,6 +234,8 @@ class NetworkDefinition(NetworkEdits, LayerApi):
                     place=self.name,
                     remedy=f"inputs: {', '.join(known) or 'none'}",
                 )
+            if isinstance(known[name].type, SequenceType | OptionalType):
+                continue
             given = DataType.of(inputs[name])
             if given is not known[name].dtype:
                 raise NetworkError(

@@ -162,6 +162,23 @@ class Layer:
         return anchor.operator.layer_type if anchor is not None else "ELEMENTWISE"
 
     @property
+    def on_host(self) -> bool:
+        """Whether only the host runs it, value by value, and no rewrite looks inside.
+
+        So it is where it touches values that are no tensors of numbers, where its operator says
+        so, and where a value that is only known at run time decides the shape of its output.
+        """
+        row = self.operator
+        if row is None:
+            return False
+        if row.host or any(t.type.on_host for t in (*self.inputs, *self.outputs) if t is not None):
+            return True
+        return row.open is not None and any(
+            t is not None and t.value is None and i in row.structural
+            for i, t in enumerate(self.inputs)
+        )
+
+    @property
     def operator_names(self) -> tuple[str, ...]:
         """Every operator inside, in order."""
         return (self.operator.name,) if self.operator else self.body.operator_names
@@ -214,7 +231,7 @@ class Layer:
 
 def is_literal(tensor: Tensor, operator: Operator, index: int) -> bool:
     """Whether this operand is written into a Body as a literal instead of being an input."""
-    if tensor.value is None:
+    if tensor.value is None or tensor.type.on_host:
         return False
     if index in operator.structural:
         return True

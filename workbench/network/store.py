@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from itertools import islice
 
 from workbench import dimensions
+from workbench.body import HostType
 from workbench.errors import NetworkError
 from workbench.network.graph import Layer, Tensor
 from workbench.network.ordering import topological_order
@@ -62,8 +63,9 @@ class LayerStore:
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """Size symbols of the inputs."""
-        names = (s for t in self.inputs for d in t.shape for s in sorted(dimensions.symbols_of(d)))
+        """Size symbols of the inputs; the others are known later, from the data."""
+        ranked = (t for t in self.inputs if not isinstance(t.type, HostType))
+        names = (s for t in ranked for d in t.shape for s in sorted(dimensions.symbols_of(d)))
         return tuple(dict.fromkeys(names))
 
     def unique(self, name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from workbench.body import CONSTANT, Operator
 from workbench.errors import NetworkError
 from workbench.operators.chance import CHANCE
+from workbench.operators.control_flow import CONTROL_FLOW
 from workbench.operators.convolution import CONVOLUTION
 from workbench.operators.linear_attention import LINEAR_ATTENTION
 from workbench.operators.matrix import MATRIX
@@ -43,6 +44,7 @@ FAMILIES: tuple[tuple[Operator, ...], ...] = (
     (LINEAR_ATTENTION,),
     SPECTRAL,
     CHANCE,
+    CONTROL_FLOW,
 )
 
 OPERATORS: dict[str, Operator] = {row.name: row for family in FAMILIES for row in family}

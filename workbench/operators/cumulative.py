@@ -10,7 +10,7 @@ import numpy as np
 from workbench.body import Array, Attributes, BoundRule, Inference, Operator, Reference, TensorType
 from workbench.operators.arithmetic import is_number, restricted
 from workbench.operators.products import gamma
-from workbench.operators.rules import axis_of, filled, known, numbers_of, reducer
+from workbench.operators.rules import axis_of, filled, known, numbers_of, reducer, same_type
 
 
 def _cumulative_types(inference: Inference) -> tuple[TensorType, ...]:
@@ -58,6 +58,7 @@ def _row(name: str, function: np.ufunc) -> Operator:
         layer_type="CUMULATIVE",
         structural=frozenset({1}),
         attributes={"exclusive": 0, "reverse": 0},
+        open=same_type,
     )
 
 

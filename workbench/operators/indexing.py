@@ -20,6 +20,7 @@ from workbench.body import (
 )
 from workbench.dimensions import Shape
 from workbench.errors import InferenceError
+from workbench.operators import open_shapes
 from workbench.operators.products import operand
 from workbench.operators.rules import (
     absent,
@@ -308,6 +309,7 @@ INDEXING: tuple[Operator, ...] = (
         layer_type="SLICE",
         structural=frozenset({1, 2, 3, 4}),
         symbolic=True,
+        open=open_shapes.sliced,
     ),
     mover(
         "Gather",
@@ -351,5 +353,6 @@ INDEXING: tuple[Operator, ...] = (
         bound=_one_hot_bound,
         structural=frozenset({1}),
         attributes={"axis": -1},
+        open=open_shapes.one_hot,
     ),
 )

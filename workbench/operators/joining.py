@@ -17,6 +17,7 @@ from workbench.body import (
     TensorType,
 )
 from workbench.errors import InferenceError
+from workbench.operators import open_shapes
 from workbench.operators.products import operand
 from workbench.operators.rules import (
     absent,
@@ -180,9 +181,26 @@ JOINS: tuple[Operator, ...] = (
         structural=_SECOND,
         attributes={"axis": 0, "num_outputs": None},
         symbolic=True,
+        open=open_shapes.same_rank,
     ),
-    mover("Expand", _expand_types, _expand, layer_type="SLICE", structural=_SECOND, symbolic=True),
-    mover("Tile", _tile_types, _tile, layer_type="SLICE", structural=_SECOND, symbolic=True),
+    mover(
+        "Expand",
+        _expand_types,
+        _expand,
+        layer_type="SLICE",
+        structural=_SECOND,
+        symbolic=True,
+        open=open_shapes.expanded,
+    ),
+    mover(
+        "Tile",
+        _tile_types,
+        _tile,
+        layer_type="SLICE",
+        structural=_SECOND,
+        symbolic=True,
+        open=open_shapes.same_rank,
+    ),
     mover(
         "Pad",
         _pad_types,
@@ -191,5 +209,6 @@ JOINS: tuple[Operator, ...] = (
         bound=moved(_pad, data=(0, 2)),
         structural=frozenset({1, 2, 3}),
         attributes={"mode": "constant"},
+        open=open_shapes.same_rank,
     ),
 )

@@ -18,6 +18,7 @@ from workbench.body import (
 )
 from workbench.dimensions import Shape
 from workbench.errors import InferenceError
+from workbench.operators import open_shapes
 from workbench.operators.indexing import INDEXING
 from workbench.operators.joining import JOINS
 from workbench.operators.rules import (
@@ -215,10 +216,25 @@ SHUFFLES: tuple[Operator, ...] = (
         structural=_SECOND,
         attributes={"allowzero": 0},
         symbolic=True,
+        open=open_shapes.reshaped,
     ),
     mover("Flatten", _flatten_types, _flatten, attributes={"axis": 1}, symbolic=True),
-    mover("Squeeze", _squeeze_types, _squeeze, structural=_SECOND, symbolic=True),
-    mover("Unsqueeze", _unsqueeze_types, _unsqueeze, structural=_SECOND, symbolic=True),
+    mover(
+        "Squeeze",
+        _squeeze_types,
+        _squeeze,
+        structural=_SECOND,
+        symbolic=True,
+        open=open_shapes.squeezed,
+    ),
+    mover(
+        "Unsqueeze",
+        _unsqueeze_types,
+        _unsqueeze,
+        structural=_SECOND,
+        symbolic=True,
+        open=open_shapes.unsqueezed,
+    ),
     mover("Transpose", _transpose_types, _transpose, attributes={"perm": None}, symbolic=True),
     mover(
         "DepthToSpace",

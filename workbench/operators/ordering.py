@@ -18,6 +18,7 @@ from workbench.body import (
 )
 from workbench.datatypes import DataType
 from workbench.errors import InferenceError
+from workbench.operators import open_shapes
 from workbench.operators.arithmetic import is_number, restricted
 from workbench.operators.rules import (
     axis_of,
@@ -142,5 +143,6 @@ ORDERING: tuple[Operator, ...] = (
         layer_type="TOPK",
         structural=frozenset({1}),
         attributes={"axis": -1, "largest": 1, "sorted": 1},
+        open=open_shapes.top,
     ),
 )

@@ -18,6 +18,7 @@ from workbench.body import (
     Reference,
     TensorType,
 )
+from workbench.operators import open_shapes
 from workbench.operators.arithmetic import is_number, restricted
 from workbench.operators.cumulative import CUMULATIVE
 from workbench.operators.ordering import ORDERING
@@ -200,6 +201,7 @@ def _reduction(
         structural=frozenset({1}),
         attributes={"keepdims": 1, "noop_with_empty_axes": 0},
         symbolic=symbolic,
+        open=open_shapes.reduced,
     )
 
 

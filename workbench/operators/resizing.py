@@ -15,6 +15,7 @@ from workbench import dimensions
 from workbench.body import Array, Attributes, Inference, Operator, TensorType
 from workbench.dimensions import Shape
 from workbench.errors import InferenceError
+from workbench.operators import open_shapes
 from workbench.operators.products import gamma, operand
 from workbench.operators.rules import absent, axes_of, filled, known, sizes_of
 
@@ -293,6 +294,7 @@ RESIZING: tuple[Operator, ...] = (
         layer_type="RESIZE",
         family="resampling",
         structural=frozenset({2, 3}),
+        open=open_shapes.same_rank,
         attributes=MappingProxyType(
             {
                 "antialias": 0,

@@ -276,6 +276,7 @@ def mover(
     structural: frozenset[int] = frozenset(),
     attributes: Mapping[str, Any] = MappingProxyType({}),
     symbolic: bool = False,
+    open: InferRule | None = None,
 ) -> Operator:
     """A row of the movement family: its bound moves the inputs' bounds, unless given."""
     return Operator(
@@ -288,6 +289,7 @@ def mover(
         attributes=MappingProxyType(dict(attributes)),
         structural=structural,
         symbolic=symbolic,
+        open=open,
     )
 
 
@@ -320,6 +322,7 @@ def reducer(
     structural: frozenset[int] = frozenset(),
     attributes: Mapping[str, Any] = MappingProxyType({}),
     symbolic: bool = False,
+    open: InferRule | None = None,
 ) -> Operator:
     """A row of the reduction family. flops: operations an input element."""
     return Operator(
@@ -333,4 +336,5 @@ def reducer(
         cost=input_cost(flops),
         structural=structural,
         symbolic=symbolic,
+        open=open,
     )

@@ -13,6 +13,7 @@ import numpy as np
 from workbench import dimensions
 from workbench.body import Array, Attributes, Cost, Inference, Operator, TensorType
 from workbench.errors import InferenceError
+from workbench.operators import open_shapes
 from workbench.operators.products import gamma, operand
 from workbench.operators.resizing import cubic_kernel
 from workbench.operators.rules import certain, filled, known, one_dtype, sizes_of
@@ -355,6 +356,7 @@ SAMPLING: tuple[Operator, ...] = (
         family="resampling",
         structural=frozenset({1}),
         attributes=MappingProxyType({"align_corners": 0}),
+        open=open_shapes.grid,
     ),
     Operator(
         name="DeformConv",

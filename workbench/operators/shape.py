@@ -12,6 +12,7 @@ from workbench import dimensions
 from workbench.body import Array, Attributes, Inference, Literal, Operator, TensorType
 from workbench.datatypes import DataType
 from workbench.errors import InferenceError
+from workbench.operators import open_shapes
 from workbench.operators.products import gamma
 from workbench.operators.rules import (
     at_least,
@@ -152,6 +153,7 @@ SHAPE: tuple[Operator, ...] = (
         structural=frozenset({0}),
         symbolic=True,
         exact=_filled_exact,
+        open=open_shapes.filled,
     ),
     Operator(
         name="Range",
@@ -164,6 +166,7 @@ SHAPE: tuple[Operator, ...] = (
         attributes=MappingProxyType({"stash_type": 1}),
         structural=frozenset({0, 1, 2}),
         symbolic=True,
+        open=open_shapes.counted,
     ),
     Operator(
         name="EyeLike",

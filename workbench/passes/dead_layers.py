@@ -24,6 +24,7 @@ class DeadLayers(RulePass):
                 lambda op: op.layer(_is_dead, described="a layer nobody reads"),
                 _nothing,
                 exact=True,
+                host=True,
                 about="What nobody reads need not be computed.",
             ),
         )

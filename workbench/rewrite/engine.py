@@ -179,6 +179,8 @@ class _Rewriter:
                 if operators is None or op in operators
             ]
         for index, depth in self.concerned[op]:
+            if layer.on_host and not self.rules[index].host:
+                continue
             if distance < depth and (index, layer) not in self.queued:
                 self.queued.add((index, layer))
                 heapq.heappush(self.heap, (index, layer.place, layer))
@@ -186,6 +188,8 @@ class _Rewriter:
     def _visit(self, rule: RewriteRule, layer: Layer) -> None:
         refused: list[tuple[tuple[str, ...], Refusal]] = []
         for match in rule.finder.find(layer):
+            if not rule.host and any(x.on_host for x in match.layers):
+                continue
             answer = refusal_of(rule, match) or apply_match(rule, match, self.network, self.check)
             if isinstance(answer, Edit):
                 # The other ways in which the rule fitted here have become moot.

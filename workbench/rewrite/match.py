@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 from typing import Protocol
 
 from workbench.network import Layer, Tensor
+from workbench.records import Remedy
+from workbench.rewrite.mending import MOST_SWAPS, move_up, store
 from workbench.rewrite.pattern import Element, Variable
 
 
@@ -46,10 +48,18 @@ class Match:
 
 @dataclass(frozen=True, eq=False)
 class Miss:
-    """A pattern that fitted in part. layers: what fitted, root first; reason: what did not."""
+    """A pattern that fitted in part.
+
+    layers: what fitted, root first. reason, code: what did not. found: the layer in its place;
+    tensor: the one between the two. mend: the edit that would make it fit, where one exists.
+    """
 
     layers: tuple[Layer, ...]
     reason: str
+    code: str = "other_layer"
+    found: Layer | None = None
+    tensor: Tensor | None = None
+    mend: Remedy | None = None
 
 
 class Finder(Protocol):
@@ -84,6 +94,7 @@ class _Bound:
     layers: tuple[Layer, ...]
     tensors: Mapping[str, Tensor]
     named: Mapping[str, Layer]
+    miss: Miss | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +120,7 @@ class PatternFinder:
         if not self.pattern.accepts(layer):
             return
         seen: set[tuple[Layer, ...]] = set()
-        for bound in _Search().layer(self.pattern, layer, _Bound({}, (), {}, {})):
+        for bound in _Search(0).layer(self.pattern, layer, _Bound({}, (), {}, {})):
             match = _as_match(bound)
             key = (*match.layers, *match.named.values())
             if key not in seen:
@@ -117,15 +128,23 @@ class PatternFinder:
                 yield match
 
     def nearest_miss(self, layer: Layer) -> Miss | None:
-        """The furthest partial match: at least two layers, and all elements but one or two."""
-        if self.pattern.size < 3 or not self.pattern.accepts(layer):
-            return None
-        search = _Search()
-        if next(search.layer(self.pattern, layer, _Bound({}, (), {}, {})), None) is not None:
-            return None
-        miss = search.furthest
-        near = miss is not None and len(miss.layers) >= max(2, self.pattern.size - 2)
-        return miss if near else None
+        """The first of ``misses``."""
+        return next(iter(self.misses(layer)), None)
+
+    def misses(self, layer: Layer) -> tuple[Miss, ...]:
+        """Where no match has this root: the ways in which all of it but one part fits.
+
+        At most one for each layer that stands in the wrong place.
+        """
+        if not self.pattern.accepts(layer):
+            return ()
+        found: dict[Layer | Tensor | None, Miss] = {}
+        for bound in _Search(1).layer(self.pattern, layer, _Bound({}, (), {}, {})):
+            if bound.miss is None:
+                return ()
+            miss = replace(bound.miss, layers=bound.layers)
+            found.setdefault(miss.found or miss.tensor, miss)
+        return tuple(found.values())
 
 
 def _as_match(bound: _Bound) -> Match:
@@ -145,30 +164,37 @@ def _has_anchor(layer: Layer) -> bool:
 
 
 class _Search:
-    """One search; remembers the furthest partial match."""
+    """One search, which may leave out so many parts of the pattern (0 or 1)."""
 
-    def __init__(self) -> None:
-        self.furthest: Miss | None = None
+    def __init__(self, allowed: int) -> None:
+        self.allowed = allowed
 
-    def layer(self, element: Element, layer: Layer, bound: _Bound) -> Iterator[_Bound]:
+    def layer(
+        self, element: Element, layer: Layer, bound: _Bound, tensor: Tensor | None = None
+    ) -> Iterator[_Bound]:
         if id(element) in bound.elements:
             if bound.elements[id(element)] is layer:
                 yield bound
             return
-        if layer in bound.layers:
+        if layer in bound.layers or (bound.layers and layer.on_host):
             return
         if not element.accepts(layer):
-            self._missed(bound, f"wants {element.described}, found {layer.op} '{layer.name}'")
+            reason = f"wants {element.described}, found {layer.op} '{layer.name}'"
+            if bound.layers and element.size == 1:
+                mend = _moved_up(bound.layers[-1], layer, element)
+                yield from self._without(
+                    bound, Miss((), reason, found=layer, tensor=tensor, mend=mend)
+                )
             return
         given = _operands(layer)
         if not element.anywhere and not _arity_fits(element, given):
-            self._missed(bound, f"{layer.op} '{layer.name}' has {len(given)} operands")
             return
         extended = _Bound(
             {**bound.elements, id(element): layer},
             (*bound.layers, layer),
             bound.tensors,
             {**bound.named, element.name: layer} if element.name else bound.named,
+            bound.miss,
         )
         for operands in _arrangements(element, given):
             yield from self._operands(element.inputs, operands, extended)
@@ -190,23 +216,39 @@ class _Search:
     ) -> Iterator[_Bound]:
         if tensor is None:
             return
-        if isinstance(pattern, Variable):
-            known = tensor.value is not None
-            if pattern.constant is not None and pattern.constant is not known:
-                return
-            if bound.tensors.get(pattern.name, tensor) is tensor:
-                tensors = {**bound.tensors, pattern.name: tensor}
-                yield _Bound(bound.elements, bound.layers, tensors, bound.named)
+        if isinstance(pattern, Element):
+            if tensor.producer is not None:
+                yield from self.layer(pattern, tensor.producer, bound, tensor)
             return
-        if tensor.producer is None:
-            kind = "constant" if tensor.is_constant else "network input"
-            self._missed(bound, f"wants {pattern.described}, found {kind} '{tensor.name}'")
+        if bound.tensors.get(pattern.name, tensor) is not tensor:
             return
-        yield from self.layer(pattern, tensor.producer, bound)
+        tensors = {**bound.tensors, pattern.name: tensor}
+        bound = _Bound(bound.elements, bound.layers, tensors, bound.named, bound.miss)
+        known = tensor.value is not None
+        if pattern.constant is None or pattern.constant is known:
+            yield bound
+        elif pattern.constant and tensor.producer is not None:
+            reason = f"wants a constant, found '{tensor.name}'"
+            made, mend = tensor.producer, store(tensor)
+            yield from self._without(bound, Miss((), reason, "not_constant", made, tensor, mend))
 
-    def _missed(self, bound: _Bound, reason: str) -> None:
-        if self.furthest is None or len(bound.layers) > len(self.furthest.layers):
-            self.furthest = Miss(bound.layers, reason)
+    def _without(self, bound: _Bound, miss: Miss) -> Iterator[_Bound]:
+        """The search goes on without one part of the pattern, if it still may."""
+        if self.allowed and bound.miss is None:
+            yield _Bound(bound.elements, bound.layers, bound.tensors, bound.named, miss)
+
+
+def _moved_up(function: Layer, found: Layer, element: Element) -> Remedy | None:
+    """What would bring a function of one element to the layer that the pattern wants before it."""
+    layer: Layer | None = found
+    for _ in range(MOST_SWAPS):
+        first = layer.get_input(0) if layer is not None and layer.operator is not None else None
+        layer = first.producer if first is not None else None
+        if layer is None:
+            return None
+        if element.accepts(layer):
+            return move_up(function, layer)
+    return None
 
 
 def _operands(layer: Layer) -> list[Tensor | None]:

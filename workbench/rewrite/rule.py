@@ -12,6 +12,7 @@ from typing import Any
 from workbench import dimensions
 from workbench.network import Layer, NetworkDefinition, Tensor
 from workbench.records import Refusal
+from workbench.rewrite.mending import expand, recompute, store, title_of, unmark
 from workbench.rewrite.match import Finder, Match, PatternFinder
 from workbench.rewrite.pattern import Element, build_pattern
 
@@ -42,6 +43,7 @@ class RewriteRule:
     constants: variables that must be constants. shares_inner: True where inner tensors may have
     other readers (their layers then stay). changes_weights: each use is checked numerically by
     itself. exact: the result is the old computation itself, so that there is nothing to check.
+    host: it may also move layers that only the host runs (see ``Layer.on_host``).
     any_size: it holds whatever the sizes behind the channels are, and is checked at small ones.
     about: one line for people.
     """
@@ -54,6 +56,7 @@ class RewriteRule:
     shares_inner: bool = False
     changes_weights: bool = False
     exact: bool = False
+    host: bool = False
     any_size: bool = False
     about: str = ""
 
@@ -79,11 +82,14 @@ class RewriteRule:
 
 def second_consumer(tensor: Tensor, others: list[Layer]) -> Refusal:
     """An inner tensor that layers outside the match read too."""
-    names = ", ".join(f"{u.op} '{u.name}'" for u in others)
+    names = ", ".join(map(title_of, others))
     return Refusal(
         f"'{tensor.name}' is also read by {names}",
         remedy="it must be written to memory anyway; give that reader a copy of the layer",
         code="second_consumer",
+        tensors=(tensor.name,),
+        layers=tuple(u.name for u in others),
+        mend=recompute(tensor, others),
     )
 
 
@@ -93,26 +99,33 @@ def marked_output(tensor: Tensor) -> Refusal:
         f"'{tensor.name}' is a network output",
         remedy=f"unmark '{tensor.name}', or tap it instead",
         code="marked_output",
+        tensors=(tensor.name,),
+        mend=unmark(tensor),
     )
 
 
 def not_constant(tensor: Tensor) -> Refusal:
     """An operand that would have to be known at build time."""
     maker = tensor.producer
-    source = f"computed by {maker.op} '{maker.name}'" if maker else "a network input"
+    source = f"computed by {title_of(maker)}" if maker else "a network input"
     return Refusal(
         f"'{tensor.name}' is not a constant: it is {source}",
         remedy="store it in the model as an initializer",
         code="not_constant",
+        tensors=(tensor.name,),
+        layers=(maker.name,) if maker else (),
+        mend=store(tensor),
     )
 
 
-def not_same_shape(tensor: Tensor, wanted: Tensor) -> Refusal:
-    """An operand that would have to have another tensor's shape."""
+def not_same_shape(tensor: Tensor, wanted: Tensor, *, reader: Layer | None = None) -> Refusal:
+    """An operand (of ``reader``) that would have to have another tensor's shape."""
     return Refusal(
         f"'{tensor.name}' has shape {_text(tensor)}, '{wanted.name}' has {_text(wanted)}",
         remedy="make the shapes equal",
         code="shape_mismatch",
+        tensors=(tensor.name, wanted.name),
+        mend=expand(reader, tensor, wanted) if reader is not None else None,
     )
 
 
@@ -122,6 +135,7 @@ def not_same_type(tensor: Tensor, wanted: Tensor) -> Refusal:
         f"'{tensor.name}' is {tensor.dtype.value}, '{wanted.name}' is {wanted.dtype.value}",
         remedy="make the types equal",
         code="type_mismatch",
+        tensors=(tensor.name, wanted.name),
     )
 
 
