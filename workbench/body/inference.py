@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from workbench.body.operator import (
     Operator,
     later_size,
 )
-from workbench.body.values import Array, TensorType, UnrankedType, widened
+from workbench.body.values import Array, HostType, TensorType, UnrankedType, widened
 from workbench.datatypes import DataType
 from workbench.dimensions import SymbolicDim
 from workbench.errors import InferenceError, NetworkError, ValueNeeded
@@ -108,11 +109,10 @@ def infer_node(
 def _types(operator: Operator, seen: Inference) -> tuple[TensorType, ...]:
     """The operator's rule; where it lacks a value or a rank, what can be said without."""
     if operator.host or not any(isinstance(t, UnrankedType) for t in seen.inputs):
-        try:
-            return operator.infer(seen)
-        except ValueNeeded:
-            if operator.open is not None:
-                return operator.open(seen)
+        for rule in (operator.infer, operator.open):
+            with suppress(ValueNeeded):
+                if rule is not None:
+                    return rule(seen)
     return tuple(UnrankedType(t) for t in _element_types(operator, seen))
 
 
@@ -123,13 +123,11 @@ def _element_types(operator: Operator, seen: Inference) -> tuple[DataType, ...]:
     """
     error: NetworkError | None = None
     for rank in (4, 3, 2, 1, 0, 5, 6):
-        guess = tuple(
-            TensorType(t.dtype, tuple(later_size(f"rank{rank}", k) for k in range(rank)))
-            if isinstance(t, UnrankedType)
-            else t
-            for t in seen.inputs
+        guess = (
+            _guessed(t, rank, structural=i in operator.structural)
+            for i, t in enumerate(seen.inputs)
         )
-        given = replace(seen, inputs=guess)
+        given = replace(seen, inputs=tuple(guess))
         try:
             return tuple(t.dtype for t in operator.infer(given))
         except ValueNeeded as e:
@@ -140,6 +138,17 @@ def _element_types(operator: Operator, seen: Inference) -> tuple[DataType, ...]:
             error = e
     assert error is not None
     raise error
+
+
+def _guessed(type_: TensorType | None, rank: int, *, structural: bool) -> TensorType | None:
+    """A type at this rank where it has none; a list of sizes with an entry an axis."""
+    if isinstance(type_, UnrankedType):
+        return TensorType(type_.dtype, tuple(later_size("guessed", k) for k in range(rank)))
+    if type_ is None or isinstance(type_, HostType) or not structural:
+        return type_
+    if len(type_.shape) == 1 and not isinstance(type_.shape[0], int):
+        return TensorType(type_.dtype, (rank,))
+    return type_
 
 
 def _sizes(sizes: Sequence[Any]) -> Array:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto
+from onnx import (
+    AttributeProto,
+    FunctionProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    SparseTensorProto,
+    TensorProto,
+)
 
 from workbench.errors import ParserError
 from workbench.onnx_parser.names import Names
 from workbench.onnx_parser.problems import ErrorCode, ParserErrorRecord, record, record_of
-from workbench.onnx_parser.source import SourceNode, attribute_value, kind_name
+from workbench.onnx_parser.source import NestedGraph, SourceNode, attribute_value, kind_name
 from workbench.onnx_parser.weights import WeightReader
 
 FunctionKey = tuple[str, str, str]
@@ -23,7 +32,8 @@ class _Scope:
 
     names: the function's value names -> names in the network, None in the main graph. bound: the
     call's attributes, for the body's references. prefix: of inner names. origin: the model's
-    node, inside the standard's body of an operator.
+    node, inside the standard's body of an operator. outer: in a nested graph, how the graph around
+    it calls what is not named here.
     """
 
     versions: Mapping[str, int]
@@ -33,6 +43,7 @@ class _Scope:
     index: int = -1
     calls: tuple[FunctionKey, ...] = ()
     origin: str = ""
+    outer: Callable[[str], str] | None = None
 
     @property
     def stack(self) -> tuple[str, ...]:
@@ -167,11 +178,45 @@ class Flattener:
             scope.origin or name,
         )
         try:
-            values = {a.name: attribute_value(a, self._weights) for a in attributes}
+            values = {a.name: self._value(a, name, node.index, scope) for a in attributes}
         except ParserError as e:
             self.problems.extend(record_of(e, node))
             return replace(node, broken=True)
         return replace(node, attributes=values)
+
+    def _value(self, attribute: AttributeProto, name: str, index: int, scope: _Scope) -> Any:
+        if attribute.type != AttributeProto.GRAPH:
+            return attribute_value(attribute, self._weights)
+        return self._nested(attribute.g, f"{name}/{attribute.name}/", index, scope)
+
+    def _nested(self, graph: GraphProto, prefix: str, index: int, around: _Scope) -> NestedGraph:
+        """A graph inside a node: what is defined in it gets names of its own."""
+        stored: dict[str, TensorProto | SparseTensorProto] = {t.name: t for t in graph.initializer}
+        stored |= {t.values.name: t for t in graph.sparse_initializer}
+        formals = [v.name for v in graph.input if v.name not in stored]
+        made = [v for n in graph.node for v in n.output if v]
+        names = {"": ""}
+        for v in (*formals, *stored, *made):
+            names.setdefault(v, self.fresh(f"{prefix}{v}"))
+        scope = replace(
+            around,
+            prefix=prefix,
+            names=names,
+            index=index,
+            outer=self._renamer(around),
+        )
+        rename = self._renamer(scope)
+        nodes = tuple(self._walk(graph.node, scope))
+        outputs = tuple(rename(v.name) for v in graph.output)
+        own = {names[v] for v in (*formals, *stored)} | {v for n in nodes for v in n.outputs}
+        read = dict.fromkeys((*(v for n in nodes for v in n.reads), *outputs))
+        return NestedGraph(
+            tuple(names[v] for v in formals),
+            nodes,
+            outputs,
+            {names[v]: t for v, t in stored.items()},
+            tuple(v for v in read if v not in own),
+        )
 
     def _broken_call(self, call: SourceNode, rule: str, wrong: str) -> SourceNode:
         self.problems.append(
@@ -186,11 +231,13 @@ class Flattener:
         return replace(call, broken=True)
 
     def _renamer(self, scope: _Scope) -> Callable[[str], str]:
-        names = scope.names
+        names, outer = scope.names, scope.outer
         if names is None:
             return lambda v: v
 
         def rename(v: str) -> str:
+            if v not in names and outer is not None:
+                return outer(v)
             if v not in names:
                 names[v] = self.fresh(f"{scope.prefix}{v}")
             return names[v]

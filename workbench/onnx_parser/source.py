@@ -6,16 +6,35 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from onnx import AttributeProto
+from onnx import AttributeProto, SparseTensorProto, TensorProto
 
 from workbench.onnx_parser.weights import WeightReader
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """An attribute's value that is not imported: a graph or a type."""
+    """An attribute's value that is not imported: a list of graphs, or of types."""
 
     kind: str
+
+
+@dataclass(frozen=True, eq=False)
+class NestedGraph:
+    """A graph inside a node, its names made unique. constants: initializers by name.
+
+    captures: names of the graphs around it that it reads. outputs may be inputs or captures.
+    """
+
+    inputs: tuple[str, ...]
+    nodes: tuple[SourceNode, ...]
+    outputs: tuple[str, ...]
+    constants: Mapping[str, TensorProto | SparseTensorProto]
+    captures: tuple[str, ...]
+
+    @property
+    def read(self) -> frozenset[str]:
+        """Every name that something inside reads."""
+        return frozenset((*self.outputs, *(v for n in self.nodes for v in n.reads)))
 
 
 @dataclass(frozen=True)
@@ -23,7 +42,7 @@ class SourceNode:
     """One node. An absent optional input or output is the empty name.
 
     version: the opset of ``domain`` that it was written for. attributes: numbers, strings,
-    tuples, arrays (tensors), or Foreign. kinds: the AttributeProto type of each. index: the place
+    tuples, arrays (tensors), NestedGraph, or Foreign. kinds: the AttributeProto type of each. index: the place
     among the graph's nodes, or that of the call around it. stack: names of the model-local
     functions around it, outermost first. origin: the model's node that it stands for: itself,
     or the operator whose standard body it is part of. broken: a reason is already recorded.
@@ -41,6 +60,17 @@ class SourceNode:
     stack: tuple[str, ...] = ()
     origin: str = ""
     broken: bool = False
+
+    @property
+    def nested(self) -> tuple[NestedGraph, ...]:
+        """The graphs inside."""
+        return tuple(v for v in self.attributes.values() if isinstance(v, NestedGraph))
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Inputs, and what the graphs inside read from around the node."""
+        captured = (v for g in self.nested for v in g.captures)
+        return tuple(dict.fromkeys((*(v for v in self.inputs if v), *captured)))
 
 
 _PLAIN: dict[int, Callable[[AttributeProto], Any]] = {

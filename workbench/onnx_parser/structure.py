@@ -32,7 +32,7 @@ class StructureCheck:
         place = {n.name: i for i, n in enumerate(self.nodes)}
         late: list[tuple[SourceNode, str, SourceNode]] = []
         for i, node in enumerate(self.nodes):
-            for value in dict.fromkeys(v for v in node.inputs if v):
+            for value in node.reads:
                 if value in self.sources:
                     continue
                 maker = producer.get(value)
@@ -143,7 +143,7 @@ class StructureCheck:
 def _cycle(nodes: Sequence[SourceNode], producer: Mapping[str, SourceNode]) -> list[str]:
     """Names along one cycle, in the direction of the data; empty where there is none."""
     before = {
-        n.name: list(dict.fromkeys(producer[v].name for v in n.inputs if v in producer))
+        n.name: list(dict.fromkeys(producer[v].name for v in n.reads if v in producer))
         for n in nodes
     }
     after: dict[str, list[str]] = {n.name: [] for n in nodes}

@@ -99,8 +99,8 @@ def _squeeze_types(inference: Inference) -> tuple[TensorType, ...]:
     x = inference.input(0)
     if absent(inference, 1):
         if not dimensions.is_static(x.shape):
-            raise InferenceError(
-                f"{x} has symbolic sizes, which may or may not be 1", remedy="give axes"
+            raise ValueNeeded(
+                f"{x} has symbolic sizes, which may or may not be 1", index=0, remedy="give axes"
             )
         return (TensorType(x.dtype, tuple(d for d in x.shape if d != 1)),)
     axes = axes_of(numbers_of(known(inference, 1, "axes"), "axes"), len(x.shape))

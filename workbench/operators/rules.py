@@ -133,7 +133,9 @@ def numbers_of(array: Array, what: str) -> tuple[int, ...]:
     """The entries as numbers. Raises InferenceError when one is symbolic."""
     sizes = sizes_of(array)
     if not dimensions.is_static(sizes):
-        raise InferenceError(f"{what} is {sizes}; it must be numbers", remedy="bind the symbol")
+        raise ValueNeeded(
+            f"{what} is {sizes}; it must be numbers", index=0, remedy="give the input fixed sizes"
+        )
     return sizes
 
 
