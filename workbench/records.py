@@ -1,4 +1,4 @@
-"""What stages leave behind: Refusal, Attempt, StageRecord, BuildLog; and progress.
+"""What stages leave behind: Refusal, Remedy, Attempt, StageRecord, BuildLog; and progress.
 
 Records are frozen. Timings and dates live here, never in a plan.
 """
@@ -9,7 +9,7 @@ import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from workbench.errors import BuildCancelled
 
@@ -28,17 +28,58 @@ class Stage(enum.Enum):
     SERIALIZE = "Serialize"
 
 
+class GraphEdit(Protocol):
+    """One change of a network, as data; ``workbench.network.remedies`` has them."""
+
+    def apply(self, network: Any) -> None:
+        """Change the NetworkDefinition in place. Raises NetworkError where it does not fit."""
+        ...
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """The edit that would let a refused rewrite happen.
+
+    title: one line for people. edits: in order. keeps_meaning: whether the network then still
+    computes the same outputs as before.
+    """
+
+    title: str
+    edits: tuple[GraphEdit, ...]
+    keeps_meaning: bool = True
+
+    def apply(self, network: Any) -> None:
+        """Edit a NetworkDefinition in place: the one that the stage was given, or left.
+
+        Raises NetworkError where it does not fit.
+        """
+        for edit in self.edits:
+            edit.apply(network)
+
+    @property
+    def code(self) -> str:
+        """The Python that does the same to a network named ``network``."""
+        names = ", ".join(sorted({type(e).__name__ for e in self.edits}))
+        lines = [f"from workbench.network.remedies import {names}", ""]
+        return "\n".join([*lines, *(f"{e!r}.apply(network)" for e in self.edits)])
+
+
 @dataclass(frozen=True)
 class Refusal:
     """Why something was not done, where, and what would change it.
 
     code: a stable short name of the failed precondition, such as ``second_consumer``.
+    remedy: what would change it, in words; mend: as an edit of the network, where one exists.
+    tensors, layers: the names of those that the failed precondition is about.
     """
 
     reason: str
     place: str = ""
     remedy: str = ""
     code: str = ""
+    tensors: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    mend: Remedy | None = None
 
     def __str__(self) -> str:
         text = f"{self.place}: {self.reason}" if self.place else self.reason
@@ -50,7 +91,7 @@ class Attempt:
     """One candidate of one rewrite rule: applied, or refused with its reason.
 
     place: names of the layers matched, anchor first. created: layers that replaced them.
-    absorbed: model nodes whose work now happens elsewhere (in ``created``, or in a weight).
+    missing: parts of the pattern that did not fit; 0 for a full match that a precondition refused.
     """
 
     rule: str
@@ -60,10 +101,21 @@ class Attempt:
     created: tuple[str, ...] = ()
     stage: Stage = Stage.FUSE
     detail: str = ""
+    missing: int = 0
 
     @property
     def reason(self) -> str:
         return self.refusal.reason if self.refusal else ""
+
+    @property
+    def code(self) -> str:
+        """The failed precondition's short name; empty where it was applied."""
+        return self.refusal.code if self.refusal else ""
+
+    @property
+    def remedy(self) -> Remedy | None:
+        """The edit that would let it happen, where one exists."""
+        return self.refusal.mend if self.refusal else None
 
 
 @dataclass(frozen=True)

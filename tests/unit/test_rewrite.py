@@ -55,7 +55,7 @@ def test_the_nearest_miss_says_what_was_wanted_and_found() -> None:
     s.output(s("Relu", s("Add", y, s.weight(6), name="plus"), name="act"))
     (attempt,) = run(s, LINEAR_RELU)
     assert not attempt.applied
-    assert attempt.refusal.code == "nearest_miss"
+    assert (attempt.code, attempt.missing) == ("other_layer", 1)
     assert attempt.place == ("act", "plus")
     assert attempt.reason == "wants MatMul, found Tanh 'tanh'"
 
@@ -102,7 +102,9 @@ def test_constants_and_computed_operands_are_told_apart() -> None:
     s = Sketch()
     x = s.input("batch", 3)
     s.output(s("Add", s.weight(3), x, name="yes"), s("Add", x, s("Neg", x), name="no"))
-    assert [a.place for a in run(s, rule, max_rewrites=1)] == [("yes",)]
+    done, miss = run(s, rule, max_rewrites=1)
+    assert (done.applied, done.place) == (True, ("yes",))
+    assert (miss.code, miss.place, miss.refusal.layers) == ("not_constant", ("no",), ("neg",))
 
 
 def test_an_anchored_element_also_matches_a_fused_layer() -> None:

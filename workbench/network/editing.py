@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from workbench import dimensions
@@ -12,6 +12,17 @@ from workbench.errors import NetworkError
 from workbench.network.graph import Cause, Layer, Tensor, close
 from workbench.network.ordering import check_convex, producers_first
 from workbench.network.store import LayerStore
+
+
+@dataclass(frozen=True, eq=False)
+class Closure:
+    """Layers (producers first) as one Body, with the tensors that go in and come out."""
+
+    layers: tuple[Layer, ...]
+    body: Body
+    operands: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    anchor: Layer | None
 
 
 class NetworkEdits(LayerStore):
@@ -134,12 +145,8 @@ class NetworkEdits(LayerStore):
             del self.tensors[name]
         return dead
 
-    def fuse(self, layers: Iterable[Layer], *, anchor: Layer | None, name: str = "") -> Layer:
-        """Replace layers by one fused layer whose Body is those layers.
-
-        Outputs are the tensors that are read outside or marked. Keeps the origins. Raises
-        NetworkError if the group is not convex (a path leaves it and comes back).
-        """
+    def closure(self, layers: Iterable[Layer], *, anchor: Layer | None) -> Closure:
+        """What fusing the layers would give; nothing is changed. Raises NetworkError as ``fuse``."""
         group = dict.fromkeys(layers)
         if not group:
             raise NetworkError("there is nothing to fuse", place=self.name)
@@ -154,6 +161,21 @@ class NetworkEdits(LayerStore):
             if t.is_network_output or any(u not in group for u in t.users) or not t.users
         )
         body, operands = close(ordered, outputs, anchor)
+        return Closure(ordered, body, operands, outputs, anchor)
+
+    def fuse(self, layers: Iterable[Layer], *, anchor: Layer | None, name: str = "") -> Layer:
+        """Replace layers by one fused layer whose Body is those layers.
+
+        Outputs are the tensors that are read outside or marked. Keeps the origins. Raises
+        NetworkError if the group is not convex (a path leaves it and comes back).
+        """
+        return self.fuse_closure(self.closure(layers, anchor=anchor), name=name)
+
+    def fuse_closure(self, closure: Closure, *, name: str = "") -> Layer:
+        """``fuse`` what ``closure`` has just given."""
+        ordered, anchor = closure.layers, closure.anchor
+        body, operands, outputs = closure.body, closure.operands, closure.outputs
+        group = set(ordered)
         origin = tuple(dict.fromkeys(o for x in ordered for o in x.origin))
         causes = [x.cause for x in ordered if x.cause is not None]
         keep = anchor or ordered[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -12,6 +12,7 @@ from workbench.errors import NetworkError
 from workbench.network import Layer, NetworkDefinition, Tensor
 from workbench.network.graph import close
 from workbench.records import Refusal
+from workbench.rewrite.check import Checker
 from workbench.rewrite.match import Match
 from workbench.rewrite.rule import (
     Fuse,
@@ -20,10 +21,6 @@ from workbench.rewrite.rule import (
     not_constant,
     second_consumer,
 )
-
-Check = Callable[[RewriteRule, Body, Body, Mapping[str, Array]], Refusal | None]
-"""(rule, before, after, constants) -> why the two differ by more than their bounds, or None."""
-
 
 @dataclass(frozen=True, eq=False)
 class Edit:
@@ -45,11 +42,11 @@ def refusal_of(rule: RewriteRule, match: Match) -> Refusal | None:
 
 
 def apply_match(
-    rule: RewriteRule, match: Match, network: NetworkDefinition, check: Check
+    rule: RewriteRule, match: Match, network: NetworkDefinition, check: Checker
 ) -> Edit | Refusal:
     """Rewrite at a match that ``refusal_of`` let pass. A Refusal leaves the network as it was."""
     if isinstance(rule.replacement, Fuse):
-        return _fuse(match, network)
+        return _fuse(rule, match, network, check)
     with network.standing_at(match.root):
         return _replace(rule, match, network, check)
 
@@ -71,18 +68,24 @@ def _unsafe(rule: RewriteRule, match: Match) -> Refusal | None:
     return None
 
 
-def _fuse(match: Match, network: NetworkDefinition) -> Edit | Refusal:
+def _fuse(
+    rule: RewriteRule, match: Match, network: NetworkDefinition, check: Checker
+) -> Edit | Refusal:
     given = _inputs(match.layers)
     try:
-        layer = network.fuse(match.layers, anchor=match.anchor)
+        closure = network.closure(match.layers, anchor=match.anchor)
     except NetworkError as e:
-        return Refusal(e.problem, place=e.place, code="cycle")
+        return Refusal(e.problem, place=e.place, code="cycle", layers=match.place)
+    refusal = check.fused(rule, closure)
+    if refusal is not None:
+        return refusal
+    layer = network.fuse_closure(closure)
     detail = " + ".join(n for n in layer.operator_names)
     return Edit((layer,), (layer, *_sharers(given)), _producers(given), detail)
 
 
 def _replace(
-    rule: RewriteRule, match: Match, network: NetworkDefinition, check: Check
+    rule: RewriteRule, match: Match, network: NetworkDefinition, check: Checker
 ) -> Edit | Refusal:
     assert not isinstance(rule.replacement, Fuse)
     draft = _Draft(network)
@@ -93,8 +96,8 @@ def _replace(
     swaps = {match.root.outputs[0]: answer} if isinstance(answer, Tensor) else dict(answer)
     created = draft.layers()
     refusal = _misfit(swaps, network) or _cyclic(match, swaps)
-    if refusal is None and swaps and not rule.exact:
-        refusal = check(rule, *_before_and_after(match, swaps, created))
+    if refusal is None and swaps and check.asks(rule):
+        refusal = check.replaced(rule, *_before_and_after(match, swaps, created))
     if refusal is not None:
         draft.undo()
         return refusal

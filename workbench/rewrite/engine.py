@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
-from workbench.body import Array, Body, BodyInput
-from workbench.checks import check_rewrite
 from workbench.errors import NetworkError
 from workbench.network import Layer, NetworkDefinition
 from workbench.records import Attempt, Refusal, Stage
+from workbench.rewrite.check import Checker
 from workbench.rewrite.edit import Edit, apply_match, refusal_of
-from workbench.rewrite.ledger import settled
+from workbench.rewrite.ledger import near_misses, settled
 from workbench.rewrite.match import Match
 from workbench.rewrite.rule import FUSE, RewriteRule
 
@@ -32,7 +30,7 @@ def apply_rules(
     ``all`` checks every rewrite, ``none`` none. A rewrite whose result is off is not made, and its
     Attempt says by how much. Raises NetworkError if rules undo each other without end.
     """
-    return _Rewriter(rules, network, stage, max_rewrites, _Checker(verify)).run()
+    return _Rewriter(rules, network, stage, max_rewrites, Checker(verify)).run()
 
 
 def replay(
@@ -60,76 +58,11 @@ def _repeat(network: NetworkDefinition, attempt: Attempt, rules: Mapping[str, Re
         for match in rule.finder.find(root):
             if match.place != attempt.place:
                 continue
-            answer = refusal_of(rule, match) or apply_match(rule, match, network, _unchecked)
+            answer = refusal_of(rule, match) or apply_match(rule, match, network, Checker("none"))
             if isinstance(answer, Edit):
                 return
             reason = str(answer)
     raise NetworkError(reason, place=where, remedy="replay on the network it was recorded on")
-
-
-def _unchecked(
-    rule: RewriteRule, before: Body, after: Body, constants: Mapping[str, Array]
-) -> Refusal | None:
-    return None
-
-
-class _Checker:
-    """Runs the numeric check of rewrites as often as ``verify`` asks."""
-
-    def __init__(self, verify: str) -> None:
-        if verify not in ("all", "distinct", "none"):
-            raise NetworkError(f"verify is '{verify}'", remedy="use 'all', 'distinct' or 'none'")
-        self.verify = verify
-        self._passed: set[tuple[str, str, str]] = set()
-
-    def __call__(
-        self, rule: RewriteRule, before: Body, after: Body, constants: Mapping[str, Array]
-    ) -> Refusal | None:
-        if self.verify == "none":
-            return None
-        key = (rule.name, before.signature, after.signature)
-        if self.verify == "distinct" and not rule.changes_weights and key in self._passed:
-            return None
-        if rule.any_size:
-            before, after = _at_small_sizes(before, after)
-        result = check_rewrite(before, after, constants=constants, after_constants=constants)
-        if not result.passed:
-            return Refusal(
-                f"quarantined: {result.message}",
-                remedy="the rule is wrong here: report it; the build goes on without it",
-                code="check_failed",
-            )
-        self._passed.add(key)
-        return None
-
-
-SMALL_SIZES = (6, 8, 12, 16, 32, 64)
-"""Sizes behind the channels at which a rewrite is tried, until its layers accept them."""
-
-
-def _at_small_sizes(before: Body, after: Body) -> tuple[Body, Body]:
-    """Both Bodies with the data's sizes behind the channels cut to the first that fits."""
-    for largest in SMALL_SIZES:
-        small, changed = _cut(before, largest), _cut(after, largest)
-        if _fits(small) and _fits(changed):
-            return small, changed
-    return before, after
-
-
-def _cut(body: Body, largest: int) -> Body:
-    def cut(i: BodyInput) -> BodyInput:
-        shape = i.type.shape
-        small = tuple(min(d, largest) if isinstance(d, int) else d for d in shape[2:])
-        return i if i.constant else replace(i, type=replace(i.type, shape=(*shape[:2], *small)))
-
-    return Body(tuple(map(cut, body.inputs)), body.nodes, body.outputs, body.anchor)
-
-
-def _fits(body: Body) -> bool:
-    try:
-        return all(d != 0 for t in body.output_types for d in t.shape)
-    except NetworkError:
-        return False
 
 
 class _Rewriter:
@@ -141,7 +74,7 @@ class _Rewriter:
         network: NetworkDefinition,
         stage: Stage,
         max_rewrites: int | None,
-        check: _Checker,
+        check: Checker,
     ) -> None:
         self.rules, self.network, self.stage, self.check = rules, network, stage, check
         self.max_rewrites = max_rewrites
@@ -163,22 +96,35 @@ class _Rewriter:
             if self._is_here(layer):
                 self._visit(self.rules[index], layer)
         fusing = {r.name for r in self.rules if r.replacement is FUSE}
-        return settled(tuple(self.ledger.values()), fusing)
+        return (*settled(tuple(self.ledger.values()), fusing), *self._near_misses())
 
     def _is_here(self, layer: Layer) -> bool:
         name = layer.name
         return self.network.has_layer(name) and self.network.layer(name) is layer
 
-    def _push(self, layer: Layer, distance: int) -> None:
-        """Queue every rule that may find something at this layer."""
-        op = layer.op
+    def _near_misses(self) -> tuple[Attempt, ...]:
+        """What came nearest in the network as it now is."""
+        candidates = (
+            (self.rules[index], layer)
+            for layer in self.network.layers
+            if not layer.on_host
+            for index, _ in self._concerned(layer.op)
+        )
+        return near_misses(candidates, self.stage)
+
+    def _concerned(self, op: str) -> list[tuple[int, int]]:
+        """The rules that may have their root at such a layer, each with its depth."""
         if op not in self.concerned:
             self.concerned[op] = [
                 (index, depth)
                 for index, (operators, depth) in enumerate(self.scopes)
                 if operators is None or op in operators
             ]
-        for index, depth in self.concerned[op]:
+        return self.concerned[op]
+
+    def _push(self, layer: Layer, distance: int) -> None:
+        """Queue every rule that may find something at this layer."""
+        for index, depth in self._concerned(layer.op):
             if layer.on_host and not self.rules[index].host:
                 continue
             if distance < depth and (index, layer) not in self.queued:
@@ -200,10 +146,6 @@ class _Rewriter:
             refused.append((match.place, answer))
         for place, refusal in refused:
             self._refused(rule, place, refusal)
-        miss = rule.finder.nearest_miss(layer) if rule.replacement is FUSE else None
-        if miss is not None:
-            refusal = Refusal(miss.reason, code="nearest_miss")
-            self._refused(rule, tuple(x.name for x in miss.layers), refusal)
 
     def _applied(self, rule: RewriteRule, match: Match, edit: Edit) -> None:
         self.applied += 1

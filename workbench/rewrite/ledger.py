@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence, Set
 
 from workbench.network import Layer, NetworkDefinition, Tensor
-from workbench.records import Attempt, Refusal
-from workbench.rewrite.rule import marked_output
+from workbench.records import Attempt, Refusal, Stage
+from workbench.rewrite.match import Miss, PatternFinder
+from workbench.rewrite.rule import FUSE, RewriteRule, marked_output
 
 
 class Succession:
@@ -54,6 +55,50 @@ def _first_of_a_reason(attempts: Iterable[Attempt]) -> Iterator[Attempt]:
         elif (attempt.place, attempt.refusal) not in said:
             said.add((attempt.place, attempt.refusal))
             yield attempt
+
+
+MOST_MISSES = 20
+"""Near misses kept of one rule: those with a remedy first, then in the network's order."""
+
+
+def near_misses(
+    candidates: Iterable[tuple[RewriteRule, Layer]], stage: Stage
+) -> tuple[Attempt, ...]:
+    """Where a rule's pattern fits but for one part: a refused attempt each.
+
+    Two layers in a row that a replacement does not join are no news: of rules that replace,
+    misses count from two layers that fit, or with a remedy.
+    """
+    kept: dict[str, list[Attempt]] = {}
+    for rule, layer in candidates:
+        for miss in _misses(rule, layer):
+            if rule.replacement is FUSE or len(miss.layers) > 1 or miss.mend is not None:
+                kept.setdefault(rule.name, []).append(_missed(rule, miss, stage))
+    chosen: list[Attempt] = []
+    for attempts in kept.values():
+        best = sorted(range(len(attempts)), key=lambda i: attempts[i].remedy is None)
+        chosen += [attempts[i] for i in sorted(best[:MOST_MISSES])]
+    return tuple(_first_of_a_reason(chosen))
+
+
+def _misses(rule: RewriteRule, layer: Layer) -> tuple[Miss, ...]:
+    if isinstance(rule.finder, PatternFinder):
+        return rule.finder.misses(layer)
+    miss = rule.finder.nearest_miss(layer)
+    return (miss,) if miss is not None else ()
+
+
+def _missed(rule: RewriteRule, miss: Miss, stage: Stage) -> Attempt:
+    refusal = Refusal(
+        miss.reason,
+        remedy=miss.mend.title if miss.mend is not None else "",
+        code=miss.code,
+        tensors=(miss.tensor.name,) if miss.tensor is not None else (),
+        layers=(miss.found.name,) if miss.found is not None else (),
+        mend=miss.mend,
+    )
+    place = tuple(x.name for x in miss.layers)
+    return Attempt(rule.name, place, applied=False, refusal=refusal, stage=stage, missing=1)
 
 
 def why_not(

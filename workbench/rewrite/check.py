@@ -1,0 +1,153 @@
+"""Checker: rewrites proved on numbers as they are applied, each distinct one once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from workbench import dimensions
+from workbench.body import Array, Body, BodyInput, TensorType
+from workbench.checks import bit_equal, check_rewrite
+from workbench.errors import NetworkError
+from workbench.network.editing import Closure
+from workbench.records import Refusal
+from workbench.rewrite.rule import RewriteRule
+from workbench.sampling import sample_inputs, small_bindings
+
+SMALL_SIZES = (6, 8, 12, 16, 32, 64)
+"""Sizes behind the channels at which a rewrite is tried, until its layers accept them."""
+
+
+class Checker:
+    """Runs the numeric check of rewrites as often as ``verify`` asks.
+
+    ``distinct``: each (rule, Body before, Body after, constants) once, and each change of weights
+    by itself; ``all``: every rewrite; ``none``: none. Raises NetworkError for another word.
+    """
+
+    def __init__(self, verify: str) -> None:
+        if verify not in ("all", "distinct", "none"):
+            raise NetworkError(f"verify is '{verify}'", remedy="use 'all', 'distinct' or 'none'")
+        self.verify = verify
+        self._known: dict[tuple[str, ...], Refusal | None] = {}
+
+    def asks(self, rule: RewriteRule) -> bool:
+        """Whether a replacement by this rule is looked at."""
+        return self.verify == "all" or (self.verify == "distinct" and not rule.exact)
+
+    def replaced(
+        self, rule: RewriteRule, before: Body, after: Body, constants: Mapping[str, Array]
+    ) -> Refusal | None:
+        """Why the Bodies before and after differ by more than their bounds, or None."""
+        if self.verify == "all" or rule.changes_weights:
+            return _unequal(rule, before, after, constants)
+        key = (rule.name, before.signature, after.signature, _digest(constants))
+        if key not in self._known:
+            self._known[key] = _unequal(rule, before, after, constants)
+        return self._known[key]
+
+    def fused(self, rule: RewriteRule, closure: Closure) -> Refusal | None:
+        """Why the fused Body does not give what its layers give one by one, or None.
+
+        Both are evaluated by the typed reference on the same samples: to the last bit the same.
+        """
+        if self.verify == "none":
+            return None
+        if self.verify == "all":
+            return _differs(closure)
+        key = (rule.name, closure.body.signature)
+        if key not in self._known:
+            self._known[key] = _differs(closure)
+        return self._known[key]
+
+
+def _quarantined(message: str) -> Refusal:
+    return Refusal(
+        f"quarantined: {message}",
+        remedy="the rule is wrong here: report it; the build goes on without it",
+        code="check_failed",
+    )
+
+
+def _unequal(
+    rule: RewriteRule, before: Body, after: Body, constants: Mapping[str, Array]
+) -> Refusal | None:
+    if rule.any_size:
+        before, after = _at_small_sizes(before, after)
+    result = check_rewrite(before, after, constants=constants, after_constants=constants)
+    return None if result.passed else _quarantined(result.message)
+
+
+def _digest(constants: Mapping[str, Array]) -> str:
+    """Of the constants' values: a rule may look at them before it fits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, array in sorted(constants.items()):
+        digest.update(name.encode() if array.dtype == object else np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
+# -- fused layers -----------------------------------------------------------------------------
+def _differs(closure: Closure) -> Refusal | None:
+    body = closure.body
+    if not all(n.operator.deterministic for n in body.nodes):
+        return None
+    bindings = small_bindings(body)
+    given = sample_inputs(_smallest(body.substitute(bindings)))
+    together = _retyped(body.substitute(bindings), given).evaluate(given)
+    values = {t.name: given[i.name] for i, t in zip(body.inputs, closure.operands, strict=True)}
+    for layer in closure.layers:
+        step = layer.body.substitute(bindings)
+        read = {
+            i.name: values[t.name] for i, t in zip(step.inputs, layer.operands, strict=True)
+        }
+        made = _retyped(step, read).evaluate(read)
+        values.update({t.name: made[o] for o, t in zip(step.outputs, layer.outputs, strict=True)})
+    for value, tensor in zip(body.outputs, closure.outputs, strict=True):
+        if not bit_equal({value: together[value]}, {value: values[tensor.name]}):
+            return _quarantined(f"'{tensor.name}' is not what the layers give one by one")
+    return None
+
+
+def _retyped(body: Body, inputs: Mapping[str, Array]) -> Body:
+    """The Body at the shapes of these inputs."""
+    typed = tuple(
+        replace(i, type=TensorType(i.type.dtype, inputs[i.name].shape)) for i in body.inputs
+    )
+    return Body(typed, body.nodes, body.outputs, body.anchor)
+
+
+def _smallest(body: Body) -> Body:
+    for largest in SMALL_SIZES:
+        small = _cut(body, largest)
+        if _fits(small):
+            return small
+    return body
+
+
+# -- smaller sizes ----------------------------------------------------------------------------
+def _at_small_sizes(before: Body, after: Body) -> tuple[Body, Body]:
+    """Both Bodies with the data's sizes behind the channels cut to the first that fits."""
+    for largest in SMALL_SIZES:
+        small, changed = _cut(before, largest), _cut(after, largest)
+        if _fits(small) and _fits(changed):
+            return small, changed
+    return before, after
+
+
+def _cut(body: Body, largest: int) -> Body:
+    def cut(i: BodyInput) -> BodyInput:
+        shape = i.type.shape
+        small = tuple(min(d, largest) if isinstance(d, int) else d for d in shape[2:])
+        return i if i.constant else replace(i, type=replace(i.type, shape=(*shape[:2], *small)))
+
+    return Body(tuple(map(cut, body.inputs)), body.nodes, body.outputs, body.anchor)
+
+
+def _fits(body: Body) -> bool:
+    try:
+        return all(d != 0 for t in body.output_types for d in t.shape)
+    except NetworkError:
+        return False
