@@ -13,7 +13,7 @@ ROWS = list(OPERATORS.values())
 ATTRIBUTES_NOT_KEPT = {
     # Ours: what the nested graph alone does not say.
     "Loop": {"carried", "step_limit"},
-    "Scan": {"states"},
+    "Scan": {"states", "batched"},
     "SequenceMap": {"mapped"},
     # Only read by training, or only by types that are inputs here.
     "Dropout": {"seed"},

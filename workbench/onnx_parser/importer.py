@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,20 +11,21 @@ import numpy as np
 from onnx import ModelProto, SparseTensorProto, TensorProto, ValueInfoProto
 
 from workbench.body import Array, TensorType
-from workbench.datatypes import DataType
 from workbench.errors import NetworkError, ParserError, ValueNeeded
 from workbench.network import NetworkDefinition, Tensor, Weight
 from workbench.onnx_parser.element_types import DATA_TYPE_ATTRIBUTES, FROM_ONNX, type_name
 from workbench.onnx_parser.expansion import LOWERED, node_proto, standard_body
 from workbench.onnx_parser.functions import Flattener, domain
 from workbench.onnx_parser.input_sizes import InputSizes
+from workbench.onnx_parser.nested import CONTROL_FLOW, import_control_flow
 from workbench.onnx_parser.problems import ErrorCode, ParserErrorRecord, record, record_of, refuse
 from workbench.onnx_parser.schemas import OPSET, schema
 from workbench.onnx_parser.site import Site, Step
-from workbench.onnx_parser.source import SourceNode
+from workbench.onnx_parser.source import NestedGraph, SourceNode
 from workbench.onnx_parser.standard import check_node, check_types
 from workbench.onnx_parser.structure import StructureCheck
 from workbench.onnx_parser.upgrade import is_rewritten, upgraded
+from workbench.onnx_parser.value_types import declared_type, why_not
 from workbench.onnx_parser.weights import WeightReader
 from workbench.operators import OPERATORS
 
@@ -46,6 +48,12 @@ class Importer:
         self._constants: dict[str, Array] = {}
         self._unmade: set[str] = set()
         self._read = {v.name for v in model.graph.output}
+        self._around: Importer | None = None
+
+    @property
+    def network(self) -> NetworkDefinition:
+        """What is being filled."""
+        return self._network
 
     def run(self) -> None:
         """Check, then import; the import stops where the checks found something."""
@@ -55,15 +63,32 @@ class Importer:
         self._check(nodes, inputs)
         if self.problems:
             return
-        self._read.update(v for node in nodes for v in node.inputs)
+        self._read.update(v for node in nodes for v in _all_read(node))
         self._add_inputs(inputs)
         for node in nodes:
             self._import(node)
         self._mark_outputs()
         network = self._network
-        network.model_nodes = tuple(self._flattener.node_names)
+        network.model_nodes = tuple(dict.fromkeys(self._flattener.node_names))
         for name, function in self._flattener.calls.items():
             network.absorbed[name] = f"its body, function {function}"
+
+    # -- nested graphs --------------------------------------------------------------------
+    def tensor(self, name: str) -> Tensor:
+        """A value that exists, a stored constant included."""
+        return self._tensor(name)
+
+    def inside(self, graph: NestedGraph, network: NetworkDefinition) -> Importer:
+        """The importer of a nested graph; what it finds wrong is raised, not collected."""
+        inner = copy.copy(self)
+        inner._network, inner._unmade, inner._around = network, set(), self
+        inner._constants = {n: self._weights.read(t) for n, t in graph.constants.items()}
+        return inner
+
+    def import_nodes(self, nodes: Sequence[SourceNode]) -> None:
+        """Import nodes in order. Raises ParserError or NetworkError where one can't be."""
+        for node in nodes:
+            self._import_source(node)
 
     # -- what upgrades see ----------------------------------------------------------------
     def type_of(self, name: str) -> TensorType:
@@ -129,27 +154,28 @@ class Importer:
         sources = dict.fromkeys(seen, "input") | dict.fromkeys(self._constants, "initializer")
         outputs = [v.name for v in self._graph.output]
         self.problems += self._flattener.problems
-        for node in nodes:
-            self.problems += check_node(node, self._imports)
+        self._check_nodes(nodes)
         self.problems += StructureCheck(sources, nodes, outputs).run()
 
+    def _check_nodes(self, nodes: Sequence[SourceNode]) -> None:
+        for node in nodes:
+            self.problems += check_node(node, self._imports)
+            for graph in node.nested:
+                self._check_nodes(graph.nodes)
+                known = dict.fromkeys(graph.captures, "value") | dict.fromkeys(
+                    graph.inputs, "input"
+                )
+                known |= dict.fromkeys(graph.constants, "initializer")
+                outputs = tuple(dict.fromkeys(graph.outputs))
+                self.problems += StructureCheck(known, graph.nodes, outputs).run()
+
     def _check_input(self, value: ValueInfoProto) -> None:
-        kind = value.type.WhichOneof("value")
-        tensor = value.type.tensor_type
-        dtype = FROM_ONNX.get(tensor.elem_type)
-        wrong = ""
-        if kind != "tensor_type":
-            wrong = f"is a {(kind or 'value without type').removesuffix('_type')}, not a tensor"
-        elif dtype is None or dtype is DataType.STRING:
-            wrong = f"has {type_name(tensor.elem_type)} elements, which are not imported"
-        elif not tensor.HasField("shape"):
-            wrong = "has no shape, not even a rank"
-        if wrong:
+        if wrong := why_not(value.type):
             self._problem(
                 ErrorCode.UNSUPPORTED_GRAPH,
                 f"input '{value.name}' {wrong}",
                 "input_type",
-                "export the model with a tensor of numbers whose rank is known",
+                "export the model with tensors, or sequences or optionals of them",
             )
 
     def _problem(self, code: ErrorCode, desc: str, rule: str, remedy: str) -> None:
@@ -159,13 +185,14 @@ class Importer:
     def _add_inputs(self, inputs: Sequence[ValueInfoProto]) -> None:
         sizes = InputSizes({v.name: v.type.tensor_type.shape.dim for v in inputs})
         for value in inputs:
-            tensor = value.type.tensor_type
-            shape = sizes.shape(value.name, tensor.shape.dim)
-            self._network.add_input(value.name, FROM_ONNX[tensor.elem_type], shape)
+            shape = None
+            if value.type.tensor_type.HasField("shape"):
+                shape = sizes.shape(value.name, value.type.tensor_type.shape.dim)
+            self._network.add_typed_input(value.name, declared_type(value.type, shape))
 
     def _import(self, node: SourceNode) -> None:
         """Import one node, or record why not; what depends on it is then left out silently."""
-        if any(v in self._unmade for v in node.inputs):
+        if any(v in self._unmade for v in node.reads):
             self._unmade.update(v for v in node.outputs if v)
             return
         try:
@@ -185,6 +212,9 @@ class Importer:
             self._network.add_weight(Weight(node.outputs[0], _constant_value(node)))
             if node.origin == node.name:
                 self._network.absorbed[node.name] = f"weight {node.outputs[0]}"
+            return
+        if node.operator in CONTROL_FLOW:
+            import_control_flow(self, node)
             return
         if is_rewritten(node.operator, node.version):
             inputs = [self._tensor(v) if v else None for v in node.inputs]
@@ -251,12 +281,15 @@ class Importer:
     def _check_types(
         self, node: SourceNode, operator: str, opset: int, inputs: Sequence[Tensor | None]
     ) -> None:
-        actual = [(t.name, t.dtype) if t is not None else None for t in inputs]
+        actual = [(t.name, t.type) if t is not None else None for t in inputs]
         if wrong := check_types(node, operator, opset, actual):
             raise ParserError(wrong.desc, place=wrong.place, remedy=wrong.remedy, errors=(wrong,))
 
     def _tensor(self, name: str) -> Tensor:
         tensor = self._network.tensors.get(name)
+        if tensor is None and name not in self._constants and self._around is not None:
+            # A branch that is imported in place reads what the graph around it stores.
+            tensor = self._around.tensor(name)
         if tensor is None:
             # An initializer becomes a tensor where it is first read.
             tensor = self._network.add_weight(Weight(name, self._constants.pop(name)))
@@ -297,6 +330,15 @@ class Importer:
                 "declared_output",
                 "correct the declaration, or the nodes; re-export the model",
             )
+
+
+def _all_read(node: SourceNode) -> Iterator[str]:
+    """Every name that a node, or one inside it, reads."""
+    yield from node.inputs
+    for graph in node.nested:
+        yield from graph.outputs
+        for inner in graph.nodes:
+            yield from _all_read(inner)
 
 
 def _deciding(tensors: Sequence[Tensor | None]) -> tuple[str, ...]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from workbench.datatypes import DataType
+from workbench.body import TensorType
 from workbench.onnx_parser.element_types import SCHEMA_NAMES
 from workbench.onnx_parser.problems import ErrorCode, ParserErrorRecord, record
 from workbench.onnx_parser.schemas import OPSET, Schema, introduced, schema
 from workbench.onnx_parser.source import Foreign, SourceNode
 from workbench.onnx_parser.upgrade import is_imported
+from workbench.onnx_parser.value_types import schema_type
 
 LATER: Mapping[str, str] = {
-    **dict.fromkeys(("If", "Loop", "Scan", "SequenceMap"), "control flow is not imported yet"),
     **dict.fromkeys(
         (
             "SequenceAt",
@@ -190,22 +190,23 @@ def check_types(
     node: SourceNode,
     operator: str,
     opset: int,
-    inputs: Sequence[tuple[str, DataType] | None],
+    inputs: Sequence[tuple[str, TensorType] | None],
 ) -> ParserErrorRecord | None:
     """Whether actual inputs (name, type) fit the type constraints of an operator's version."""
     row = schema(operator, opset)
     assert row is not None
-    bound: dict[str, tuple[str, str, DataType]] = {}
+    bound: dict[str, tuple[str, str, str]] = {}
     for i, actual in enumerate(inputs):
         formal = row.formal(i)
         if actual is None or formal is None:
             continue
-        name, kind = actual
+        name, type_ = actual
+        kind = schema_type(type_)
         allowed = row.constraints.get(formal.type, frozenset({formal.type}))
-        if SCHEMA_NAMES[kind] not in allowed:
+        if kind not in allowed:
             return record(
                 ErrorCode.INVALID_NODE,
-                f"input {formal.name} ('{name}') is {kind.value}, {operator} takes "
+                f"input {formal.name} ('{name}') is {_plain(kind)}, {operator} takes "
                 f"{_types(allowed)}",
                 rule="input_type",
                 remedy="cast it in the model",
@@ -214,16 +215,21 @@ def check_types(
         if formal.type not in row.constraints or not formal.homogeneous:
             continue
         first = bound.setdefault(formal.type, (formal.name, name, kind))
-        if first[2] is not kind:
+        if first[2] != kind:
             return record(
                 ErrorCode.INVALID_NODE,
-                f"input {first[0]} ('{first[1]}') is {first[2].value}, input {formal.name} "
-                f"('{name}') is {kind.value}; {operator} takes one type for both",
+                f"input {first[0]} ('{first[1]}') is {_plain(first[2])}, input {formal.name} "
+                f"('{name}') is {_plain(kind)}; {operator} takes one type for both",
                 rule="input_type",
                 remedy="cast one of them in the model",
                 node=node,
             )
     return None
+
+
+def _plain(schema_name: str) -> str:
+    """A schema's type as the workbench calls it."""
+    return next((k.value for k, n in SCHEMA_NAMES.items() if n == schema_name), schema_name)
 
 
 def _types(allowed: frozenset[str]) -> str:

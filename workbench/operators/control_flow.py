@@ -8,6 +8,7 @@ them, node by node.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -100,6 +101,19 @@ def _stacked(inference: Inference, type_: TensorType, output: int, count: Any) -
 
 
 def _scan_types(inference: Inference) -> tuple[TensorType, ...]:
+    if not inference.attributes["batched"]:
+        return _step_types(inference)
+    batch = inference.input(0).shape[0]
+    count = inference.attributes["states"] + inference.attributes["num_scan_inputs"]
+    one = tuple(
+        t if t is None or k >= count else TensorType(t.dtype, t.shape[1:])
+        for k, t in enumerate(inference.inputs)
+    )
+    made = _step_types(replace(inference, inputs=one))
+    return tuple(TensorType(t.dtype, (batch, *t.shape)) for t in made)
+
+
+def _step_types(inference: Inference) -> tuple[TensorType, ...]:
     body, scanned = inference.attributes["body"], inference.attributes["num_scan_inputs"]
     states = inference.attributes["states"]
     made = body.output_types
@@ -197,6 +211,17 @@ def _stack(values: Sequence[Any], type_: TensorType, axis: int = 0) -> Any:
 
 
 def _scan(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Value, ...]:
+    if not attributes["batched"]:
+        return _steps(attributes, inputs)
+    count = attributes["states"] + attributes["num_scan_inputs"]
+    each = [
+        _steps(attributes, [*(x[b] for x in inputs[:count]), *inputs[count:]])
+        for b in range(len(inputs[0]))
+    ]
+    return tuple(np.stack(values) for values in zip(*each, strict=True))
+
+
+def _steps(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Value, ...]:
     body, scanned = attributes["body"], attributes["num_scan_inputs"]
     states = attributes["states"]
     state = list(inputs[:states])
@@ -282,6 +307,7 @@ CONTROL_FLOW: tuple[Operator, ...] = (
             "body": REQUIRED,
             "num_scan_inputs": REQUIRED,
             "states": REQUIRED,
+            "batched": 0,
             "scan_input_axes": None,
             "scan_input_directions": None,
             "scan_output_axes": None,

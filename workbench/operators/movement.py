@@ -17,7 +17,7 @@ from workbench.body import (
     TensorType,
 )
 from workbench.dimensions import Shape
-from workbench.errors import InferenceError
+from workbench.errors import InferenceError, ValueNeeded
 from workbench.operators import open_shapes
 from workbench.operators.indexing import INDEXING
 from workbench.operators.joining import JOINS
