@@ -125,8 +125,8 @@ def test_squeeze_trusts_a_named_axis_and_refuses_to_guess():
     x = TensorType(FLOAT, (BATCH, 1, 3))
     assert shape_of("Squeeze", x, values=[ints(1)]) == (BATCH, 3)
     assert shape_of("Squeeze", x, values=[ints(0)]) == (1, 3)
-    with pytest.raises(InferenceError, match=r"may or may not be 1; give axes"):
-        shape_of("Squeeze", x)
+    with pytest.raises(InferenceError, match=r"has no shape that is known before it runs"):
+        shape_of("Squeeze", x)  # its rank depends on the batch
     with pytest.raises(InferenceError, match=r"axis 2 of .* has size 3, not 1"):
         shape_of("Squeeze", x, values=[ints(2)])
 

@@ -55,9 +55,16 @@ def same_rank(inference: Inference) -> tuple[TensorType, ...]:
 
 reshaped = of_rank(lambda i: length(i, 1))
 expanded = of_rank(lambda i: max(len(i.input(0).shape), length(i, 1)))
-squeezed = of_rank(lambda i: len(i.input(0).shape) - length(i, 1))
 unsqueezed = of_rank(lambda i: len(i.input(0).shape) + length(i, 1))
 counted = of_rank(lambda i: 1)
+
+
+def squeezed(inference: Inference) -> tuple[TensorType, ...]:
+    """Squeeze; without axes not even the rank is known. Raises ValueNeeded then."""
+    if absent(inference, 1):
+        raise ValueNeeded("sizes decide the rank", index=0, remedy="give axes")
+    x = inference.input(0)
+    return (TensorType(x.dtype, later_shape(inference, len(x.shape) - length(inference, 1))),)
 
 
 def reduced(inference: Inference) -> tuple[TensorType, ...]:
