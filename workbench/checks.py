@@ -14,7 +14,7 @@ import numpy as np
 from workbench.body import Array, Body
 from workbench.datatypes import DataType
 from workbench.errors import NetworkError
-from workbench.sampling import sample_inputs, small_bindings
+from workbench.sampling import sample_inputs, small_bindings, spread_of
 
 __all__ = [
     "CheckResult",
@@ -239,14 +239,17 @@ def check_rewrite(
 ) -> CheckResult:
     """Whether a rewrite kept the meaning, on sampled inputs at small free sizes.
 
-    constants, after_constants: values of the constant inputs of each Body. names: maps the name
+    seeds: of the samples; all but the first are spread so far that they cross the limits written
+    into the Bodies. constants, after_constants: values of the constant inputs of each Body. names: maps the name
     of an input of ``after`` to that of ``before`` that it is fed from.
     """
     sizes = small_bindings(before)
     small, changed = before.substitute(sizes), after.substitute(sizes)
     results: list[CheckResult] = []
-    for seed in seeds:
-        given = sample_inputs(small, seed=seed, constants=constants)
+    spread = spread_of(before, after)
+    for index, seed in enumerate(seeds):
+        wide = spread if index else 1.0
+        given = sample_inputs(small, seed=seed, spread=wide, constants=constants)
         fed: dict[str, Array] = dict(after_constants or {})
         for i in changed.inputs:
             if i.name in fed:

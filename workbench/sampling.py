@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from workbench import dimensions
-from workbench.body import Array, Body, BodyInput, Node
+from workbench.body import Array, Body, BodyInput, Literal, Node
 from workbench.datatypes import DataType
 from workbench.errors import NetworkError
 
@@ -49,11 +49,15 @@ KERNELS = frozenset({("Conv", 1), ("ConvTranspose", 1), ("Gemm", 1), ("MatMul", 
 
 
 def sample_inputs(
-    body: Body, *, seed: int = 0, constants: Mapping[str, Array] | None = None
+    body: Body,
+    *,
+    seed: int = 0,
+    spread: float = 1.0,
+    constants: Mapping[str, Array] | None = None,
 ) -> dict[str, Array]:
     """Values for every input of a Body whose sizes are numbers: ``constants``, and random ones.
 
-    Floats are N(0, 1); kernels are scaled to keep the variance; INT8 spans its range; indices
+    Floats are N(0, spread²), those of kernels and of what is positive as if the spread were 1; kernels are scaled to keep the variance; INT8 spans its range; indices
     lie within the axis that they index; other wide integers are 0 or 1. Raises NetworkError when
     a size is symbolic.
     """
@@ -66,7 +70,7 @@ def sample_inputs(
                 f"input '{i.name}' is {i.type}; its sizes are not bound",
                 remedy="substitute the symbols first",
             )
-        values[i.name] = given[i.name] if i.name in given else _sample(random, body, i)
+        values[i.name] = given[i.name] if i.name in given else _sample(random, body, i, spread)
     return values
 
 
@@ -88,7 +92,7 @@ def readers(body: Body, name: str) -> tuple[tuple[Node, int], ...]:
     return tuple(found)
 
 
-def _sample(random: np.random.Generator, body: Body, i: BodyInput) -> Array:
+def _sample(random: np.random.Generator, body: Body, i: BodyInput, spread: float) -> Array:
     shape, dtype = i.type.shape, i.type.dtype
     used = readers(body, i.name)
     kinds = {(n.op, index) for n, index in used}
@@ -101,7 +105,7 @@ def _sample(random: np.random.Generator, body: Body, i: BodyInput) -> Array:
         return random.integers(low, high, shape).astype(dtype.numpy)
     if not dtype.is_float:
         raise NetworkError(f"cannot sample input '{i.name}' of type {dtype}")
-    return _floats(random, kinds, shape).astype(dtype.numpy)
+    return _floats(random, kinds, shape, spread).astype(dtype.numpy)
 
 
 def _integers(body: Body, used: tuple[tuple[Node, int], ...], dtype: DataType) -> tuple[int, int]:
@@ -129,7 +133,10 @@ def _indexed(body: Body, node: Node, index: int) -> int | None:
 
 
 def _floats(
-    random: np.random.Generator, kinds: set[tuple[str, int]], shape: tuple[int, ...]
+    random: np.random.Generator,
+    kinds: set[tuple[str, int]],
+    shape: tuple[int, ...],
+    spread: float = 1.0,
 ) -> Array:
     values = np.asarray(random.standard_normal(shape))
     if kinds & SCALES:
@@ -139,7 +146,26 @@ def _floats(
     if kinds & KERNELS:
         terms = int(np.prod(shape[1:])) if len(shape) > 2 else max(shape, default=1)
         return values / np.sqrt(max(terms, 1))
-    return values
+    return values * spread
+
+
+LARGEST_SPREAD = 100.0
+
+
+def spread_of(*bodies: Body) -> float:
+    """The spread at which samples cross every ordinary limit written into the Bodies.
+
+    A clip at 6 is no ReLU, but samples of N(0, 1) would hardly tell. Limits beyond
+    ``LARGEST_SPREAD`` (masks, ends of a type's range) are left alone.
+    """
+    found = [1.0]
+    for body in bodies:
+        for node in body.nodes:
+            literal = node.attributes.get("value")
+            if isinstance(literal, Literal) and literal.dtype.is_float and len(literal.values) < 8:
+                sizes = (abs(v) for v in literal.values if isinstance(v, float))
+                found += [v for v in sizes if v <= LARGEST_SPREAD]
+    return max(found)
 
 
 def small_bindings(body: Body) -> dict[str, int]:

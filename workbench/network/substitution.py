@@ -11,8 +11,12 @@ from workbench.network.definition import NetworkDefinition
 from workbench.network.graph import Layer, Tensor
 
 
+MOST_COMPUTED = 64
+"""Layers in an expression of constants that an edit would compute."""
+
+
 def computable(tensor: Tensor) -> bool:
-    """Whether layers compute the tensor from constants alone, the same way every time."""
+    """Whether a few layers compute the tensor from constants alone, the same way every time."""
     if tensor.producer is None:
         return False
     todo, seen = [tensor.producer], set[Layer]()
@@ -21,6 +25,8 @@ def computable(tensor: Tensor) -> bool:
         if layer in seen:
             continue
         seen.add(layer)
+        if len(seen) > MOST_COMPUTED:
+            return False
         if layer.operator is not None and not layer.operator.deterministic:
             return False
         for t in layer.inputs:
