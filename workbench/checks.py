@@ -240,8 +240,8 @@ def check_rewrite(
     """Whether a rewrite kept the meaning, on sampled inputs at small free sizes.
 
     seeds: of the samples; all but the first are spread so far that they cross the limits written
-    into the Bodies. constants, after_constants: values of the constant inputs of each Body. names: maps the name
-    of an input of ``after`` to that of ``before`` that it is fed from.
+    into the Bodies. constants, after_constants: values of the constant inputs of each Body.
+    names: maps the name of an input of ``after`` to that of ``before`` that it is fed from.
     """
     sizes = small_bindings(before)
     small, changed = before.substitute(sizes), after.substitute(sizes)

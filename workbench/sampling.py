@@ -57,9 +57,9 @@ def sample_inputs(
 ) -> dict[str, Array]:
     """Values for every input of a Body whose sizes are numbers: ``constants``, and random ones.
 
-    Floats are N(0, spread²), those of kernels and of what is positive as if the spread were 1; kernels are scaled to keep the variance; INT8 spans its range; indices
-    lie within the axis that they index; other wide integers are 0 or 1. Raises NetworkError when
-    a size is symbolic.
+    Floats are N(0, spread²), those of kernels and of what is positive as if the spread were 1;
+    kernels are scaled to keep the variance; INT8 spans its range; indices lie within the axis that
+    they index; other wide integers are 0 or 1. Raises NetworkError when a size is symbolic.
     """
     random = np.random.default_rng(seed)
     given = dict(constants or {})

@@ -6,7 +6,8 @@ import numpy as np
 
 from workbench.fusions.anchors import PRODUCTS, dequantized, too_large
 from workbench.network import Layer, NetworkDefinition, Tensor
-from workbench.records import Refusal
+from workbench.network.remedies import ReadInstead
+from workbench.records import Refusal, Remedy
 from workbench.rewrite import (
     Match,
     Replaced,
@@ -142,7 +143,22 @@ def _differs(match: Match) -> Refusal | None:
         f"'{dq.name}' and '{q.name}' have different scales: the values are requantized",
         remedy="calibrate both tensors together",
         code="scales_differ",
+        layers=(dq.name, q.name),
+        mend=_same_scale(q, dq),
     )
+
+
+def _same_scale(q: Layer, dq: Layer) -> Remedy | None:
+    """Both layers by the first one's scale."""
+    if q.operator is None or dq.operator is None or len(q.inputs) != len(dq.inputs):
+        return None
+    edits = [
+        ReadInstead(q.name, i, b.name)
+        for i, (a, b) in enumerate(zip(q.inputs, dq.inputs, strict=True))
+        if i and a is not None and b is not None and not same_operand(a, b)
+    ]
+    title = f"quantize '{q.name}' by the scale of '{dq.name}'"
+    return Remedy(title, tuple(edits), keeps_meaning=False) if edits else None
 
 
 REQUANTIZE_PAIR = RewriteRule(

@@ -10,7 +10,7 @@ from workbench.rewrite import Match, RewriteRule, not_same_shape
 def _refuse(match: Match) -> Refusal | None:
     out, r = main_output(match.layer("anchor")), match["r"]
     if r.shape != out.shape:
-        return not_same_shape(r, out)
+        return not_same_shape(r, out, reader=match.root)
     return too_large(*match.layers)
 
 

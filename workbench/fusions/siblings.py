@@ -8,7 +8,8 @@ from typing import Any
 
 from workbench.fusions.activation import is_unary
 from workbench.network import Layer, Tensor
-from workbench.records import Refusal
+from workbench.network.remedies import ZeroBias
+from workbench.records import Refusal, Remedy
 from workbench.rewrite import Match, Miss, not_constant
 from workbench.rewrite.twins import same_operand
 
@@ -93,8 +94,16 @@ def differences(group: list[Layer], traits: Traits) -> Refusal | None:
             return Refusal(
                 f"{name}: '{first.name}' has {value}, '{last.name}' has {b[name]}",
                 code="siblings_differ",
+                layers=(first.name, last.name),
+                mend=_zero_biases(group, traits) if name == "bias" else None,
             )
     return None
+
+
+def _zero_biases(group: list[Layer], traits: Traits) -> Remedy:
+    """A bias of zeros for every sibling that has none."""
+    bare = [x.name for x in group if not traits(x)["bias"]]
+    return Remedy(f"give {', '.join(bare)} a bias of zeros", tuple(map(ZeroBias, bare)))
 
 
 def weights_refusal(group: list[Layer], axis: int) -> Refusal | None:

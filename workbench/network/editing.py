@@ -146,7 +146,7 @@ class NetworkEdits(LayerStore):
         return dead
 
     def closure(self, layers: Iterable[Layer], *, anchor: Layer | None) -> Closure:
-        """What fusing the layers would give; nothing is changed. Raises NetworkError as ``fuse``."""
+        """What ``fuse`` would make of the layers, which stay as they are. Raises as it does."""
         group = dict.fromkeys(layers)
         if not group:
             raise NetworkError("there is nothing to fuse", place=self.name)

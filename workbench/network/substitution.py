@@ -10,7 +10,6 @@ from workbench.errors import NetworkError
 from workbench.network.definition import NetworkDefinition
 from workbench.network.graph import Layer, Tensor
 
-
 MOST_COMPUTED = 64
 """Layers in an expression of constants that an edit would compute."""
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from workbench.network import Layer, NetworkDefinition, Tensor
+from workbench.network.remedies import CastOperand
 from workbench.passes.rule_pass import RulePass
-from workbench.records import Refusal
+from workbench.records import Refusal, Remedy
 from workbench.rewrite import Match, Replaced, RewriteRule, not_constant
 from workbench.rewrite.derive import apply, derive
 
@@ -44,11 +45,7 @@ def _cannot_fold(match: Match) -> Refusal | None:
     unfit = _unfit(norm)
     if unfit is not None:
         return unfit
-    types = {t.dtype for t in (*layer.inputs, *norm.inputs) if t is not None}
-    if len(types) > 1:
-        names = ", ".join(sorted(t.value for t in types))
-        return Refusal(f"its operands have different types: {names}", code="type_mismatch")
-    return _shape_refusal(layer)
+    return _mixed(norm) or _shape_refusal(layer)
 
 
 def _unfit(norm: Layer) -> Refusal | None:
@@ -59,6 +56,24 @@ def _unfit(norm: Layer) -> Refusal | None:
             code="training_mode",
         )
     return None
+
+
+def _mixed(norm: Layer) -> Refusal | None:
+    """ONNX allows statistics of another type than the data's; arithmetic wants one type."""
+    given = [t for t in norm.inputs if t is not None]
+    data = given[0].dtype
+    others = [t for t in given if t.dtype is not data]
+    if not others:
+        return None
+    names = ", ".join(sorted({t.dtype.value for t in given}))
+    edits = tuple(CastOperand(norm.name, norm.inputs.index(t), data.value) for t in others)
+    return Refusal(
+        f"its operands have different types: {names}",
+        remedy="make the types equal",
+        code="type_mismatch",
+        tensors=tuple(t.name for t in others),
+        mend=Remedy(f"cast its statistics to {data.value}", edits),
+    )
 
 
 def _shape_refusal(layer: Layer) -> Refusal | None:
@@ -137,7 +152,7 @@ BATCH_NORM_FOLDING = RewriteRule(
 
 
 def _cannot_lower(match: Match) -> Refusal | None:
-    return _unfit(match.root)
+    return _unfit(match.root) or _mixed(match.root)
 
 
 def _lowered(network: NetworkDefinition, match: Match) -> Replaced:

@@ -10,6 +10,7 @@ from workbench.network import Layer, NetworkDefinition, Tensor, Weight
 from workbench.passes.rule_pass import RulePass
 from workbench.records import Refusal
 from workbench.rewrite import Match, Replaced, RewriteRule
+from workbench.rewrite.mending import store
 
 KEPT = frozenset({"DequantizeLinear"})
 """Kernels read the stored integers; folding this would undo a quantization."""
@@ -51,6 +52,8 @@ class ConstantFolding(RulePass):
             f"{self.max_growth_bytes:,} are allowed",
             remedy="raise max_growth_bytes",
             code="too_large",
+            layers=(layer.name,),
+            mend=store(layer.outputs[0]),
         )
 
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from workbench import dimensions
 from workbench.body import Array, Body, BodyInput, TensorType
 from workbench.checks import bit_equal, check_rewrite
 from workbench.errors import NetworkError
@@ -98,7 +97,8 @@ def _digest(constants: Mapping[str, Array]) -> str:
     """Of the constants' values: a rule may look at them before it fits."""
     digest = hashlib.blake2b(digest_size=16)
     for name, array in sorted(constants.items()):
-        digest.update(name.encode() if array.dtype == object else np.ascontiguousarray(array))
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 
@@ -113,9 +113,7 @@ def _differs(closure: Closure) -> Refusal | None:
     values = {t.name: given[i.name] for i, t in zip(body.inputs, closure.operands, strict=True)}
     for layer in closure.layers:
         step = layer.body.substitute(bindings)
-        read = {
-            i.name: values[t.name] for i, t in zip(step.inputs, layer.operands, strict=True)
-        }
+        read = {i.name: values[t.name] for i, t in zip(step.inputs, layer.operands, strict=True)}
         made = _retyped(step, read).evaluate(read)
         values.update({t.name: made[o] for o, t in zip(step.outputs, layer.outputs, strict=True)})
     for value, tensor in zip(body.outputs, closure.outputs, strict=True):

@@ -22,6 +22,7 @@ from workbench.rewrite.rule import (
     second_consumer,
 )
 
+
 @dataclass(frozen=True, eq=False)
 class Edit:
     """What a rewrite did.

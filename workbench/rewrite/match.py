@@ -240,12 +240,12 @@ class _Search:
 
 def _moved_up(function: Layer, found: Layer, element: Element) -> Remedy | None:
     """What would bring a function of one element to the layer that the pattern wants before it."""
-    layer: Layer | None = found
+    layer = found
     for _ in range(MOST_SWAPS):
-        first = layer.get_input(0) if layer is not None and layer.operator is not None else None
-        layer = first.producer if first is not None else None
-        if layer is None:
+        first = layer.get_input(0) if layer.operator is not None else None
+        if first is None or first.producer is None:
             return None
+        layer = first.producer
         if element.accepts(layer):
             return move_up(function, layer)
     return None

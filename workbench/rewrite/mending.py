@@ -68,9 +68,7 @@ def expand(reader: Layer, tensor: Tensor, like: Tensor) -> Remedy | None:
 def _widens(tensor: Tensor, like: Tensor) -> bool:
     """Whether the tensor broadcasts to the other's shape."""
     offset = len(like.shape) - len(tensor.shape)
-    return offset >= 0 and all(
-        d in (1, like.shape[a + offset]) for a, d in enumerate(tensor.shape)
-    )
+    return offset >= 0 and all(d in (1, like.shape[a + offset]) for a, d in enumerate(tensor.shape))
 
 
 def move_up(function: Layer, wanted: Layer) -> Remedy | None:

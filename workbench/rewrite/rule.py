@@ -12,8 +12,8 @@ from typing import Any
 from workbench import dimensions
 from workbench.network import Layer, NetworkDefinition, Tensor
 from workbench.records import Refusal
-from workbench.rewrite.mending import expand, recompute, store, title_of, unmark
 from workbench.rewrite.match import Finder, Match, PatternFinder
+from workbench.rewrite.mending import expand, recompute, store, title_of, unmark
 from workbench.rewrite.pattern import Element, build_pattern
 
 

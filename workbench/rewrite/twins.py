@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from workbench.network import Layer, NetworkDefinition, Tensor
+from workbench.network.remedies import EDIT
 from workbench.rewrite.match import Match, Miss
 
 SMALL = 1024
@@ -49,12 +50,18 @@ def read_the_first(network: NetworkDefinition, match: Match) -> dict[Tensor, Ten
 def same_work(a: Layer, b: Layer) -> bool:
     """Whether two layers apply the same operator to the same operands."""
     return (
-        a.operator == b.operator
+        not (made_by_hand(a) or made_by_hand(b))
+        and a.operator == b.operator
         and a.attributes == b.attributes
         and len(a.inputs) == len(b.inputs)
         and len(a.outputs) == len(b.outputs)
         and all(same_operand(x, y) for x, y in zip(a.inputs, b.inputs, strict=True))
     )
+
+
+def made_by_hand(layer: Layer) -> bool:
+    """Whether a person asked for this layer: a copy that was wanted is not merged again."""
+    return layer.cause is not None and layer.cause.stage == EDIT
 
 
 def same_operand(a: Tensor | None, b: Tensor | None) -> bool:
