@@ -97,7 +97,7 @@ GOLDEN = {
     ("digits_cnn", DataType.BF16): 10,
     ("digits_cnn", DataType.INT8): 11,
     ("digits_inception", DataType.FLOAT): 21,
-    ("digits_vit", DataType.FLOAT): 79,
+    ("digits_vit", DataType.FLOAT): 35,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from workbench.fusions.activation import ACTIVATION
+from workbench.fusions.attention import ATTENTION, ATTENTION_EPILOGUE, ATTENTION_PROLOGUE
 from workbench.fusions.bias import BIAS
 from workbench.fusions.cast_pairs import CAST_PAIRS
 from workbench.fusions.dequantize import ABSORB_DEQUANTIZE, DUPLICATE_DEQUANTIZE
@@ -34,6 +35,10 @@ FUSIONS: tuple[RewriteRule, ...] = (
     SIBLING_CONVOLUTIONS,
     SIBLING_PRODUCTS,
     SPLIT_LATER,
+    # Attention: before its products take in scales and masks of their own.
+    ATTENTION,
+    ATTENTION_PROLOGUE,
+    ATTENTION_EPILOGUE,
     # Vertical: a product takes in what follows it, step by step.
     BIAS,
     SCALE,
