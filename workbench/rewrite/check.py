@@ -63,10 +63,10 @@ class Checker:
         if self.verify == "none":
             return None
         if self.verify == "all":
-            return _differs(closure)
+            return _apart(closure)
         key = (rule.name, closure.body.signature)
         if key not in self._known:
-            self._known[key] = _differs(closure)
+            self._known[key] = _apart(closure)
         return self._known[key]
 
 
@@ -87,10 +87,21 @@ def _unequal(
 ) -> Refusal | None:
     if rule.any_size:
         before, after = _at_small_sizes(before, after)
-    result = check_rewrite(
-        before, after, constants=constants, after_constants=constants, seeds=seeds
-    )
+    try:
+        result = check_rewrite(
+            before, after, constants=constants, after_constants=constants, seeds=seeds
+        )
+    except NetworkError as e:
+        return _unchecked(e)
     return None if result.passed else _quarantined(result.message)
+
+
+def _unchecked(error: NetworkError) -> Refusal:
+    return Refusal(
+        f"it could not be checked: {error}",
+        remedy="verify='none' makes it unchecked",
+        code="unchecked",
+    )
 
 
 def _digest(constants: Mapping[str, Array]) -> str:
@@ -103,6 +114,13 @@ def _digest(constants: Mapping[str, Array]) -> str:
 
 
 # -- fused layers -----------------------------------------------------------------------------
+def _apart(closure: Closure) -> Refusal | None:
+    try:
+        return _differs(closure)
+    except NetworkError as e:
+        return _unchecked(e)
+
+
 def _differs(closure: Closure) -> Refusal | None:
     body = closure.body
     if not all(n.operator.deterministic for n in body.nodes):

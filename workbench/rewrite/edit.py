@@ -90,7 +90,14 @@ def _replace(
 ) -> Edit | Refusal:
     assert not isinstance(rule.replacement, Fuse)
     draft = _Draft(network)
-    answer = rule.replacement(network, match)
+    try:
+        answer = rule.replacement(network, match)
+    except NetworkError as e:
+        answer = Refusal(
+            f"quarantined: its replacement does not fit: {e}",
+            remedy="the rule is wrong here: report it; the build goes on without it",
+            code="rule_failed",
+        )
     if isinstance(answer, Refusal):
         draft.undo()
         return answer
