@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import builtins
 import copy
 import enum
 import fnmatch
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from workbench.body import HostType
 from workbench.datatypes import PRECISIONS, DataType
 from workbench.dimensions import SymbolicDim
 from workbench.errors import ConfigError
@@ -38,6 +41,12 @@ class Calibrator(enum.Enum):
 
     ENTROPY = "entropy"
     MINMAX = "minmax"
+    PERCENTILE = "percentile"
+    MSE = "mse"
+
+
+PERCENTILE = 99.99
+"""Share of the magnitudes that the percentile calibrator keeps unless told, in percent."""
 
 
 @dataclass
@@ -88,6 +97,12 @@ class OptimizationProfile:
             if tensor.name not in self.shapes:
                 continue
             shape = self.shapes[tensor.name][which]
+            if isinstance(tensor.type, HostType):
+                raise ConfigError(
+                    f"it is a {tensor.type} and takes no shapes",
+                    place=f"profile of input '{tensor.name}'",
+                    remedy="leave it out of the profile",
+                )
             if len(shape) != len(tensor.shape):
                 raise ConfigError(
                     f"shape {shape} has rank {len(shape)}, the input has {tensor.shape}",
@@ -107,7 +122,8 @@ class OptimizationProfile:
                     )
         missing = [s for s in network.symbols if s not in bound]
         if missing:
-            inputs = [t.name for t in network.inputs if set(map(str, t.shape)) & set(missing)]
+            ranked = [t for t in network.inputs if not isinstance(t.type, HostType)]
+            inputs = [t.name for t in ranked if set(map(str, t.shape)) & set(missing)]
             raise ConfigError(
                 f"dynamic size {', '.join(missing)} of input {', '.join(inputs)} has no range",
                 place="optimization profile",
@@ -132,10 +148,16 @@ class BuilderConfig:
 
     precisions: (pattern over model node names, DataType) pairs; the last match wins, else
     ``default_precision``. Patterns are shell-style (``blocks.*.attn.*``).
+    percentile: what Calibrator.PERCENTILE keeps, in percent. weight_scales: one INT8 scale a
+    ``channel`` of a weight, or one a ``tensor``. equalize_channels: cross-layer equalisation in
+    Fold. smooth_alpha: smooth scaling of activations into weights in Calibrate; None leaves it
+    out. dynamic_ranges: largest magnitude by tensor, set by hand instead of calibrated.
+    int8_calibrator: an object with TensorRT's calibrator methods; not part of the JSON.
     """
 
     _JSON = (
-        "default_precision precisions calibrator flags memory_pool_limits optimization_profiles "
+        "default_precision precisions calibrator percentile weight_scales equalize_channels "
+        "smooth_alpha dynamic_ranges flags memory_pool_limits optimization_profiles "
         "builder_optimization_level max_num_tactics avg_timing_iterations tactic_sources "
         "num_threads verify allow_host_layers"
     ).split()
@@ -144,6 +166,12 @@ class BuilderConfig:
         self.default_precision = DataType.FLOAT
         self.precisions: tuple[tuple[str, DataType], ...] = ()
         self.calibrator = Calibrator.ENTROPY
+        self.percentile = PERCENTILE
+        self.weight_scales = "channel"
+        self.equalize_channels = False
+        self.smooth_alpha: float | None = None
+        self.dynamic_ranges: dict[str, float] = {}
+        self.int8_calibrator: Any = None
         self.flags: frozenset[BuilderFlag] = frozenset()
         self.memory_pool_limits: dict[MemoryPoolType, int] = {MemoryPoolType.WORKSPACE: 1 << 30}
         self.optimization_profiles: tuple[OptimizationProfile, ...] = ()
@@ -169,6 +197,8 @@ class BuilderConfig:
             raise ConfigError(f"builder_optimization_level is {value!r}", remedy="use 0 to 5")
         if name == "num_threads" and isinstance(value, int) and value < 1:
             raise ConfigError(f"num_threads is {value}", remedy="use 1 or more, or None for all")
+        if name in ("percentile", "weight_scales", "smooth_alpha"):
+            _check_calibration(name, value)
         super().__setattr__(name, value)
 
     # -- TensorRT's methods ---------------------------------------------------------------
@@ -218,6 +248,23 @@ class BuilderConfig:
                 return kind
         return self.default_precision
 
+    def set_dynamic_range(self, tensor: str, min: float, max: float) -> None:
+        """Quantize a tensor over [min, max], made symmetric, whatever calibration finds.
+
+        TensorRT's ITensor.set_dynamic_range. Raises ConfigError unless min <= max, both finite.
+        """
+        place = f"dynamic range of tensor '{tensor}'"
+        if not (math.isfinite(min) and math.isfinite(max)) or min > max:
+            raise ConfigError(f"{min}..{max} is no range", place=place, remedy="give min <= max")
+        largest = float(builtins.max(abs(min), abs(max)))
+        if largest == 0.0:
+            raise ConfigError("a range of zero has no scale", place=place)
+        self.dynamic_ranges = {**self.dynamic_ranges, tensor: largest}
+
+    def reset_dynamic_range(self, tensor: str) -> None:
+        """Let calibration decide again."""
+        self.dynamic_ranges = {k: v for k, v in self.dynamic_ranges.items() if k != tensor}
+
     # -- copies and JSON ------------------------------------------------------------------
     def clone(self) -> BuilderConfig:
         """An independent, editable copy (the timing cache and monitor are shared)."""
@@ -242,6 +289,11 @@ class BuilderConfig:
             "default_precision": self.default_precision.value,
             "precisions": [[p, d.value] for p, d in self.precisions],
             "calibrator": self.calibrator.value,
+            "percentile": self.percentile,
+            "weight_scales": self.weight_scales,
+            "equalize_channels": self.equalize_channels,
+            "smooth_alpha": self.smooth_alpha,
+            "dynamic_ranges": dict(sorted(self.dynamic_ranges.items())),
             "flags": sorted(f.value for f in self.flags),
             "memory_pool_limits": {k.value: v for k, v in self.memory_pool_limits.items()},
             "optimization_profiles": [p.to_json() for p in self.optimization_profiles],
@@ -279,3 +331,15 @@ class BuilderConfig:
         return isinstance(other, BuilderConfig) and self.to_json() == other.to_json()
 
     __hash__ = None  # pyright: ignore
+
+
+def _check_calibration(name: str, value: object) -> None:
+    """Raises ConfigError for a value that a calibration setting cannot have."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if name == "percentile" and not (number and 50 < float(value) <= 100):  # pyright: ignore
+        raise ConfigError(f"percentile is {value!r}", remedy="give more than 50, at most 100")
+    if name == "weight_scales" and value not in ("channel", "tensor"):
+        raise ConfigError(f"weight_scales is {value!r}", remedy="use 'channel' or 'tensor'")
+    fits = value is None or (number and 0 <= float(value) <= 1)  # pyright: ignore
+    if name == "smooth_alpha" and not fits:
+        raise ConfigError(f"smooth_alpha is {value!r}", remedy="give 0 to 1, or None")

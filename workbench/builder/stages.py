@@ -117,8 +117,11 @@ def calibrate(state: BuildState) -> BuildState:
     result = state.calibration
     if result is None:
         result = calibrated_ranges(state, _engine_on(state.device))
-        state = replace(state, calibration=result)
-    attempts = precision.write_qdq(network, state.decisions, result)
+    result = result.with_thresholds(state.config.dynamic_ranges)
+    state = replace(state, calibration=result)
+    attempts = precision.write_qdq(
+        network, state.decisions, result, weight_scales=state.config.weight_scales
+    )
     summary = (
         f"{len(result.ranges)} tensors, {result.samples} samples ({result.label}), "
         f"{result.calibrator.value}; "

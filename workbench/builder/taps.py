@@ -32,6 +32,8 @@ def calibrated_ranges(state: BuildState, engine: TapEngine) -> CalibrationResult
         calibrator=state.config.calibrator,
         monitor=state.config.progress_monitor,
         label=state.calibration_label,
+        percentile=state.config.percentile,
+        channel_axes=precision.channel_axes(network),
     )
 
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from workbench.body import Array
 from workbench.calibration.histogram import BINS, Histogram
-from workbench.config import Calibrator
+from workbench.calibration.noise import mean_squared_errors
+from workbench.config import PERCENTILE, Calibrator
 
 LEVELS = 128
 """Magnitudes of symmetric INT8, zero included."""
@@ -14,11 +15,46 @@ EMPTY = 1e-9
 """Probability of a bin where Q has no mass and P has; the description leaves this open."""
 
 
-def scale_threshold(histogram: Histogram, calibrator: Calibrator) -> float:
-    """Largest magnitude kept, > 0; scale is this over 127."""
-    if calibrator is Calibrator.MINMAX:
+def scale_threshold(
+    histogram: Histogram, calibrator: Calibrator, *, percentile: float = PERCENTILE
+) -> float:
+    """Largest magnitude kept, > 0; scale is this over 127.
+
+    percentile: share of the magnitudes that PERCENTILE keeps, in percent.
+    """
+    match calibrator:
+        case Calibrator.MINMAX:
+            return histogram.amax
+        case Calibrator.ENTROPY:
+            return entropy_threshold(histogram)
+        case Calibrator.PERCENTILE:
+            return percentile_threshold(histogram, percentile)
+        case Calibrator.MSE:
+            return mse_threshold(histogram)
+
+
+def percentile_threshold(histogram: Histogram, percentile: float) -> float:
+    """The magnitude below which ``percentile`` % of the values lie, linear within a bin.
+
+    Where those are all zeros (or all lie in the first bin), the end of the first bin.
+    """
+    kept = np.concatenate([[0.0], np.cumsum(histogram.counts)])
+    at = float(np.interp(percentile / 100.0 * kept[-1], kept, histogram.edges))
+    return min(max(at, histogram.limit / BINS), histogram.amax)
+
+
+def mse_threshold(histogram: Histogram) -> float:
+    """The threshold with the least mean squared error of quantizing to 255 levels and back.
+
+    Candidates are the bins' ends from the 128th on, as for entropy; of equals the smallest wins.
+    """
+    filled = np.flatnonzero(histogram.counts)
+    if not filled.size:
         return histogram.amax
-    return entropy_threshold(histogram)
+    last = max(LEVELS, int(filled[-1]) + 1)
+    ends = histogram.edges[LEVELS : last + 1]
+    errors = mean_squared_errors(histogram, ends)
+    return min(float(ends[np.argmin(errors)]), histogram.amax)
 
 
 def entropy_threshold(histogram: Histogram) -> float:

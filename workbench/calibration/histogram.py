@@ -1,4 +1,4 @@
-"""A streaming histogram of absolute values: 2,048 bins, whose range grows by doubling."""
+"""Streaming statistics: a histogram whose range grows by doubling, and extremes per channel."""
 
 from __future__ import annotations
 
@@ -64,3 +64,35 @@ class Histogram:
             return 0.0
         centres = (self.edges[:-1] + self.edges[1:]) / 2
         return float(self.counts[centres > threshold].sum() / self.total)
+
+
+class ChannelExtremes:
+    """Smallest and largest value of each channel of a tensor; one pass, two numbers a channel.
+
+    axis: the channel axis. low, high: shape (channels,); None before the first values.
+    """
+
+    def __init__(self, axis: int) -> None:
+        self.axis = axis
+        self.low: Array | None = None
+        self.high: Array | None = None
+
+    def add(self, values: Array) -> None:
+        """Take finite values in. Raises ValueError where the number of channels has changed."""
+        if not values.size:
+            return
+        others = tuple(a for a in range(values.ndim) if a != self.axis)
+        low, high = values.min(axis=others), values.max(axis=others)
+        if self.low is None or self.high is None:
+            self.low, self.high = low.astype(np.float32), high.astype(np.float32)
+            return
+        if low.shape != self.low.shape:
+            raise ValueError(f"it has {low.size} channels, {self.low.size} before")
+        self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
+
+    @property
+    def amax(self) -> Array:
+        """Largest magnitude of each channel, float32."""
+        if self.low is None or self.high is None:
+            return np.zeros(0, np.float32)
+        return np.maximum(np.abs(self.low), np.abs(self.high))

@@ -128,6 +128,21 @@ def quantizable_tensors(network: NetworkDefinition) -> tuple[str, ...]:
     return tuple(names)
 
 
+def channel_axes(network: NetworkDefinition) -> dict[str, int]:
+    """Of each tensor that ``quantizable_tensors`` names, the axis of its channels.
+
+    Axis 1 where a convolution reads it or makes it, else the last: the one that products sum over.
+    """
+    axes: dict[str, int] = {}
+    for name in quantizable_tensors(network):
+        tensor = network.tensor(name)
+        near = {u.op for u in tensor.users} | {tensor.producer.op if tensor.producer else ""}
+        rank = len(tensor.shape)
+        if rank:
+            axes[name] = 1 if rank > 2 and ("Conv" in near or rank == 4) else rank - 1
+    return axes
+
+
 def _stored(layer: Layer) -> DataType | None:
     """The type that the layer's first dequantized operand is stored in."""
     for t in layer.inputs:
@@ -152,7 +167,12 @@ def _weights_blocker(layer: Layer) -> str:
 
 
 def _computes_on_floats(layer: Layer) -> bool:
-    if layer.operator is None or layer.operator.family in _UNTYPED or layer.op == "Cast":
+    if (
+        layer.operator is None
+        or layer.on_host
+        or layer.operator.family in _UNTYPED
+        or layer.op == "Cast"
+    ):
         return False
     reads = any(t is not None and t.dtype is DataType.FLOAT for t in layer.inputs)
     return reads and any(t.dtype is DataType.FLOAT for t in layer.outputs)

@@ -21,11 +21,14 @@ def write_qdq(
     network: NetworkDefinition,
     decisions: Sequence[PrecisionDecision],
     calibration: CalibrationResult,
+    *,
+    weight_scales: str = "channel",
 ) -> tuple[Attempt, ...]:
     """Write INT8 requests as QuantizeLinear/DequantizeLinear pairs.
 
-    Activations: per tensor, symmetric, from the calibration. Weights: per output channel,
-    symmetric. Raises CalibrationError for a tensor without a range.
+    Activations: per tensor, symmetric, from the calibration. Weights: symmetric over their largest
+    magnitude per output ``channel``, or over all of them, the same in each channel (``tensor``).
+    Raises CalibrationError for a tensor without a range.
     """
     attempts: list[Attempt] = []
     pairs: dict[str, Tensor] = {}
@@ -39,7 +42,8 @@ def write_qdq(
                 continue
             if t.weight is not None:
                 axis = _channel_axis(layer)
-                new = _quantized_weight(network, t.weight, axis, layer.name)
+                body = _scale_body(t.weight, axis, shared=weight_scales == "tensor")
+                new = _quantized_weight(network, t.weight, axis, body, layer.name)
             else:
                 new = _quantized(network, t, calibration, pairs, layer.name)
             network.replace_input(layer, index, new)
@@ -118,8 +122,10 @@ def _quantized(
     return dq.outputs[0]
 
 
-def _quantized_weight(network: NetworkDefinition, weight: Weight, axis: int, reader: str) -> Tensor:
-    scale = Weight.derive(f"{weight.name}.scale", _scale_body(weight, axis), (weight,))
+def _quantized_weight(
+    network: NetworkDefinition, weight: Weight, axis: int, scales: Body, reader: str
+) -> Tensor:
+    scale = Weight.derive(f"{weight.name}.scale", scales, (weight,))
     stored = Weight.derive(
         f"{weight.name}.int8", _quantize_body(weight, scale, axis), (weight, scale)
     )
@@ -131,20 +137,26 @@ def _quantized_weight(network: NetworkDefinition, weight: Weight, axis: int, rea
     return dq.outputs[0]
 
 
-def _scale_body(weight: Weight, axis: int) -> Body:
-    """scale[channel] = max(max |w|, tiny) / 127."""
-    others = np.array([a for a in range(weight.array.ndim) if a != axis], np.int64)
-    rows = {n: operator_named(n) for n in ("Abs", "ReduceMax", "Max", "Div")}
-    nodes = (
-        _literal("axes", others),
+def _scale_body(weight: Weight, axis: int, *, shared: bool) -> Body:
+    """scale[channel] = max(max |w|, tiny) / 127, over the channel or, shared, over all of w."""
+    channels = weight.array.shape[axis]
+    others = [a for a in range(weight.array.ndim) if shared or a != axis]
+    rows = {n: operator_named(n) for n in ("Abs", "ReduceMax", "Max", "Div", "Expand")}
+    nodes = [
+        _literal("axes", np.array(others, np.int64)),
         _literal("tiny", np.float32(1e-12)),
         _literal("levels", np.float32(127)),
         Node(rows["Abs"], ("w",), ("a",), rows["Abs"].complete({})),
         Node(rows["ReduceMax"], ("a", "axes"), ("m",), rows["ReduceMax"].complete({"keepdims": 0})),
         Node(rows["Max"], ("m", "tiny"), ("t",), rows["Max"].complete({})),
         Node(rows["Div"], ("t", "levels"), ("s",), rows["Div"].complete({})),
-    )
-    return Body((weight_input("w", weight),), nodes, ("s",))
+    ]
+    if shared:
+        nodes.append(_literal("channels", np.array([channels], np.int64)))
+        nodes.append(
+            Node(rows["Expand"], ("s", "channels"), ("each",), rows["Expand"].complete({}))
+        )
+    return Body((weight_input("w", weight),), tuple(nodes), (nodes[-1].outputs[0],))
 
 
 def _quantize_body(weight: Weight, scale: Weight, axis: int) -> Body:

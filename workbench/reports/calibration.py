@@ -8,7 +8,7 @@ from workbench.calibration import CalibrationResult, TensorRange
 
 
 def calibration_rows(result: CalibrationResult) -> pd.DataFrame:
-    """Columns: Tensor, Min, Max, Threshold, Scale, Clipped (%), Values, Note."""
+    """Columns: Tensor, Min, Max, Threshold, Scale, Clipped (%), SQNR (dB), Values, Note."""
     return pd.DataFrame(
         [
             (
@@ -18,13 +18,24 @@ def calibration_rows(result: CalibrationResult) -> pd.DataFrame:
                 r.threshold,
                 r.scale,
                 100 * r.clipped_share,
+                r.sqnr_db,
                 r.histogram.total,
-                "always zero" if r.constant else "",
+                _note(r),
             )
             for r in result.ranges.values()
         ],
-        columns=["Tensor", "Min", "Max", "Threshold", "Scale", "Clipped (%)", "Values", "Note"],
+        columns=[
+            *("Tensor", "Min", "Max", "Threshold", "Scale"),
+            *("Clipped (%)", "SQNR (dB)", "Values", "Note"),
+        ],
     )
+
+
+def _note(r: TensorRange) -> str:
+    notes = ["threshold set by hand"] if r.by_hand else []
+    if r.constant:
+        notes.append("always zero" if r.histogram.amax == 0 else f"always {r.histogram.low:.6g}")
+    return ", ".join(notes)
 
 
 def histogram_rows(found: TensorRange, *, bins: int = 256) -> pd.DataFrame:

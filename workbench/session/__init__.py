@@ -8,6 +8,7 @@ from workbench.session.actions import (
     SetOption,
     SetPrecision,
     SetProfile,
+    SetThreshold,
     SetWorkspace,
     UseCalibrationData,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "SetOption",
     "SetPrecision",
     "SetProfile",
+    "SetThreshold",
     "SetWorkspace",
     "UseCalibrationData",
 ]

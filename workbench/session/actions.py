@@ -81,6 +81,25 @@ class SetCalibrator:
 
 
 @dataclass(frozen=True)
+class SetThreshold:
+    """Clip one tensor at a magnitude set by hand; None lets calibration decide again."""
+
+    tensor: str
+    threshold: float | None
+
+    def apply(self, config: BuilderConfig) -> None:
+        if self.threshold is None:
+            config.reset_dynamic_range(self.tensor)
+        else:
+            config.set_dynamic_range(self.tensor, -self.threshold, self.threshold)
+
+    def code(self) -> str:
+        if self.threshold is None:
+            return f"config.reset_dynamic_range({self.tensor!r})"
+        return f"config.set_dynamic_range({self.tensor!r}, {-self.threshold!r}, {self.threshold!r})"
+
+
+@dataclass(frozen=True)
 class SetOption:
     """One of the config's plain settings."""
 
@@ -94,6 +113,10 @@ class SetOption:
         "tactic_sources",
         "num_threads",
         "verify",
+        "percentile",
+        "weight_scales",
+        "equalize_channels",
+        "smooth_alpha",
     )
 
     def apply(self, config: BuilderConfig) -> None:
@@ -138,6 +161,7 @@ Action = (
     | ClearPrecisions
     | SetProfile
     | SetCalibrator
+    | SetThreshold
     | SetOption
     | SetWorkspace
     | UseCalibrationData

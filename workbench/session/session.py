@@ -212,10 +212,16 @@ class Session:
         settings = config.to_json()
         parts: dict[Stage, tuple[str, ...]] = {
             Stage.PARSE: (),
-            Stage.FOLD: ("verify",),
+            Stage.FOLD: ("verify", "equalize_channels"),
             Stage.PROFILES: ("optimization_profiles",),
             Stage.PRECISION: ("default_precision", "precisions"),
-            Stage.CALIBRATE: ("calibrator",),
+            Stage.CALIBRATE: (
+                "calibrator",
+                "percentile",
+                "weight_scales",
+                "smooth_alpha",
+                "dynamic_ranges",
+            ),
             Stage.FUSE: ("verify",),
             Stage.TUNE: (
                 "builder_optimization_level",
@@ -241,16 +247,16 @@ class Session:
         return keys
 
     def _range_key(self, keys: dict[Stage, str]) -> tuple[str, str]:
-        data = self.calibration
-        return keys[Stage.FOLD], data.digest if data else ""
+        data, alpha = self.calibration, self.config.smooth_alpha
+        return keys[Stage.FOLD], f"{data.digest if data else ''}|{alpha}"
 
     def _with_ranges(self, state: BuildState, keys: dict[Stage, str]) -> BuildState:
         """A changed request or calibrator reuses the histograms of the same data."""
         known = self._ranges.get(self._range_key(keys))
         if known is None:
             return state
-        if known.calibrator is not state.config.calibrator:
-            known = known.with_calibrator(state.config.calibrator)
+        config = state.config
+        known = known.with_calibrator(config.calibrator, percentile=config.percentile)
         return replace(state, calibration=known)
 
     # -- show the code --------------------------------------------------------------------
