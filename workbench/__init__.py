@@ -29,6 +29,7 @@ _PUBLIC = {
     "TimingCache": "workbench.timing",
     "WorkbenchError": "workbench.errors",
     "build": "workbench.builder",
+    "bisect_rewrites": "workbench.lab",
     "bundled": "workbench.bundle",
 }
 
