@@ -159,7 +159,7 @@ def lifetimes(plan: Plan, bounds: Mapping[str, tuple[int, int]]) -> list[Lifetim
     return [
         Lifetime(t.name, first[t.name], last[t.name], largest_bytes(t, bounds))
         for t in plan.tensors
-        if t.kind == "inner"
+        if t.kind == "inner" and t.name not in plan.late
     ]
 
 
@@ -172,7 +172,7 @@ def largest_bytes(tensor: PlanTensor, bounds: Mapping[str, tuple[int, int]]) -> 
 def _bounds(plan: Plan, profile: PlanProfile) -> dict[str, tuple[int, int]]:
     bounds: dict[str, tuple[int, int]] = {}
     for t in plan.tensors:
-        if t.kind == "input" and t.name in profile.shapes:
+        if t.kind == "input" and t.name in profile.shapes and t.name not in plan.late:
             low, _, high = profile.shapes[t.name]
             for d, a, b in zip(t.type.shape, low, high, strict=True):
                 if not isinstance(d, int):

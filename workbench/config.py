@@ -149,9 +149,9 @@ class BuilderConfig:
     precisions: (pattern over model node names, DataType) pairs; the last match wins, else
     ``default_precision``. Patterns are shell-style (``blocks.*.attn.*``).
     percentile: what Calibrator.PERCENTILE keeps, in percent. weight_scales: one INT8 scale a
-    ``channel`` of a weight, or one a ``tensor``. equalize_channels: cross-layer equalisation in
-    Fold. smooth_alpha: smooth scaling of activations into weights in Calibrate; None leaves it
-    out. dynamic_ranges: largest magnitude by tensor, set by hand instead of calibrated.
+    ``channel`` of a weight, or one a ``tensor``. equalize_channels: cross-layer equalisation
+    before calibration. smooth_alpha: smooth scaling of activations into weights, 0 to 1; None
+    leaves it out. dynamic_ranges: largest magnitude by tensor, set by hand, not calibrated.
     int8_calibrator: an object with TensorRT's calibrator methods; not part of the JSON.
     """
 

@@ -14,18 +14,17 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 from onnx.backend.base import Backend, BackendRep
 
-from workbench.body import Array
-from workbench.builder import BuildState, run_stages, start
+from workbench.body import Array, HostType, Value
+from workbench.builder import run_stages, start
 from workbench.config import BuilderConfig, OptimizationProfile
 from workbench.datatypes import DataType
 from workbench.devices import Device, open_device
 from workbench.dimensions import is_static
 from workbench.errors import DeviceError, ExecutionError, NoTacticError, ParserError, WorkbenchError
 from workbench.onnx_parser.element_types import TO_ONNX
-from workbench.onnx_parser.problems import ParserErrorRecord
 from workbench.onnx_parser.schemas import OPSET
 from workbench.records import Stage
 from workbench.runtime import Engine
@@ -40,35 +39,25 @@ class UnsupportedModel(WorkbenchError, unittest.SkipTest):
 
 
 class WorkbenchRep(BackendRep):
-    """A model ready to run: built in ``prepare`` where its inputs leave nothing open.
+    """A model ready to run: built in ``prepare`` where its inputs' shapes leave nothing open.
 
-    Otherwise it is built on first use, for the shapes of the inputs and for the values of those
-    that decide shapes (``deciding``; such an input is a constant of the engine). engines: by these.
-    outputs: names in the engine, in the model's order.
+    Otherwise it is built on first use, for the shapes of the inputs. engines: by these.
+    inputs, outputs: names in the engine, in the model's order.
     """
 
     def __init__(self, model: ModelProto, config: BuilderConfig, device: Device) -> None:
         self.name = model.graph.name or "model"
-        self.outputs: tuple[str, ...] = ()
-        stored = {t.name for t in model.graph.initializer}
-        stored |= {t.values.name for t in model.graph.sparse_initializer}
-        self.inputs = tuple(v.name for v in model.graph.input if v.name not in stored)
-        self.deciding: frozenset[str] = frozenset()
         self.engines: dict[_Key, Engine] = {}
-        self._model, self._config, self._device = model, config, device
-        self._parsed: dict[_Key, BuildState] = {}
+        state = start(model.SerializeToString(), config, device=device, name=self.name)
+        self._state = run_stages(state, until=Stage.PARSE)
+        network = self._state.network
+        self.inputs = tuple(t.name for t in network.inputs)
+        self.outputs = tuple(t.name for t in network.outputs)
 
     def prepare(self) -> None:
-        """Parse, and build where that needs no input. Raises ParserError and NoTacticError."""
-        try:
-            state = self._parse({})
-        except ParserError as e:
-            self.deciding = _needed(e, frozenset(self.inputs))
-            if not self.deciding:
-                raise
-            return
-        if all(is_static(t.shape) for t in state.network.inputs):
-            self._built(state, {}, ())
+        """Build where that needs no input. Raises NoTacticError."""
+        if not self._state.network.symbols:
+            self.engine({})
 
     def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Outputs for the inputs, given in the model's order (or by name)."""
@@ -82,26 +71,24 @@ class WorkbenchRep(BackendRep):
                 place=self.name,
                 remedy=f"give {', '.join(self.inputs) or 'none'}, in this order",
             )
-        fed = {n: np.asarray(v) for n, v in zip(self.inputs, inputs, strict=True)}
-        engine = self.engine(fed)
-        rest = {n: v for n, v in fed.items() if n not in self.deciding}
-        outputs = engine.create_execution_context().run(rest)
+        fed = {n: _value(v) for n, v in zip(self.inputs, inputs, strict=True)}
+        outputs = self.engine(fed).create_execution_context().run(fed)
         return tuple(outputs[n] for n in self.outputs)
 
-    def engine(self, inputs: Mapping[str, Array]) -> Engine:
-        """The engine for these inputs, built on first use."""
-        while True:
-            values = tuple((inputs[n].shape, inputs[n].tobytes()) for n in sorted(self.deciding))
-            if values not in self._parsed:
-                try:
-                    self._parsed[values] = self._parse({n: inputs[n] for n in self.deciding})
-                except ParserError as e:
-                    more = _needed(e, frozenset(self.inputs) - self.deciding)
-                    if not more:
-                        raise
-                    self.deciding |= more
-                    continue
-            return self._built(self._parsed[values], inputs, values)
+    def engine(self, inputs: Mapping[str, Value]) -> Engine:
+        """The engine for these inputs' shapes, built on first use."""
+        profile = OptimizationProfile()
+        for t in self._state.network.inputs:
+            if not isinstance(t.type, HostType) and not is_static(t.shape):
+                shape = inputs[t.name].shape
+                profile.set_shape(t.name, shape, shape, shape)
+        key = tuple(sorted((n, low) for n, (low, _, _) in profile.shapes.items()))
+        if key not in self.engines:
+            config = self._state.config.clone()
+            config.optimization_profiles = (profile,)
+            state = replace(self._state, config=config.frozen())
+            self.engines[key] = run_stages(state).engine()
+        return self.engines[key]
 
     @property
     def executed(self) -> Counter[str]:
@@ -109,32 +96,12 @@ class WorkbenchRep(BackendRep):
         engines = self.engines.values()
         return Counter(s.tactic.source for e in engines for s in e.plan.steps)
 
-    def _parse(self, values: Mapping[str, Array]) -> BuildState:
-        model = self._model
-        if values:
-            model = ModelProto.FromString(model.SerializeToString())
-            kept = [v for v in model.graph.input if v.name not in values]
-            del model.graph.input[:]
-            model.graph.input.extend(kept)
-            model.graph.initializer.extend(numpy_helper.from_array(v, n) for n, v in values.items())
-        data = model.SerializeToString()
-        state = start(data, self._config, device=self._device, name=self.name)
-        state = run_stages(state, until=Stage.PARSE)
-        self.outputs = tuple(t.name for t in state.network.outputs)
-        return state
 
-    def _built(self, state: BuildState, inputs: Mapping[str, Array], values: _Key) -> Engine:
-        profile = OptimizationProfile()
-        for t in state.network.inputs:
-            if not is_static(t.shape):
-                shape = inputs[t.name].shape
-                profile.set_shape(t.name, shape, shape, shape)
-        key = (values, *sorted((n, low) for n, (low, _, _) in profile.shapes.items()))
-        if key not in self.engines:
-            config = state.config.clone()
-            config.optimization_profiles = (profile,)
-            self.engines[key] = run_stages(replace(state, config=config.frozen())).engine()
-        return self.engines[key]
+def _value(given: Any) -> Value:
+    """A sequence as a list of arrays, nothing as None, all else as an array."""
+    if isinstance(given, list | tuple):
+        return [_value(v) for v in given]
+    return given if given is None else np.asarray(given)
 
 
 class WorkbenchBackend(Backend):
@@ -166,8 +133,8 @@ class WorkbenchBackend(Backend):
         config.builder_optimization_level = 0
         names = cls.sources or tuple(s.name for s in sources_for(opened.kind))
         config.set_tactic_sources(sorted(names, key=lambda n: n != cls.preferred))
-        rep = WorkbenchRep(model, config.frozen(), opened)
         try:
+            rep = WorkbenchRep(model, config.frozen(), opened)
             rep.prepare()
         except (ParserError, NoTacticError) as e:
             raise UnsupportedModel(e.problem, place=e.place, remedy=e.remedy) from None
@@ -228,14 +195,6 @@ def _open(device: str) -> Device:
         raise DeviceError(f"no device is called '{device}'", remedy="use 'CPU' or 'CUDA:<index>'")
     name = _DEVICES[kind]
     return open_device(f"{name}:{index}" if index and name == "gpu" else name)
-
-
-def _needed(error: ParserError, inputs: frozenset[str]) -> frozenset[str]:
-    """The inputs whose values would mend every reason of the error; none if one would stay."""
-    reasons = [e for e in error.errors if isinstance(e, ParserErrorRecord)]
-    if not all(inputs & set(e.needs) for e in reasons):
-        return frozenset()
-    return inputs & {n for e in reasons for n in e.needs}
 
 
 def _value_info(name: str, array: Array) -> ValueInfoProto:

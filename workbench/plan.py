@@ -9,13 +9,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from workbench.body import Array, Body, TensorType
+from workbench.body import Array, Body, HostType, TensorType, type_from_json, type_to_json
 from workbench.datatypes import DataType
 from workbench.devices import Fingerprint
-from workbench.dimensions import dim_from_json, dim_to_json
+from workbench.dimensions import symbols_of
 from workbench.errors import PlanError
 from workbench.files import write_atomically
 from workbench.formats import Format
@@ -66,6 +67,11 @@ class PlanStep:
     built: DataType
     executed: DataType
 
+    @property
+    def on_host(self) -> bool:
+        """Whether the host runs it, by the interpreter."""
+        return self.tactic.source == "HOST"
+
 
 @dataclass(frozen=True)
 class PlanProfile:
@@ -94,6 +100,24 @@ class Plan:
     absorbed: Mapping[str, str]
     config: Mapping[str, Any]
     versions: Mapping[str, str]
+
+    @cached_property
+    def late(self) -> frozenset[str]:
+        """Tensors that have no place in the arena: only the data decides how large they are."""
+        known: set[str] = set()
+        for t in self.tensors:
+            if t.kind == "input" and not isinstance(t.type, HostType):
+                known.update(s for d in t.type.shape for s in symbols_of(d))
+        return frozenset(
+            t.name
+            for t in self.tensors
+            if t.type.on_host or not all(symbols_of(d) <= known for d in t.type.shape)
+        )
+
+    @property
+    def is_late(self) -> bool:
+        """Whether steps must run one by one: some on the host, or at sizes found on the way."""
+        return bool(self.late) or any(s.on_host for s in self.steps)
 
     def to_bytes(self) -> bytes:
         """The plan file. Equal plans give equal bytes."""
@@ -152,8 +176,7 @@ class Plan:
             "tensors": [
                 [
                     t.name,
-                    t.type.dtype.value,
-                    [dim_to_json(d) for d in t.type.shape],
+                    type_to_json(t.type),
                     format_to_json(t.format),
                     t.kind,
                 ]
@@ -188,13 +211,8 @@ def _plan_from_records(data: Mapping[str, Any], weights: Mapping[str, Array]) ->
         Fingerprint.from_json(data["device"]),
         data["threads"],
         tuple(
-            PlanTensor(
-                name,
-                TensorType(DataType(dtype), tuple(map(dim_from_json, shape))),
-                format_from_json(layout),
-                kind,
-            )
-            for name, dtype, shape, layout, kind in data["tensors"]
+            PlanTensor(name, type_from_json(type_), format_from_json(layout), kind)
+            for name, type_, layout, kind in data["tensors"]
         ),
         tuple(
             PlanStep(

@@ -27,7 +27,7 @@ from workbench.datatypes import DataType
 from workbench.errors import PlanError
 
 FORMAT = "inference-workbench-plan"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ANY_FILE = "plan file"
 """The place named in an error while the path is not known."""
 _ALIGN = 64

@@ -18,7 +18,14 @@ from workbench.body.operator import (
     Operator,
     later_size,
 )
-from workbench.body.values import Array, HostType, TensorType, UnrankedType, widened
+from workbench.body.values import (
+    Array,
+    OptionalType,
+    SequenceType,
+    TensorType,
+    UnrankedType,
+    widened,
+)
 from workbench.datatypes import DataType
 from workbench.dimensions import SymbolicDim
 from workbench.errors import InferenceError, NetworkError, ValueNeeded
@@ -142,13 +149,14 @@ def _element_types(operator: Operator, seen: Inference) -> tuple[DataType, ...]:
 
 def _guessed(type_: TensorType | None, rank: int, *, structural: bool) -> TensorType | None:
     """A type at this rank where it has none; a list of sizes with an entry an axis."""
-    if isinstance(type_, UnrankedType):
+    if isinstance(type_, UnrankedType) and not structural:
         return TensorType(type_.dtype, tuple(later_size("guessed", k) for k in range(rank)))
-    if type_ is None or isinstance(type_, HostType) or not structural:
+    if type_ is None or isinstance(type_, SequenceType | OptionalType):
         return type_
-    if len(type_.shape) == 1 and not isinstance(type_.shape[0], int):
+    unknown = isinstance(type_, UnrankedType)
+    if unknown or (structural and len(type_.shape) == 1 and not isinstance(type_.shape[0], int)):
         return TensorType(type_.dtype, (rank,))
-    return type_
+    return TensorType(type_.dtype, tuple(d if isinstance(d, int) else 1 for d in type_.shape))
 
 
 def _sizes(sizes: Sequence[Any]) -> Array:

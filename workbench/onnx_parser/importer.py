@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, SparseTensorProto, TensorProto, ValueInfoProto
 
-from workbench.body import Array, TensorType
+from workbench.body import Array, HostType, TensorType
 from workbench.errors import NetworkError, ParserError, ValueNeeded
 from workbench.network import NetworkDefinition, Tensor, Weight
 from workbench.onnx_parser.element_types import DATA_TYPE_ATTRIBUTES, FROM_ONNX, type_name
@@ -306,7 +306,7 @@ class Importer:
 
     def _check_declared(self, value: ValueInfoProto, tensor: Tensor) -> None:
         declared = value.type.tensor_type
-        if value.type.WhichOneof("value") != "tensor_type":
+        if value.type.WhichOneof("value") != "tensor_type" or isinstance(tensor.type, HostType):
             return
         wrong = ""
         dtype = FROM_ONNX.get(declared.elem_type)

@@ -13,15 +13,12 @@ def _before_11(site: Site) -> tuple[Step, ...]:
     """Output pixel i reads input pixel i / scale: between its neighbours, or the nearest."""
     given = site.attribute("scales") if site.node.operator == "Upsample" else None
     scales = np.array(given, np.float32) if given is not None else site.value(1)
-    if scales is None:
-        site.refuse(
-            ErrorCode.UNSUPPORTED_NODE_DYNAMIC,
-            f"scales '{site.input(1)}' are computed at run time",
-            "export the model with constant scales",
-        )
-    if site.attribute("mode", "nearest") == "nearest":
+    nearest = site.attribute("mode", "nearest") == "nearest"
+    if scales is None and nearest:
+        return _nearest_later(site)
+    if scales is not None and nearest:
         return _nearest(site, scales)
-    stored = site.constant("scales", scales, np.float32)
+    stored = site.input(1) if scales is None else site.constant("scales", scales, np.float32)
     return (_asymmetric(site.input(0), stored, site.node.outputs[0], mode="linear"),)
 
 
@@ -44,6 +41,18 @@ def _nearest(site: Site, scales: Array) -> tuple[Step, ...]:
         steps.append(_asymmetric(source, stored, result, rounding=rounding))
         source = result
     return tuple(steps)
+
+
+def _nearest_later(site: Site) -> tuple[Step, ...]:
+    """As ``_nearest``, of scales that are only known at run time."""
+    one = site.constant("one", 1, np.float32)
+    down, up, shrunk = (site.fresh(n) for n in ("scales_down", "scales_up", "shrunk"))
+    return (
+        Step("Min", (site.input(1), one), (down,)),
+        Step("Max", (site.input(1), one), (up,)),
+        _asymmetric(site.input(0), down, shrunk, rounding="ceil"),
+        _asymmetric(shrunk, up, site.node.outputs[0], rounding="floor"),
+    )
 
 
 def _asymmetric(
@@ -72,7 +81,7 @@ def _from_11(site: Site) -> tuple[Step, ...]:
 
 RESIZE_UPGRADES: dict[tuple[str, int], Upgrade] = {
     ("Upsample", 7): Upgrade(_before_11, ("Resize",)),
-    ("Upsample", 9): Upgrade(_before_11, ("Resize",)),
-    ("Resize", 10): Upgrade(_before_11),
+    ("Upsample", 9): Upgrade(_before_11, ("Resize", "Min", "Max")),
+    ("Resize", 10): Upgrade(_before_11, ("Resize", "Min", "Max")),
     **{("Resize", v): Upgrade(_from_11) for v in (11, 13, 18, 19)},
 }

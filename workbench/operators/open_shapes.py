@@ -109,6 +109,23 @@ def one_hot(inference: Inference) -> tuple[TensorType, ...]:
     return (TensorType(values.dtype, shape),)
 
 
+def image(inference: Inference) -> tuple[TensorType, ...]:
+    """Col2Im of an image whose size is computed."""
+    x, rank = inference.input(0), 2 + length(inference, 1)
+    return (TensorType(x.dtype, (x.shape[0], *later_shape(inference, rank)[1:])),)
+
+
+def frames(inference: Inference) -> tuple[TensorType, ...]:
+    """STFT whose frames are computed: batch, frames, frequencies, real and imaginary part."""
+    x = inference.input(0)
+    return (TensorType(x.dtype, (x.shape[0], inference.later(1), inference.later(2), 2)),)
+
+
+def bands(inference: Inference) -> tuple[TensorType, ...]:
+    """MelWeightMatrix whose sizes are computed."""
+    return (TensorType(inference.attributes["output_datatype"], later_shape(inference, 2)),)
+
+
 def grid(inference: Inference) -> tuple[TensorType, ...]:
     """AffineGrid of sizes that are computed."""
     theta, spatial = inference.input(0), length(inference, 1) - 2

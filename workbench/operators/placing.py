@@ -14,6 +14,7 @@ from workbench import dimensions
 from workbench.body import REQUIRED, Array, Attributes, Inference, Operator, TensorType
 from workbench.datatypes import DataType
 from workbench.errors import InferenceError
+from workbench.operators import open_shapes
 from workbench.operators.products import gamma, operand
 from workbench.operators.rules import (
     absent,
@@ -205,6 +206,7 @@ PLACING: tuple[Operator, ...] = (
         layer_type="SCATTER",
         bound=_col2im_bound,
         structural=frozenset({1, 2}),
+        open=open_shapes.image,
         attributes={"dilations": None, "pads": None, "strides": None},
     ),
     mover(
@@ -213,6 +215,7 @@ PLACING: tuple[Operator, ...] = (
         _max_unpool,
         layer_type="SCATTER",
         structural=frozenset({2}),
+        open=open_shapes.same_rank,
         attributes={"kernel_shape": REQUIRED, "pads": None, "strides": None},
     ),
     mover(

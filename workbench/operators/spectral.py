@@ -13,6 +13,7 @@ from workbench import dimensions
 from workbench.body import Array, Attributes, Cost, Inference, Operator, TensorType
 from workbench.datatypes import DataType
 from workbench.errors import InferenceError
+from workbench.operators import open_shapes
 from workbench.operators.products import gamma, operand
 from workbench.operators.rules import absent, axis_of, filled, known, numbers_of, sizes_of
 from workbench.operators.tracking import nudged
@@ -219,6 +220,7 @@ SPECTRAL: tuple[Operator, ...] = (
         layer_type="DFT",
         family="spectral",
         structural=frozenset({1, 2}),
+        open=open_shapes.same_rank,
         cost=_transform_cost,
         attributes=MappingProxyType({"inverse": 0, "onesided": 0}),
     ),
@@ -230,6 +232,7 @@ SPECTRAL: tuple[Operator, ...] = (
         layer_type="STFT",
         family="spectral",
         structural=frozenset({1, 3}),
+        open=open_shapes.frames,
         cost=_transform_cost,
         attributes=MappingProxyType({"onesided": 1}),
     ),
@@ -241,6 +244,7 @@ SPECTRAL: tuple[Operator, ...] = (
         layer_type="FILL",
         family="spectral",
         structural=frozenset({0, 1, 2, 3, 4}),
+        open=open_shapes.bands,
         attributes=MappingProxyType({"output_datatype": DataType.FLOAT}),
     ),
 )

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from workbench import dimensions
-from workbench.body import Array
+from workbench.body import Array, HostType, OptionalType, SequenceType, Value
 from workbench.datatypes import DataType
 from workbench.devices import Buffer
 from workbench.errors import ExecutionError
 from workbench.formats import LINEAR
 from workbench.plan import PlanTensor
 from workbench.runtime.engine import Engine
+from workbench.runtime.late import LateRun, as_value
 from workbench.runtime.profiler import LayerProfile, Profile, Profiler
 from workbench.tactics.protocol import Launch
 
@@ -75,6 +76,7 @@ class ExecutionContext:
                 * t.type.dtype.itemsize
             )
             for t in self.engine.io_tensors
+            if t.name not in self.engine.plan.late
         }
         self._shapes = {}
         return True
@@ -100,6 +102,8 @@ class ExecutionContext:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         """Shape at the inputs' present shapes; -1 while a size is not yet set."""
         tensor = self.engine.io(name)
+        if isinstance(tensor.type, HostType):
+            raise ExecutionError(f"a {tensor.type} has no shape", place=f"tensor '{name}'")
         bound = self.engine.bindings_of(self._shapes)
         return tuple(
             dimensions.evaluate(d, bound) if dimensions.symbols_of(d) <= set(bound) else -1
@@ -138,8 +142,11 @@ class ExecutionContext:
             submit(run)
         return True
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run on host arrays; returns host arrays. Raises ExecutionError on a misfit."""
+    def run(self, inputs: Mapping[str, Value]) -> dict[str, Value]:
+        """Run on host arrays; returns host arrays. Raises ExecutionError on a misfit.
+
+        A sequence is a list of arrays, an empty optional is None.
+        """
         for t in self.engine.io_tensors:
             if t.kind == "input":
                 self._check_input(t, inputs)
@@ -147,16 +154,24 @@ class ExecutionContext:
         if unknown:
             self.engine.io(unknown[0])
         for name, array in inputs.items():
+            if isinstance(self.engine.io(name).type, HostType):
+                continue
+            array = np.asarray(array)
             self.set_input_shape(name, array.shape)
+            if name not in self._slots:
+                continue
             stored = self.engine.io(name).format.pack(np.asarray(array))
             self._device.upload(stored, self._slots[name], self._stream)
+        if self.engine.plan.is_late:
+            run = self._late_run(inputs)
+            return {t.name: run.value(t.name) for t in self.engine.io_tensors if t.kind == "output"}
         bound = self._bind()
         self._launch(bound)
         return self._outputs(bound)
 
     __call__ = run
 
-    def profile(self, inputs: Mapping[str, Array], *, iterations: int = 20) -> Profile:
+    def profile(self, inputs: Mapping[str, Value], *, iterations: int = 20) -> Profile:
         """Per-layer times on these inputs: each layer timed alone, and the whole end to end.
 
         Raises ExecutionError on inputs that do not fit, and for no iteration at all.
@@ -166,6 +181,8 @@ class ExecutionContext:
                 f"{iterations} iterations", place="profile", remedy="give 1 or more"
             )
         self.run(inputs)
+        if self.engine.plan.is_late:
+            return self._late_profile(inputs, iterations)
         bound = self._bind()
         device, stream = self._device, self._stream
         whole = [
@@ -181,12 +198,47 @@ class ExecutionContext:
         )
         return Profile(layers, float(np.median(whole)), float(np.min(whole)), iterations)
 
+    # -- plans whose sizes only the data decides -------------------------------------------
+    def _late_run(self, inputs: Mapping[str, Value]) -> LateRun:
+        """Run with the inputs that are not in their slots; those that are stay there."""
+        self._check_shapes_set()
+        bindings = self.engine.bindings_of(self._shapes)
+        run = LateRun(self.engine, bindings, self._fixed, self._scratch, self._stream)
+        for t in self.engine.io_tensors:
+            if t.kind == "input" and t.name not in self._slots:
+                run.give(t, as_value(t, inputs[t.name]))
+        run.run()
+        return run
+
+    def _late_profile(self, inputs: Mapping[str, Value], iterations: int) -> Profile:
+        runs = [self._late_run(inputs) for _ in range(iterations)]
+        rows = zip(self.engine.plan.steps, runs[0].kernels, strict=True)
+        layers = tuple(
+            LayerProfile.of(s, k, [r.seconds[i] * 1e6 for r in runs])
+            for i, (s, k) in enumerate(rows)
+        )
+        whole = [sum(r.seconds) * 1e6 for r in runs]
+        return Profile(layers, float(np.median(whole)), float(np.min(whole)), iterations)
+
+    def _fixed(self, name: str, bindings: Mapping[str, int]) -> Buffer | None:
+        tensor = self.engine.tensor(name)
+        if name in self.engine.plan.late:
+            return None
+        return self._buffer(name, {name: dimensions.evaluate_shape(tensor.type.shape, bindings)})
+
+    def _scratch(self, nbytes: int) -> Buffer | None:
+        if self._workspace is None or nbytes > self._workspace.nbytes:
+            self._workspace = self._device.allocate(nbytes)
+        return self._workspace
+
     # -- inner ----------------------------------------------------------------------------
-    def _check_input(self, tensor: PlanTensor, inputs: Mapping[str, Array]) -> None:
+    def _check_input(self, tensor: PlanTensor, inputs: Mapping[str, Value]) -> None:
         place = f"input '{tensor.name}'"
         if tensor.name not in inputs:
             given = ", ".join(inputs) or "none"
             raise ExecutionError(f"it is missing (given: {given})", place=place)
+        if isinstance(tensor.type, SequenceType | OptionalType):
+            return
         dtype = DataType.of(inputs[tensor.name])
         if dtype is not tensor.type.dtype:
             want = tensor.type.dtype
@@ -196,12 +248,13 @@ class ExecutionContext:
                 remedy=f"convert it: array.astype('{want.numpy.name}')",
             )
 
-    def _bind(self) -> _Bound:
+    def _check_shapes_set(self) -> None:
         missing = [
             t.name
             for t in self.engine.io_tensors
             if t.kind == "input"
             and t.name not in self._shapes
+            and not isinstance(t.type, HostType)
             and not dimensions.is_static(t.type.shape)
         ]
         if missing:
@@ -210,6 +263,9 @@ class ExecutionContext:
                 place=self.engine.name,
                 remedy="call set_input_shape first",
             )
+
+    def _bind(self) -> _Bound:
+        self._check_shapes_set()
         bindings = self.engine.bindings_of(self._shapes)
         key = tuple(sorted(bindings.items()))
         if key not in self._bound:

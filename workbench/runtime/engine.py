@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.body import TensorType
+from workbench.body import HostType, TensorType
 from workbench.datatypes import DataType
 from workbench.devices import Device, open_device
 from workbench.dimensions import SymbolicDim, is_static
@@ -94,8 +94,15 @@ class Engine:
         self.preparations: list[Preparation] = []
         self._tensors = {t.name: t for t in plan.tensors}
         self._calls: dict[tuple[tuple[str, int], ...], tuple[Call, ...]] = {}
-        for index in range(len(plan.profiles)):
-            self.calls(self.bindings_of({k: v[1] for k, v in plan.profiles[index].shapes.items()}))
+        self._late_calls: dict[tuple[int, tuple[tuple[str, int], ...]], Call] = {}
+        for profile in plan.profiles:
+            opt = self.bindings_of({k: v[1] for k, v in profile.shapes.items()})
+            if not plan.is_late:
+                self.calls(opt)
+                continue
+            for number, step in enumerate(plan.steps):
+                if not step.on_host and set(step.body.symbols) <= set(opt):
+                    self.call(number, opt)
 
     # -- TensorRT's queries ---------------------------------------------------------------
     @property
@@ -146,7 +153,10 @@ class Engine:
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         """Shape with -1 for a dynamic size."""
-        return tuple(-1 if isinstance(d, SymbolicDim) else d for d in self.io(name).type.shape)
+        type_ = self.io(name).type
+        if isinstance(type_, HostType):
+            raise ExecutionError(f"a {type_} has no shape of its own", place=f"tensor '{name}'")
+        return tuple(-1 if isinstance(d, SymbolicDim) else d for d in type_.shape)
 
     def get_tensor_format(self, name: str) -> Format:
         return self.io(name).format
@@ -161,6 +171,8 @@ class Engine:
     ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         """(min, opt, max) of an input in a profile."""
         tensor = self.io(name)
+        if isinstance(tensor.type, HostType):
+            raise ExecutionError(f"a {tensor.type} has no shape", place=f"tensor '{name}'")
         if is_static(tensor.type.shape):
             shape = tensor.type.shape
             return shape, shape, shape
@@ -196,7 +208,7 @@ class Engine:
         """Values of the size symbols when the inputs have these shapes. Raises ExecutionError."""
         bound: dict[str, int] = {}
         for t in self.io_tensors:
-            if t.kind != "input" or t.name not in shapes:
+            if t.kind != "input" or t.name not in shapes or isinstance(t.type, HostType):
                 continue
             given = tuple(shapes[t.name])
             _check_shape(t.name, t.type, given, bound)
@@ -222,6 +234,23 @@ class Engine:
             self._calls[key] = tuple(c for c in made if isinstance(c, Call))
             self.preparations.append(Preparation(key, time.perf_counter() - start))
         return self._calls[key]
+
+    def call(self, index: int, bindings: Mapping[str, int]) -> Call:
+        """One step's prepared Call at these sizes, made once. Raises ExecutionError, PlanError."""
+        step = self.plan.steps[index]
+        sizes = tuple((s, bindings[s]) for s in step.body.symbols)
+        if (index, sizes) not in self._late_calls:
+            start = time.perf_counter()
+            made = self._prepare(step, bindings)
+            if isinstance(made, Refusal):
+                raise PlanError(
+                    f"{step.tactic.title} does not prepare here: {made.reason}",
+                    place=step.name,
+                    remedy="build the plan again on this machine, or run other sizes",
+                )
+            self._late_calls[index, sizes] = made
+            self.preparations.append(Preparation(sizes, time.perf_counter() - start))
+        return self._late_calls[index, sizes]
 
     def _prepare(self, step: PlanStep, bindings: Mapping[str, int]) -> Call | Refusal:
         constants = [i.name for i in step.body.inputs if i.constant]

@@ -7,23 +7,27 @@ from dataclasses import replace
 
 import numpy as np
 
-from workbench.body import Body, TensorType
+from workbench.body import Body, HostType, TensorType
 from workbench.config import BuilderConfig, OptimizationProfile
 from workbench.datatypes import DataType
 from workbench.devices import Device
-from workbench.dimensions import evaluate_shape
-from workbench.errors import NoTacticError
+from workbench.dimensions import evaluate_shape, symbols_of
+from workbench.errors import NetworkError, NoTacticError
 from workbench.formats import FORMATS, LINEAR, Format
 from workbench.network import Layer, NetworkDefinition, Tensor
 from workbench.records import Progress, Refusal
+from workbench.sampling import sample_inputs
 from workbench.selection.candidates import Candidate, LayerProblem, Trial, Workshop
 from workbench.selection.choice import LayerChoice, ReformatChoice, Tuned
 from workbench.selection.composing import composed_candidates
 from workbench.selection.pbqp import Matrix, Solution, solve
 from workbench.selection.ranking import fastest, formats_of, menu
+from workbench.tactics.host import HOST
 from workbench.tactics.launch import reformat_body
 from workbench.timing import TimingCache
 
+LATER_SIZES = (64, 8, 2, 1)
+"""Sizes at which a layer is tuned where only the data decides it: the first that its rule takes."""
 UNTIMED_REFORMAT = 0.25
 """Cost of a reformat at level 0, where a layer's cost is its candidate's rank."""
 
@@ -56,8 +60,12 @@ class _Tuning:
         self.shop = Workshop(device, config, cache)
         self.cache = cache
         profiles = config.optimization_profiles or (OptimizationProfile(),)
-        self.bindings = [p.bindings(network, which) for p in profiles for which in range(3)]
-        self.opt = profiles[0].bindings(network, 1)
+        self.later = later_symbols(network)
+        later = dict.fromkeys(self.later, LATER_SIZES[0])
+        self.bindings = [
+            {**later, **p.bindings(network, which)} for p in profiles for which in range(3)
+        ]
+        self.opt = {**later, **profiles[0].bindings(network, 1)}
         self._reformats: dict[tuple[TensorType, Format, Format], Candidate | None] = {}
 
     def run(self, requested: Mapping[str, DataType]) -> Tuned:
@@ -83,10 +91,20 @@ class _Tuning:
         return self._select(layers, found, requested, hits)
 
     def _candidates(self, layer: Layer) -> tuple[Candidate, ...]:
+        opt_sizes, all_sizes = self.opt, self.bindings
+        if set(layer.body.symbols) & self.later and not layer.on_host:
+            size = self._fitting(layer.body)
+            if size is None:
+                return (self._host_candidate(layer),)
+            given = dict.fromkeys(self.later, size)
+            opt_sizes = {**opt_sizes, **given}
+            all_sizes = [{**b, **given} for b in all_sizes]
+        if layer.on_host:
+            return (self._host_candidate(layer),)
         bodies: dict[str, Body] = {}
-        opt = layer.body.substitute(self.opt)
+        opt = layer.body.substitute(opt_sizes)
         bodies[opt.signature] = opt
-        for b in self.bindings:
+        for b in all_sizes:
             body = layer.body.substitute(b)
             bodies.setdefault(body.signature, body)
         constants = {
@@ -98,6 +116,30 @@ class _Tuning:
         candidates = self.shop.candidates(problem)
         composed = composed_candidates(self.shop, problem, candidates, self.reformat)
         return self.shop.contract(problem, (*candidates, *composed))
+
+    def _fitting(self, body: Body) -> int | None:
+        """A size for what only the data decides, at which the Body can be run at all."""
+        for size in LATER_SIZES:
+            bound = body.substitute({**self.opt, **dict.fromkeys(self.later, size)})
+            try:
+                bound.evaluate(sample_inputs(bound, seed=0))
+            except (NetworkError, ValueError, IndexError):
+                continue
+            return size
+        return None
+
+    def _host_candidate(self, layer: Layer) -> Candidate:
+        """The host's interpreter; on a GPU only where the config allows the copies."""
+        tactic = HOST.tactic(layer.body)
+        refusal = None
+        if self.shop.device.kind != "cpu" and not self.config.allow_host_layers:
+            refusal = Refusal(
+                "only the host can run it, and its operands would be copied there and back",
+                HOST.name,
+                remedy="set allow_host_layers=True, or build for the CPU",
+                code="host_layer",
+            )
+        return Candidate(HOST.name, tactic.title, tactic, kernel="interpreter", refusal=refusal)
 
     # -- reformats ------------------------------------------------------------------------
     def reformat(self, type_: TensorType, source: Format, target: Format) -> Candidate | None:
@@ -194,6 +236,8 @@ class _Tuning:
         return [formats_of(c)[1][slot] for c in offered]
 
     def _bound_type(self, tensor: Tensor) -> TensorType:
+        if isinstance(tensor.type, HostType):
+            return tensor.type
         return TensorType(tensor.dtype, evaluate_shape(tensor.shape, self.opt))
 
     def _single_formats(
@@ -268,6 +312,13 @@ class _Tuning:
                 unique = tuple(dict.fromkeys(readers))
                 made.append(ReformatChoice(name, tensor.type, source, target, winner, unique))
         return tuple(made)
+
+
+def later_symbols(network: NetworkDefinition) -> frozenset[str]:
+    """Size symbols that no input's shape binds: only the data decides them."""
+    known = set(network.symbols)
+    ranked = (t for t in network.tensors.values() if not isinstance(t.type, HostType))
+    return frozenset(s for t in ranked for d in t.shape for s in symbols_of(d) - known)
 
 
 def _composed(candidates: Sequence[Candidate], pick: Candidate) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from workbench.errors import PlanError
 from workbench.tactics.composed import COMPOSED
 from workbench.tactics.cublas_lt import CUBLAS_LT
+from workbench.tactics.host import HOST
 from workbench.tactics.numba import NUMBA
 from workbench.tactics.numpy_source import NUMPY
 from workbench.tactics.nvrtc import NVRTC
@@ -18,8 +19,8 @@ SLOW_COMPILERS = frozenset({NUMBA.name})
 
 
 def source_named(name: str) -> TacticSource:
-    """The source of this name, COMPOSED included. Raises PlanError."""
-    for s in (*SOURCES, COMPOSED):
+    """The source of this name, COMPOSED and HOST included. Raises PlanError."""
+    for s in (*SOURCES, COMPOSED, HOST):
         if s.name == name:
             return s
     raise PlanError(

@@ -1,0 +1,143 @@
+"""Plans in which only the data decides some sizes, or some steps run on the host.
+
+Steps run one after another. A host step's outputs bind the sizes that were open; the steps that
+read them are prepared for these sizes, once each, and what they write is allocated when it is
+written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from workbench.body import HostType, Value, bind_sizes, interpret
+from workbench.datatypes import DataType
+from workbench.devices import Buffer
+from workbench.dimensions import evaluate_shape
+from workbench.errors import ExecutionError
+from workbench.plan import PlanStep, PlanTensor
+from workbench.runtime.engine import Engine
+
+Fixed = Callable[[str, Mapping[str, int]], Buffer | None]
+"""A tensor's memory in the arena or among the slots, at these sizes; None for one that has none."""
+Scratch = Callable[[int], Buffer | None]
+
+
+class LateRun:
+    """One execution. seconds: of each step. values: what the host holds; the rest is in buffers."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        bindings: Mapping[str, int],
+        fixed: Fixed,
+        scratch: Scratch,
+        stream: Any,
+    ) -> None:
+        self.engine = engine
+        self.bindings = dict(bindings)
+        self.values: dict[str, Value] = {}
+        self.seconds: list[float] = []
+        self.kernels: list[str] = []
+        self._fixed, self._scratch, self._stream = fixed, scratch, stream
+        self._buffers: dict[str, Buffer] = {}
+
+    def give(self, tensor: PlanTensor, value: Value) -> None:
+        """An input of the network that is not in its slot already."""
+        self.values[tensor.name] = value
+        bind_sizes(tensor.type, value, self.bindings)
+
+    def run(self) -> None:
+        """Every step in order. Raises ExecutionError naming the layer that fails."""
+        for index, step in enumerate(self.engine.plan.steps):
+            start = time.perf_counter()
+            try:
+                kernel = self._host(step) if step.on_host else self._kernel(index, step)
+            except ExecutionError as e:
+                place = step.name if not e.place else f"layer '{step.name}': {e.place}"
+                raise ExecutionError(e.problem, place=place, remedy=e.remedy) from None
+            self.seconds.append(time.perf_counter() - start)
+            self.kernels.append(kernel)
+
+    def value(self, name: str) -> Value:
+        """A tensor's value on the host: an array in linear layout, a list, or None."""
+        if name not in self.values:
+            tensor = self.engine.tensor(name)
+            shape = evaluate_shape(tensor.type.shape, self.bindings)
+            layout = tensor.format
+            buffer = self._memory(tensor)
+            stored = self.engine.device.download(
+                buffer, tensor.type.dtype, layout.physical_shape(shape), self._stream
+            )
+            self.values[name] = layout.unpack(stored, shape)
+        return self.values[name]
+
+    # -- steps ----------------------------------------------------------------------------
+    def _host(self, step: PlanStep) -> str:
+        weights = self.engine.plan.weights
+        constants, inputs = iter(step.constants), iter(step.inputs)
+        given = {
+            i.name: weights[next(constants)] if i.constant else self.value(next(inputs))
+            for i in step.body.inputs
+        }
+        made = interpret(step.body, given)
+        for inner, name in zip(step.body.outputs, step.outputs, strict=True):
+            tensor, value = self.engine.tensor(name), made[inner]
+            self._check(tensor, value)
+            self.values[name] = value
+            bind_sizes(tensor.type, value, self.bindings)
+            buffer = self._fixed(name, self.bindings)
+            if buffer is not None:
+                self.engine.device.upload(tensor.format.pack(value), buffer, self._stream)
+        return f"{step.body.operator_names[-1]} on the host"
+
+    def _check(self, tensor: PlanTensor, value: Value) -> None:
+        """A value that contradicts the sizes that the plan was made for."""
+        if isinstance(tensor.type, HostType) or not isinstance(value, np.ndarray):
+            return
+        wanted, rank = tensor.type.shape, np.ndim(value)
+        fits = len(wanted) == rank and all(
+            not isinstance(d, int) or d == have for d, have in zip(wanted, value.shape, strict=True)
+        )
+        if not fits:
+            raise ExecutionError(
+                f"'{tensor.name}' came out with shape {value.shape}, the plan has {tensor.type}",
+                remedy="give inputs of the shapes that the model was made for",
+            )
+
+    def _kernel(self, index: int, step: PlanStep) -> str:
+        call = self.engine.call(index, self.bindings)
+        inputs = [self._memory(self.engine.tensor(n)) for n in step.inputs]
+        outputs = [self._memory(self.engine.tensor(n)) for n in step.outputs]
+        workspace = self._scratch(call.workspace_bytes) if call.workspace_bytes else None
+        call.bind(inputs, outputs, workspace, self._stream)()
+        for name in step.outputs:
+            self.values.pop(name, None)
+        self.engine.device.synchronize(self._stream)
+        return call.kernel
+
+    def _memory(self, tensor: PlanTensor) -> Buffer:
+        """Where a tensor lies; what the host holds is brought to the device."""
+        fixed = self._fixed(tensor.name, self.bindings)
+        if fixed is not None:
+            return fixed
+        if tensor.name not in self._buffers:
+            shape = evaluate_shape(tensor.type.shape, self.bindings)
+            nbytes = int(tensor.format.volume(shape)) * tensor.type.dtype.itemsize
+            buffer = self.engine.device.allocate(max(1, nbytes))
+            if tensor.name in self.values:
+                packed = tensor.format.pack(np.asarray(self.values[tensor.name]))
+                self.engine.device.upload(packed, buffer, self._stream)
+            self._buffers[tensor.name] = buffer
+        return self._buffers[tensor.name]
+
+
+def as_value(tensor: PlanTensor, value: Any) -> Value:
+    """An input that has no slot, as the interpreter wants it: strings are objects."""
+    if value is None or isinstance(value, list):
+        return value
+    array = np.asarray(value)
+    return array.astype(np.object_) if tensor.type.dtype is DataType.STRING else array
