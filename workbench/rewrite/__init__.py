@@ -1,7 +1,7 @@
 """The rewriter: rules of pattern, replacement and refusal; every candidate leaves an Attempt."""
 
 from workbench.rewrite.engine import apply_rules, replay
-from workbench.rewrite.ledger import why_not
+from workbench.rewrite.ledger import EdgeAnswer, why_not, why_not_fused
 from workbench.rewrite.match import Finder, Match, Miss, PatternFinder
 from workbench.rewrite.pattern import Element, PatternBuilder, is_pointwise
 from workbench.rewrite.rule import (
@@ -17,6 +17,7 @@ from workbench.rewrite.rule import (
 
 __all__ = [
     "FUSE",
+    "EdgeAnswer",
     "Element",
     "Finder",
     "Match",
@@ -34,4 +35,5 @@ __all__ = [
     "replay",
     "second_consumer",
     "why_not",
+    "why_not_fused",
 ]

@@ -86,7 +86,7 @@ def _unequal(
     seeds: Sequence[int],
 ) -> Refusal | None:
     if rule.any_size:
-        before, after = _at_small_sizes(before, after)
+        before, after = at_small_sizes(before, after)
     try:
         result = check_rewrite(
             before, after, constants=constants, after_constants=constants, seeds=seeds
@@ -157,7 +157,7 @@ def _smallest(body: Body) -> Body:
 
 
 # -- smaller sizes ----------------------------------------------------------------------------
-def _at_small_sizes(before: Body, after: Body) -> tuple[Body, Body]:
+def at_small_sizes(before: Body, after: Body) -> tuple[Body, Body]:
     """Both Bodies with the data's sizes behind the channels cut to the first that fits."""
     for largest in SMALL_SIZES:
         small, changed = _cut(before, largest), _cut(after, largest)

@@ -96,13 +96,14 @@ class _Rewriter:
             if self._is_here(layer):
                 self._visit(self.rules[index], layer)
         fusing = {r.name for r in self.rules if r.replacement is FUSE}
-        return (*settled(tuple(self.ledger.values()), fusing), *self._near_misses())
+        tried = settled(tuple(self.ledger.values()), fusing)
+        return (*tried, *self._near_misses(tried))
 
     def _is_here(self, layer: Layer) -> bool:
         name = layer.name
         return self.network.has_layer(name) and self.network.layer(name) is layer
 
-    def _near_misses(self) -> tuple[Attempt, ...]:
+    def _near_misses(self, tried: Sequence[Attempt]) -> tuple[Attempt, ...]:
         """What came nearest in the network as it now is."""
         candidates = (
             (self.rules[index], layer)
@@ -110,7 +111,7 @@ class _Rewriter:
             if not layer.on_host
             for index, _ in self._concerned(layer.op)
         )
-        return near_misses(candidates, self.stage)
+        return near_misses(candidates, self.stage, tried)
 
     def _concerned(self, op: str) -> list[tuple[int, int]]:
         """The rules that may have their root at such a layer, each with its depth."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass
 
+from workbench.errors import NetworkError
 from workbench.network import Layer, NetworkDefinition, Tensor
-from workbench.records import Attempt, Refusal, Stage
+from workbench.records import Attempt, Refusal, Remedy, Stage
 from workbench.rewrite.match import Miss, PatternFinder
-from workbench.rewrite.rule import FUSE, RewriteRule, marked_output
+from workbench.rewrite.rule import RewriteRule, marked_output
 
 
 class Succession:
@@ -62,17 +64,24 @@ MOST_MISSES = 20
 
 
 def near_misses(
-    candidates: Iterable[tuple[RewriteRule, Layer]], stage: Stage
+    candidates: Iterable[tuple[RewriteRule, Layer]], stage: Stage, refused: Iterable[Attempt]
 ) -> tuple[Attempt, ...]:
     """Where a rule's pattern fits but for one part: a refused attempt each.
 
-    Two layers in a row that a replacement does not join are no news: of rules that replace,
-    misses count from two layers that fit, or with a remedy.
+    A pattern of two layers that finds one of them is no news, unless a remedy brings the other.
+    refused: full matches, which say more of the layers that they share with a miss.
     """
     kept: dict[str, list[Attempt]] = {}
+    matched: dict[str, list[set[str]]] = {}
+    for place in {a.place for a in refused if a.refusal is not None}:
+        for name in place:
+            matched.setdefault(name, []).append(set(place))
     for rule, layer in candidates:
         for miss in _misses(rule, layer):
-            if rule.replacement is FUSE or len(miss.layers) > 1 or miss.mend is not None:
+            names = {x.name for x in (*miss.layers, miss.found) if x is not None}
+            if len(names) > 1 and any(names <= p for p in matched.get(layer.name, ())):
+                continue
+            if len(miss.layers) > 1 or miss.mend is not None or miss.code == "not_constant":
                 kept.setdefault(rule.name, []).append(_missed(rule, miss, stage))
     chosen: list[Attempt] = []
     for attempts in kept.values():
@@ -101,6 +110,94 @@ def _missed(rule: RewriteRule, miss: Miss, stage: Stage) -> Attempt:
     return Attempt(rule.name, place, applied=False, refusal=refusal, stage=stage, missing=1)
 
 
+@dataclass(frozen=True)
+class EdgeAnswer:
+    """Whether two layers in a row run as one, and what was tried.
+
+    layer: the layer that both ended in, empty while they are apart. attempts: what joined them; or
+    what would have, nearest first: full matches before near misses, those with a remedy first.
+    """
+
+    producer: str
+    reader: str
+    layer: str
+    attempts: tuple[Attempt, ...]
+
+    @property
+    def remedies(self) -> tuple[Remedy, ...]:
+        """The edits that would bring the two nearer to each other."""
+        return tuple(dict.fromkeys(a.remedy for a in self.attempts if a.remedy is not None))
+
+
+def why_not_fused(
+    network: NetworkDefinition, attempts: Sequence[Attempt], producer: str, reader: str
+) -> EdgeAnswer:
+    """Why two layers, one of which reads the other, are not one layer of the fused network.
+
+    producer, reader: names of layers of this network, of layers before, or of model nodes.
+    attempts: the ledger of the build, or of its Fuse stage. Raises NetworkError for a name that is
+    nowhere.
+    """
+    past = _Past(network, attempts)
+    ends = (past.now(producer), past.now(reader))
+    if ends[0] == ends[1] != "":
+        return EdgeAnswer(producer, reader, ends[0], _joining(attempts, producer, reader))
+    tried = [a for a in attempts if a.refusal is not None and set(ends) <= past.concerned(a)]
+    order = sorted(tried, key=lambda a: (a.missing, a.remedy is None))
+    if not order:
+        order = [_no_attempt(network, *ends)]
+    return EdgeAnswer(producer, reader, "", tuple(order))
+
+
+class _Past:
+    """Which present layer the layers and nodes of the past are in."""
+
+    def __init__(self, network: NetworkDefinition, attempts: Sequence[Attempt]) -> None:
+        self.network = network
+        self._stands = Succession()
+        for attempt in reversed(attempts):
+            self._stands.add(attempt)
+        self._nodes = {o: x.name for x in network.layers for o in x.origin}
+
+    def now(self, name: str) -> str:
+        """The present layer; empty where it went into a weight, or away. Raises NetworkError."""
+        found = self._find(name)
+        if found is None and name not in self.network.absorbed:
+            raise NetworkError(f"no layer or node is named '{name}'", place=self.network.name)
+        return found or ""
+
+    def concerned(self, attempt: Attempt) -> set[str | None]:
+        """The present layers that a refused attempt would have joined, or nearly."""
+        near = attempt.refusal.layers if attempt.refusal is not None and attempt.missing else ()
+        return {self._find(n) for n in (*attempt.place, *near)}
+
+    def _find(self, name: str) -> str | None:
+        last = self._stands.final(name)
+        return last if self.network.has_layer(last) else self._nodes.get(last)
+
+
+def _joining(attempts: Iterable[Attempt], *names: str) -> tuple[Attempt, ...]:
+    """The attempt by which layers of these names came together."""
+    present = list(names)
+    for attempt in attempts:
+        if not attempt.applied or len(attempt.created) != 1:
+            continue
+        inside = [n in attempt.place for n in present]
+        if all(inside) and len(set(present)) > 1:
+            return (attempt,)
+        present = [attempt.created[0] if x else n for n, x in zip(present, inside, strict=True)]
+    return ()
+
+
+def _no_attempt(network: NetworkDefinition, producer: str, reader: str) -> Attempt:
+    if producer and reader:
+        refusal = _no_rule(network.layer(producer), network.layer(reader))
+    else:
+        refusal = Refusal("one of them is no layer any more", code="absorbed")
+    place = tuple(n for n in (producer, reader) if n)
+    return Attempt("no rule", place, applied=False, refusal=refusal, missing=2)
+
+
 def why_not(
     network: NetworkDefinition, attempts: Sequence[Attempt], tensor: Tensor
 ) -> tuple[Refusal, ...]:
@@ -108,28 +205,15 @@ def why_not(
     if tensor.producer is None:
         kind = "a constant" if tensor.is_constant else "a network input"
         return (Refusal(f"it is {kind}: no layer computes it", tensor.name, code="no_producer"),)
-    stands = Succession()
-    for attempt in reversed(attempts):
-        stands.add(attempt)
-    nodes = {o: x.name for x in network.layers for o in x.origin}
     found: dict[Refusal, None] = {}
     if tensor.is_network_output:
         found[marked_output(tensor)] = None
     for reader in tensor.users:
-        pair = {tensor.producer.name, reader.name}
-        said = [
-            a.refusal
-            for a in attempts
-            if a.refusal and pair <= {_now(network, nodes, stands.final(n)) for n in a.place}
-        ]
-        for refusal in said or [_no_rule(tensor.producer, reader)]:
-            found[refusal] = None
+        answer = why_not_fused(network, attempts, tensor.producer.name, reader.name)
+        for attempt in answer.attempts:
+            if attempt.refusal is not None:
+                found[attempt.refusal] = None
     return tuple(found)
-
-
-def _now(network: NetworkDefinition, nodes: dict[str, str], name: str) -> str:
-    """The present layer of a past layer's name: itself, or the one that has it as origin."""
-    return name if network.has_layer(name) else nodes.get(name, name)
 
 
 def _no_rule(producer: Layer, reader: Layer) -> Refusal:

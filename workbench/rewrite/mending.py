@@ -23,9 +23,20 @@ MOST_SWAPS = 4
 """Layers that a function may pass on its way to the product that would take it in."""
 
 
+MOST_NAMED = 4
+"""Layers that a reason names one by one."""
+
+
 def title_of(layer: Layer) -> str:
     """A layer as a reason names it."""
     return f"{layer.op} '{layer.name}'"
+
+
+def titles(layers: Sequence[Layer]) -> str:
+    """A few layers as a reason names them, and how many more there are."""
+    more = len(layers) - MOST_NAMED
+    named = ", ".join(map(title_of, layers[:MOST_NAMED]))
+    return f"{named} and {more} more" if more > 0 else named
 
 
 def unmark(tensor: Tensor) -> Remedy:
@@ -40,9 +51,8 @@ def recompute(tensor: Tensor, readers: Sequence[Layer]) -> Remedy | None:
         return None
     names = dict.fromkeys(n for r in readers for n in (r.name, *(r.origin if r.is_fused else ())))
     operands = tuple(t.name for t in maker.operands if not t.is_constant)
-    who = ", ".join(map(title_of, readers))
     return Remedy(
-        f"give {who} a copy of {title_of(maker)}",
+        f"give {titles(readers)} a copy of {title_of(maker)}",
         (Recompute(tensor.name, tuple(names), operands),),
     )
 

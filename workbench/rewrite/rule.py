@@ -13,7 +13,7 @@ from workbench import dimensions
 from workbench.network import Layer, NetworkDefinition, Tensor
 from workbench.records import Refusal
 from workbench.rewrite.match import Finder, Match, PatternFinder
-from workbench.rewrite.mending import expand, recompute, store, title_of, unmark
+from workbench.rewrite.mending import expand, recompute, store, title_of, titles, unmark
 from workbench.rewrite.pattern import Element, build_pattern
 
 
@@ -82,9 +82,8 @@ class RewriteRule:
 
 def second_consumer(tensor: Tensor, others: list[Layer]) -> Refusal:
     """An inner tensor that layers outside the match read too."""
-    names = ", ".join(map(title_of, others))
     return Refusal(
-        f"'{tensor.name}' is also read by {names}",
+        f"'{tensor.name}' is also read by {titles(others)}",
         remedy="it must be written to memory anyway; give that reader a copy of the layer",
         code="second_consumer",
         tensors=(tensor.name,),
