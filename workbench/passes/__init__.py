@@ -7,12 +7,19 @@ from workbench.passes.batch_norm_folding import BatchNormFolding
 from workbench.passes.common_subexpressions import CommonSubexpressions
 from workbench.passes.constant_folding import ConstantFolding
 from workbench.passes.dead_layers import DeadLayers
+from workbench.passes.expands import Expands
+from workbench.passes.gelu_spelling import GeluSpelling
+from workbench.passes.group_norm_spelling import GroupNormSpelling
 from workbench.passes.identities import Identities
 from workbench.passes.lossless_casts import LosslessCasts
+from workbench.passes.norm_spelling import NormSpelling
+from workbench.passes.reduction_shapes import ReductionShapes
 from workbench.passes.rule_pass import Pass, RulePass, rules_of
 from workbench.passes.scale_folding import ScaleFolding
 from workbench.passes.shape_arithmetic import ShapeArithmetic
 from workbench.passes.shuffles import Shuffles
+from workbench.passes.softmax_spelling import SoftmaxSpelling
+from workbench.passes.swish_spelling import SwishSpelling
 from workbench.records import Attempt, Stage
 from workbench.rewrite import RewriteRule, apply_rules
 
@@ -23,6 +30,14 @@ PASSES: tuple[Pass, ...] = (
     Identities(),
     LosslessCasts(),
     CommonSubexpressions(),
+    ReductionShapes(),
+    # Operators written out.
+    NormSpelling(),
+    GroupNormSpelling(),
+    SoftmaxSpelling(),
+    GeluSpelling(),
+    SwishSpelling(),
+    Expands(),
     Shuffles(),
     BatchNormFolding(),
     ScaleFolding(),
