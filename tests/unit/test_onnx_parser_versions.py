@@ -1,4 +1,4 @@
-"""The upgrade table covers ai.onnx, and what it gives is right where ONNX Runtime can judge."""
+"""The upgrade table covers each domain, and what it gives is right where ONNX Runtime can judge."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from workbench.body import TensorType
 from workbench.datatypes import DataType
 from workbench.errors import ParserError
 from workbench.onnx_parser.expansion import node_proto
-from workbench.onnx_parser.schemas import OPSET, Schema, schema
+from workbench.onnx_parser.schemas import OPSET, OPSETS, Schema, operator_key, schema
 from workbench.onnx_parser.site import Site
 from workbench.onnx_parser.source import SourceNode
-from workbench.onnx_parser.standard import LATER
+from workbench.onnx_parser.standard import REFUSED
 from workbench.onnx_parser.upgrade import UPGRADES, upgraded
 from workbench.onnx_parser.versions import UNCHANGED
 
@@ -29,23 +29,28 @@ JUDGED = 20
 def versions_in_use() -> dict[str, list[int]]:
     """Operator -> its versions that some opset from 7 on uses, oldest first."""
     found: dict[str, set[int]] = defaultdict(set)
-    for name in sorted({s.name for s in defs.get_all_schemas_with_history() if not s.domain}):
-        for opset in range(OLDEST, OPSET + 1):
-            row = schema(name, opset)
+    names = {(s.domain, s.name) for s in defs.get_all_schemas_with_history()}
+    for domain, name in sorted(n for n in names if n[0] in OPSETS):
+        key = operator_key(domain, name)
+        for opset in range(1 if domain else OLDEST, OPSETS[domain] + 1):
+            row = schema(key, opset)
             if row is not None:
-                found[name].add(row.since)
+                found[key].add(row.since)
     return {name: sorted(versions) for name, versions in found.items()}
 
 
-def test_the_pinned_opset_is_the_newest_that_onnx_defines() -> None:
+def test_the_pinned_opsets_are_the_newest_that_onnx_defines() -> None:
     assert defs.onnx_opset_version() == OPSET
+    for domain, newest in OPSETS.items():
+        rows = [s for s in defs.get_all_schemas_with_history() if s.domain == domain]
+        assert max(s.since_version for s in rows) == newest
 
 
 def test_every_version_of_every_operator_since_opset_7_has_a_place_in_the_table() -> None:
     missing = [
         (name, version)
         for name, versions in versions_in_use().items()
-        if name not in LATER
+        if name not in REFUSED
         for version in versions[:-1]
         if version not in UNCHANGED.get(name, ()) and (name, version) not in UPGRADES
     ]

@@ -125,6 +125,11 @@ class Operator:
     host: bool = False
     open: InferRule | None = None
 
+    @property
+    def key(self) -> str:
+        """What the registry, networks and plans call it: ``domain::name`` outside ai.onnx."""
+        return f"{self.domain}::{self.name}" if self.domain else self.name
+
     def complete(self, attributes: Attributes, *, place: str = "") -> dict[str, Any]:
         """The attributes with defaults filled in. Raises NetworkError naming what is wrong."""
         unknown = sorted(set(attributes) - set(self.attributes))
@@ -189,4 +194,4 @@ class Node:
 
     @property
     def op(self) -> str:
-        return self.operator.name
+        return self.operator.key

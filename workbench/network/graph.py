@@ -143,7 +143,7 @@ class Layer:
     def op(self) -> str:
         """Operator name; for a fused layer, that of its anchor, or ``Pointwise``."""
         if self.operator is not None:
-            return self.operator.name
+            return self.operator.key
         assert self.fused is not None
         anchor = self.fused.anchor_node
         return anchor.op if anchor is not None else "Pointwise"
@@ -181,7 +181,7 @@ class Layer:
     @property
     def operator_names(self) -> tuple[str, ...]:
         """Every operator inside, in order."""
-        return (self.operator.name,) if self.operator else self.body.operator_names
+        return (self.operator.key,) if self.operator else self.body.operator_names
 
     @property
     def body(self) -> Body:

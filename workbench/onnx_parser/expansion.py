@@ -8,14 +8,14 @@ from typing import Any, cast
 import numpy as np
 from onnx import AttributeProto, FunctionProto, NodeProto, TypeProto, defs, helper, numpy_helper
 
-from workbench.body import Array, TensorType
+from workbench.body import Array, TensorType, UnrankedType
 from workbench.datatypes import DataType
 from workbench.dimensions import SymbolicDim
 from workbench.errors import NetworkError
 from workbench.onnx_parser.element_types import TO_ONNX
 from workbench.onnx_parser.expansion_attention import attention
 from workbench.onnx_parser.problems import ErrorCode
-from workbench.onnx_parser.schemas import OPSET, schema
+from workbench.onnx_parser.schemas import OPSET, OPSETS, schema
 from workbench.onnx_parser.site import Rule, Site, Step
 
 
@@ -164,7 +164,8 @@ def node_proto(
     row = schema(operator, OPSET)
     assert row is not None
     defaults = {k: a.default for k, a in row.attributes.items() if a.default is not None}
-    proto = NodeProto(op_type=operator, input=inputs, output=outputs)
+    domain, _, name = operator.rpartition("::")
+    proto = NodeProto(op_type=name, domain=domain, input=inputs, output=outputs)
     for key, value in {**defaults, **attributes}.items():
         kind = AttributeProto.AttributeType.Value(row.attributes[key].kind)
         proto.attribute.append(helper.make_attribute(key, _plain(value), attr_type=kind))
@@ -183,6 +184,8 @@ def _plain(value: Any) -> Any:
 def _type_proto(kind: TensorType | None) -> TypeProto:
     if kind is None:
         return TypeProto()
+    if isinstance(kind, UnrankedType):
+        return helper.make_tensor_type_proto(TO_ONNX[kind.dtype], None)
     shape = [str(d) if isinstance(d, SymbolicDim) else d for d in kind.shape]
     return helper.make_tensor_type_proto(TO_ONNX[kind.dtype], shape)
 
@@ -190,7 +193,7 @@ def _type_proto(kind: TensorType | None) -> TypeProto:
 def standard_body(proto: NodeProto, types: Sequence[TensorType | None]) -> FunctionProto:
     """The body of an operator for these input types. Raises NetworkError where there is none."""
     # onnx's stubs leave these members out.
-    row: Any = defs.get_schema(proto.op_type, OPSET, "")
+    row: Any = defs.get_schema(proto.op_type, OPSETS[proto.domain], proto.domain)
     if row.has_function:
         function = FunctionProto()
         function.CopyFrom(row.function_body)

@@ -19,6 +19,7 @@ from onnx import (
 from workbench.errors import ParserError
 from workbench.onnx_parser.names import Names
 from workbench.onnx_parser.problems import ErrorCode, ParserErrorRecord, record, record_of
+from workbench.onnx_parser.schemas import operator_key
 from workbench.onnx_parser.source import NestedGraph, SourceNode, attribute_value, kind_name
 from workbench.onnx_parser.weights import WeightReader
 
@@ -166,7 +167,7 @@ class Flattener:
         space = domain(proto.domain)
         node = SourceNode(
             name,
-            proto.op_type,
+            operator_key(space, proto.op_type),
             space,
             scope.versions.get(space, 0),
             tuple(rename(v) for v in proto.input),

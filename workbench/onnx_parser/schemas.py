@@ -13,6 +13,14 @@ from onnx import defs
 OPSET = 28
 """The ai.onnx opset whose semantics the network has: the newest of the pinned onnx 1.23."""
 
+OPSETS: Mapping[str, int] = {
+    "": OPSET,
+    "ai.onnx.ml": 5,
+    "ai.onnx.preview": 1,
+    "ai.onnx.preview.training": 1,
+}
+"""Domain -> its newest opset, of which the network has the semantics too."""
+
 
 @dataclass(frozen=True)
 class Formal:
@@ -37,6 +45,7 @@ class FormalAttribute:
 class Schema:
     """One operator from version ``since`` on, until its next version.
 
+    operator: ``domain::name`` outside ai.onnx.
     constraints: type variable -> names of the types that it may be.
     """
 
@@ -60,12 +69,18 @@ class Schema:
         return formals[-1] if formals and formals[-1].option == "Variadic" else None
 
 
+def operator_key(domain: str, name: str) -> str:
+    """What tables call an operator: ``domain::name`` outside ai.onnx."""
+    return f"{domain}::{name}" if domain else name
+
+
 @cache
 def schema(operator: str, opset: int) -> Schema | None:
-    """The schema in force at ``opset``; None where ai.onnx has no such operator then."""
-    if not defs.has(operator, opset, ""):
+    """The schema in force at an opset of the operator's domain; None where there is none then."""
+    domain, _, name = operator.rpartition("::")
+    if domain not in OPSETS or not defs.has(name, opset, domain):
         return None
-    s = defs.get_schema(operator, opset, "")
+    s = defs.get_schema(name, opset, domain)
     return Schema(
         operator,
         s.since_version,

@@ -41,7 +41,8 @@ class NestedGraph:
 class SourceNode:
     """One node. An absent optional input or output is the empty name.
 
-    version: the opset of ``domain`` that it was written for. attributes: numbers, strings,
+    operator: ``domain::name`` outside ai.onnx, as in the registry of operators. version: the opset
+    of ``domain`` that it was written for. attributes: numbers, strings,
     tuples, arrays (tensors), NestedGraph, or Foreign. kinds: the AttributeProto type of each.
     index: the place among the graph's nodes, or that of the call around it. stack: names of the
     model-local functions around it, outermost first. origin: the model's node that it stands for:

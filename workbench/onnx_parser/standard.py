@@ -7,35 +7,20 @@ from collections.abc import Mapping, Sequence
 from workbench.body import TensorType
 from workbench.onnx_parser.element_types import SCHEMA_NAMES
 from workbench.onnx_parser.problems import ErrorCode, ParserErrorRecord, record
-from workbench.onnx_parser.schemas import OPSET, Schema, introduced, schema
+from workbench.onnx_parser.schemas import OPSETS, Schema, introduced, schema
 from workbench.onnx_parser.source import Foreign, SourceNode
 from workbench.onnx_parser.upgrade import is_imported
 from workbench.onnx_parser.value_types import schema_type
 
-LATER: Mapping[str, str] = {
-    **dict.fromkeys(
-        (
-            "SequenceAt",
-            "SequenceConstruct",
-            "SequenceEmpty",
-            "SequenceErase",
-            "SequenceInsert",
-            "SequenceLength",
-            "SplitToSequence",
-            "ConcatFromSequence",
-        ),
-        "sequences are not imported yet",
-    ),
-    **dict.fromkeys(
-        ("Optional", "OptionalGetElement", "OptionalHasElement"),
-        "optional values are not imported yet",
-    ),
-    **dict.fromkeys(
-        ("RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer"),
-        "strings are not imported yet",
-    ),
+REFUSED: Mapping[str, str] = {
+    "ai.onnx.preview.training::Gradient": "a derivative is no step of inference; "
+    "a trainer makes it from the graph before the export",
+    "ai.onnx.ml::CastMap": "maps have no place in a network of tensors",
+    "ai.onnx.ml::DictVectorizer": "maps have no place in a network of tensors",
+    "ai.onnx.ml::ZipMap": "it makes a sequence of maps, and maps have no place in a network of "
+    "tensors; with skl2onnx, the option zipmap=False leaves it out",
 }
-"""Operators that need more than tensors of numbers: why they are refused."""
+"""Operators that stay refused, and why."""
 
 
 def check_node(node: SourceNode, imports: Mapping[str, int]) -> list[ParserErrorRecord]:
@@ -57,30 +42,33 @@ def _check_operator(node: SourceNode, imports: Mapping[str, int]) -> ParserError
 
     if not node.operator:
         return no(ErrorCode.INVALID_NODE, "it names no operator", "operator", "re-export the model")
-    if node.domain:
+    if node.domain not in OPSETS:
         return no(
             ErrorCode.UNSUPPORTED_NODE,
-            f"operator {node.domain}::{node.operator} is not of ai.onnx, and the model carries no "
-            "function of that name",
+            f"operator {node.operator} is of no domain known here "
+            f"({', '.join(map(_title, OPSETS))}), and the model carries no function of that name",
             "domain",
             "export with standard operators, or with the operator as a model-local function",
         )
     if not node.version:
         return no(
             ErrorCode.INVALID_GRAPH,
-            "the model imports no ai.onnx opset, so the operator's version is unknown",
+            f"the model imports no {_title(node.domain)} opset, so the operator's version is "
+            "unknown",
             "opset_import",
             "re-export the model",
         )
-    if node.version > OPSET:
+    known = OPSETS[node.domain]
+    if node.version > known:
         return no(
             ErrorCode.UNSUPPORTED_GRAPH,
-            f"it is written for ai.onnx {node.version}, the newest known here is {OPSET}",
+            f"it is written for {_title(node.domain)} {node.version}, the newest known here is "
+            f"{known}",
             "opset_import",
-            f"export with opset {OPSET} or older",
+            f"export with opset {known} or older",
         )
     row = schema(node.operator, node.version)
-    newest = schema(node.operator, OPSET)
+    newest = schema(node.operator, known)
     # GroupNormalization-18 is marked deprecated, but 21 brought it back in another form.
     if row is not None and row.deprecated and newest is not None and newest.deprecated:
         return no(
@@ -95,7 +83,7 @@ def _check_operator(node: SourceNode, imports: Mapping[str, int]) -> ParserError
         if first is None:
             return no(
                 ErrorCode.UNSUPPORTED_NODE,
-                f"ai.onnx has no operator {node.operator}",
+                f"{_title(node.domain)} has no operator {node.operator}",
                 "operator",
                 "export with standard operators, or with the operator as a model-local function",
             )
@@ -105,7 +93,7 @@ def _check_operator(node: SourceNode, imports: Mapping[str, int]) -> ParserError
             "opset_import",
             f"export with opset {first} or newer",
         )
-    reason = LATER.get(node.operator) or is_imported(node.operator, row.since)
+    reason = REFUSED.get(node.operator) or is_imported(node.operator, row.since)
     if reason:
         return no(
             ErrorCode.UNSUPPORTED_NODE,
@@ -114,6 +102,10 @@ def _check_operator(node: SourceNode, imports: Mapping[str, int]) -> ParserError
             "replace it in the model before the export",
         )
     return None
+
+
+def _title(domain: str) -> str:
+    return domain or "ai.onnx"
 
 
 def _check_count(

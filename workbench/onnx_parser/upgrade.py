@@ -14,6 +14,7 @@ from workbench.onnx_parser.schemas import OPSET, schema
 from workbench.onnx_parser.site import Site, Step, Upgrade
 from workbench.onnx_parser.upgrade_attributes import ATTRIBUTE_UPGRADES
 from workbench.onnx_parser.upgrade_decompositions import DECOMPOSITIONS
+from workbench.onnx_parser.upgrade_ml import ML_UPGRADES
 from workbench.onnx_parser.upgrade_resize import RESIZE_UPGRADES
 from workbench.onnx_parser.versions import UNCHANGED
 from workbench.operators import OPERATORS
@@ -22,6 +23,7 @@ UPGRADES: Mapping[tuple[str, int], Upgrade] = {
     **ATTRIBUTE_UPGRADES,
     **DECOMPOSITIONS,
     **RESIZE_UPGRADES,
+    **ML_UPGRADES,
 }
 """(operator, version) -> its newest form. Versions that mean the same are in ``UNCHANGED``."""
 

@@ -98,6 +98,9 @@ UNCHANGED: Mapping[str, tuple[int, ...]] = {
     "NonMaxSuppression": (10,),
     "NonZero": (9,),
     "OneHot": (9, 11),
+    "Optional": (15,),
+    "OptionalGetElement": (15, 18),
+    "OptionalHasElement": (15, 18),
     "PRelu": (7, 9),
     "Pad": (11, 13, 18, 19, 21, 23, 24),
     "Pow": (7, 12, 13),
@@ -132,6 +135,7 @@ UNCHANGED: Mapping[str, tuple[int, ...]] = {
     "Softplus": (1,),
     "Softsign": (1,),
     "SpaceToDepth": (1, 13),
+    "SplitToSequence": (11,),
     "Sqrt": (6,),
     "Squeeze": (13, 21, 23, 24),
     "Sub": (7, 13),
@@ -145,5 +149,9 @@ UNCHANGED: Mapping[str, tuple[int, ...]] = {
     "Unique": (11,),
     "Unsqueeze": (13, 21, 23, 24),
     "Where": (9,),
+    "ai.onnx.ml::LabelEncoder": (2,),
+    "ai.onnx.ml::TreeEnsembleClassifier": (1, 3),
+    "ai.onnx.ml::TreeEnsembleRegressor": (1, 3),
 }
-"""Operator -> versions older than the newest, from opset 6 on."""
+"""Operator (``domain::name`` outside ai.onnx) -> versions older than the newest; of ai.onnx from
+opset 6 on."""

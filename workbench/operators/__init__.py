@@ -47,11 +47,11 @@ FAMILIES: tuple[tuple[Operator, ...], ...] = (
     CONTROL_FLOW,
 )
 
-OPERATORS: dict[str, Operator] = {row.name: row for family in FAMILIES for row in family}
+OPERATORS: dict[str, Operator] = {row.key: row for family in FAMILIES for row in family}
 
 
 def operator_named(name: str) -> Operator:
-    """The operator of this ONNX name. Raises NetworkError."""
+    """The operator of this ONNX name, ``domain::name`` outside ai.onnx. Raises NetworkError."""
     try:
         return OPERATORS[name]
     except KeyError:
