@@ -17,7 +17,8 @@ from workbench.datatypes import PRECISIONS, DataType
 from workbench.dimensions import SymbolicDim
 from workbench.errors import ConfigError
 from workbench.network import NetworkDefinition
-from workbench.records import ProgressMonitor
+from workbench.network.remedies import GraphEdits, edit_from_json, edit_to_json
+from workbench.records import ProgressMonitor, Stage
 
 
 class BuilderFlag(enum.Enum):
@@ -153,13 +154,14 @@ class BuilderConfig:
     before calibration. smooth_alpha: smooth scaling of activations into weights, 0 to 1; None
     leaves it out. dynamic_ranges: largest magnitude by tensor, set by hand, not calibrated.
     int8_calibrator: an object with TensorRT's calibrator methods; not part of the JSON.
+    network_edits: what ``edit_network`` asked for, in order.
     """
 
     _JSON = (
         "default_precision precisions calibrator percentile weight_scales equalize_channels "
         "smooth_alpha dynamic_ranges flags memory_pool_limits optimization_profiles "
         "builder_optimization_level max_num_tactics avg_timing_iterations tactic_sources "
-        "num_threads verify allow_host_layers"
+        "num_threads verify allow_host_layers network_edits"
     ).split()
 
     def __init__(self) -> None:
@@ -182,6 +184,7 @@ class BuilderConfig:
         self.num_threads: int | None = None
         self.verify = "distinct"
         self.allow_host_layers = False
+        self.network_edits: tuple[tuple[Stage, GraphEdits], ...] = ()
         self.timing_cache: Any = None
         self.progress_monitor = ProgressMonitor()
         self._frozen = False
@@ -230,6 +233,18 @@ class BuilderConfig:
     def set_timing_cache(self, cache: Any) -> None:
         """Look timings up in this TimingCache, and add what is measured."""
         self.timing_cache = cache
+
+    def edit_network(self, edit: GraphEdits, *, before: Stage | str = Stage.FUSE) -> None:
+        """Change the network before Fold or before Fuse: a remedy's edit, a tensor to mark.
+
+        Raises ConfigError for another stage. An edit that does not fit stops the build there.
+        """
+        stage = Stage(before)
+        if stage not in (Stage.FOLD, Stage.FUSE):
+            raise ConfigError(
+                f"no edit is made before {stage.value}", remedy="edit before 'Fold' or 'Fuse'"
+            )
+        self.network_edits = (*self.network_edits, (stage, edit))
 
     # -- precision ------------------------------------------------------------------------
     def set_precision(self, pattern: str, precision: DataType | str) -> None:
@@ -304,6 +319,7 @@ class BuilderConfig:
             "num_threads": self.num_threads,
             "verify": self.verify,
             "allow_host_layers": self.allow_host_layers,
+            "network_edits": [[s.value, edit_to_json(e)] for s, e in self.network_edits],
         }
 
     @classmethod
@@ -321,6 +337,7 @@ class BuilderConfig:
             "memory_pool_limits": lambda v: {MemoryPoolType(k): n for k, n in v.items()},
             "optimization_profiles": lambda v: tuple(map(OptimizationProfile.from_json, v)),
             "tactic_sources": lambda v: tuple(v) if v else None,
+            "network_edits": lambda v: tuple((Stage(s), edit_from_json(e)) for s, e in v),
         }
         config = cls()
         for k, v in values.items():

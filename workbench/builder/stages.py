@@ -10,6 +10,7 @@ from typing import Any
 
 from workbench import fusions, passes, precision
 from workbench.assemble import assemble, memory_stage
+from workbench.builder.edits import edited
 from workbench.builder.state import Batch, BuildState, Clock, StageFunction, after, counts
 from workbench.builder.taps import TapEngine, calibrated_ranges
 from workbench.config import BuilderConfig, OptimizationProfile
@@ -61,7 +62,7 @@ def give_outputs_a_layer(network: NetworkDefinition) -> None:
 def fold(state: BuildState) -> BuildState:
     """Constants, batch norm into weights, dead layers, no-op shuffles."""
     clock = Clock()
-    network = state.network.clone()
+    network = edited(state, Stage.FOLD)
     before = network.num_layers
     attempts = passes.fold(network, verify=state.config.verify)
     summary = f"{before} → {network.num_layers} layers; {counts(attempts)}"
@@ -133,7 +134,7 @@ def calibrate(state: BuildState) -> BuildState:
 def fuse(state: BuildState) -> BuildState:
     """Every fusion, each attempt with its reason."""
     clock = Clock()
-    network = state.network.clone()
+    network = edited(state, Stage.FUSE)
     before = network.num_layers
     attempts = fusions.fuse(network, verify=state.config.verify)
     summary = f"{before} → {network.num_layers} layers; {counts(attempts)}"

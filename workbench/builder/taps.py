@@ -65,6 +65,7 @@ class Taps:
         config.precisions, config.default_precision = (), DataType.FLOAT
         config.calibrator = Calibrator.MINMAX
         config.timing_cache = None
+        config.network_edits = ()  # they are made
         profile = OptimizationProfile()
         for tensor in network.inputs:
             if tensor.name not in batch:

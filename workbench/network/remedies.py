@@ -144,7 +144,7 @@ class CastOperand:
                 name=f"{self.layer}_cast{self.index}",
                 cause=Cause(EDIT, f"{self.layer} reads {self.to}"),
             )
-        substitute(network, layer, _with(layer, self.index, cast.outputs[0]))
+        _read_through(network, layer, self.index, cast)
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class ExpandOperand:
                 name=f"{self.layer}_expand{self.index}",
                 cause=Cause(EDIT, f"in the shape of {self.like}"),
             )
-        substitute(network, layer, _with(layer, self.index, wide.outputs[0]))
+        _read_through(network, layer, self.index, wide)
 
 
 @dataclass(frozen=True)
@@ -316,6 +316,18 @@ def _operand(network: NetworkDefinition, layer: str, index: int) -> tuple[Layer,
     if tensor is None:
         raise NetworkError(f"it has no operand {index}", place=layer)
     return found, tensor
+
+
+def _read_through(network: NetworkDefinition, layer: Layer, index: int, between: Layer) -> None:
+    """A layer reads an operand through a new layer, which goes again where that does not fit."""
+    try:
+        substitute(network, layer, _with(layer, index, between.outputs[0]))
+    except NetworkError:
+        network.remove_layer(between)
+        for t in between.inputs:
+            if t is not None:
+                network.remove_if_unread(t)
+        raise
 
 
 def _with(layer: Layer, index: int, tensor: Tensor) -> list[Tensor | None]:

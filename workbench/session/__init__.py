@@ -3,6 +3,7 @@
 from workbench.session.actions import (
     Action,
     ClearPrecisions,
+    EditNetwork,
     SetCalibrator,
     SetDefaultPrecision,
     SetOption,
@@ -17,6 +18,7 @@ from workbench.session.session import Session
 __all__ = [
     "Action",
     "ClearPrecisions",
+    "EditNetwork",
     "Session",
     "SetCalibrator",
     "SetDefaultPrecision",

@@ -8,6 +8,8 @@ from typing import Any
 from workbench.config import BuilderConfig, Calibrator, MemoryPoolType, OptimizationProfile
 from workbench.datatypes import DataType
 from workbench.errors import SessionError
+from workbench.network.remedies import GraphEdits
+from workbench.records import Stage
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,20 @@ class SetWorkspace:
 
 
 @dataclass(frozen=True)
+class EditNetwork:
+    """Change the network before a stage (Fold or Fuse): a remedy's edit, a tensor to mark."""
+
+    edit: GraphEdits
+    before: Stage = Stage.FUSE
+
+    def apply(self, config: BuilderConfig) -> None:
+        config.edit_network(self.edit, before=self.before)
+
+    def code(self) -> str:
+        return f"config.edit_network(remedies.{self.edit!r}, before={self.before.value!r})"
+
+
+@dataclass(frozen=True)
 class UseCalibrationData:
     """Calibrate on this data, known by its digest; the session keeps the batches."""
 
@@ -164,5 +180,6 @@ Action = (
     | SetThreshold
     | SetOption
     | SetWorkspace
+    | EditNetwork
     | UseCalibrationData
 )

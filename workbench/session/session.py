@@ -25,7 +25,7 @@ from workbench.errors import SessionError
 from workbench.files import make_folder, read_file, write_atomically
 from workbench.network import NetworkDefinition
 from workbench.records import ProgressMonitor, Stage, StageRecord
-from workbench.session.actions import Action, SetProfile, UseCalibrationData
+from workbench.session.actions import Action, EditNetwork, SetProfile, UseCalibrationData
 from workbench.timing import TimingCache
 
 
@@ -240,6 +240,7 @@ class Session:
         chain = f"{self._model_digest}|{self.device.fingerprint}"
         for stage, _ in STAGES:
             own = json.dumps({k: settings[k] for k in parts[stage]}, sort_keys=True)
+            own += json.dumps([e for s, e in settings["network_edits"] if s == stage.value])
             if stage is Stage.CALIBRATE:
                 own += data.digest if data else "no data"
             chain = hashlib.sha256(f"{chain}|{stage.value}|{own}".encode()).hexdigest()
@@ -262,7 +263,10 @@ class Session:
     # -- show the code --------------------------------------------------------------------
     def code(self) -> str:
         """The Python that does the same; run it beside the files that ``save_script`` writes."""
-        lines = ["from pathlib import Path", "", "import workbench as wb", ""]
+        lines = ["from pathlib import Path", "", "import workbench as wb"]
+        if any(isinstance(a, EditNetwork) for a in self.actions):
+            lines.append("from workbench.network import remedies")
+        lines.append("")
         lines.append(f"device = wb.open_device({self._device_name()!r})")
         lines.append("config = wb.BuilderConfig()")
         if any(isinstance(a, SetProfile) for a in self.actions):
