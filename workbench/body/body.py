@@ -226,6 +226,11 @@ class Body:
             data["anchor"],
         )
 
+    @cached_property
+    def inferred(self) -> dict[Any, Any]:
+        """Types that the interpreter found before, by node and what it read."""
+        return {}
+
     # -- evaluation -----------------------------------------------------------------------
     def evaluate(self, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
         """Typed reference evaluation: the outputs by name (every value with ``keep``)."""
@@ -304,6 +309,8 @@ def _value_to_json(value: Any) -> Any:
             return {"body": value.to_json()}
         case DataType():
             return {"dtype": value.value}
+        case TensorType():
+            return {"type": type_to_json(value)}
         case tuple():
             return {"tuple": [_value_to_json(v) for v in value]}
         case _:
@@ -324,6 +331,8 @@ def _value_from_json(value: Any, lookup: Callable[[str], Operator]) -> Any:
             return Body.from_json(body, lookup)
         case {"dtype": dtype}:
             return DataType(dtype)
+        case {"type": described}:
+            return type_from_json(described)
         case {"tuple": items}:
             return tuple(_value_from_json(v, lookup) for v in items)
         case _:

@@ -8,6 +8,7 @@ from typing import Any
 
 from onnx import AttributeProto, SparseTensorProto, TensorProto
 
+from workbench.onnx_parser.value_types import declared_type, why_not
 from workbench.onnx_parser.weights import WeightReader
 
 
@@ -42,11 +43,11 @@ class SourceNode:
     """One node. An absent optional input or output is the empty name.
 
     operator: ``domain::name`` outside ai.onnx, as in the registry of operators. version: the opset
-    of ``domain`` that it was written for. attributes: numbers, strings,
-    tuples, arrays (tensors), NestedGraph, or Foreign. kinds: the AttributeProto type of each.
-    index: the place among the graph's nodes, or that of the call around it. stack: names of the
-    model-local functions around it, outermost first. origin: the model's node that it stands for:
-    itself, or the operator whose standard body it is part of. broken: a reason is already recorded.
+    of ``domain`` that it was written for. attributes: numbers, strings, tuples, arrays (tensors),
+    a TensorType, NestedGraph, or Foreign. kinds: the AttributeProto type of each. index: the place
+    among the graph's nodes, or that of the call around it. stack: names of the model-local
+    functions around it, outermost first. origin: the model's node that it stands for: itself, or
+    the operator whose standard body it is part of. broken: a reason is already recorded.
     """
 
     name: str
@@ -92,6 +93,8 @@ def attribute_value(attribute: AttributeProto, weights: WeightReader) -> Any:
         return weights.array(attribute.t)
     if attribute.type == AttributeProto.SPARSE_TENSOR:
         return weights.dense(attribute.sparse_tensor)
+    if attribute.type == AttributeProto.TYPE_PROTO and not why_not(attribute.tp):
+        return declared_type(attribute.tp)
     return Foreign(kind_name(attribute))
 
 

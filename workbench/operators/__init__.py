@@ -21,6 +21,7 @@ from workbench.operators.reduction import REDUCTION
 from workbench.operators.regions import REGIONS
 from workbench.operators.resizing import RESIZING
 from workbench.operators.sampling import SAMPLING
+from workbench.operators.sequences import SEQUENCES
 from workbench.operators.shape import SHAPE
 from workbench.operators.spectral import SPECTRAL
 
@@ -45,6 +46,7 @@ FAMILIES: tuple[tuple[Operator, ...], ...] = (
     SPECTRAL,
     CHANCE,
     CONTROL_FLOW,
+    SEQUENCES,
 )
 
 OPERATORS: dict[str, Operator] = {row.key: row for family in FAMILIES for row in family}
