@@ -49,7 +49,7 @@ def test_entries_of_other_sizes_keep_the_rank_and_entries_of_other_ranks_lose_it
 
 
 def test_entries_of_other_element_types_are_refused():
-    with pytest.raises(InferenceError, match="one is FLOAT.*the other INT64"):
+    with pytest.raises(InferenceError, match=r"one is FLOAT.*the other INT64"):
         types_of("SequenceConstruct", [ENTRIES[0], np.zeros(2, np.int64)])
 
 

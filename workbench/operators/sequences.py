@@ -141,8 +141,10 @@ def _has_types(inference: Inference) -> tuple[TensorType, ...]:
 
 # -- references ---------------------------------------------------------------------------
 def _position(values: Sequence[Any], position: Any, *, room: int = 0) -> int:
-    """A position counted from the front. room: places after the last entry. Raises ExecutionError
-    where it lies outside."""
+    """A position counted from the front. Raises ExecutionError where it lies outside.
+
+    room: places after the last entry.
+    """
     index, count = int(np.asarray(position).reshape(())), len(values)
     if not -count <= index < count + room:
         raise ExecutionError(
