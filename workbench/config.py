@@ -154,6 +154,7 @@ class BuilderConfig:
     before calibration. smooth_alpha: smooth scaling of activations into weights, 0 to 1; None
     leaves it out. dynamic_ranges: largest magnitude by tensor, set by hand, not calibrated.
     int8_calibrator: an object with TensorRT's calibrator methods; not part of the JSON.
+    max_loop_steps: iterations after which a Loop counts as endless; None: 50,000.
     network_edits: what ``edit_network`` asked for, in order.
     """
 
@@ -161,7 +162,7 @@ class BuilderConfig:
         "default_precision precisions calibrator percentile weight_scales equalize_channels "
         "smooth_alpha dynamic_ranges flags memory_pool_limits optimization_profiles "
         "builder_optimization_level max_num_tactics avg_timing_iterations tactic_sources "
-        "num_threads verify allow_host_layers network_edits"
+        "num_threads verify allow_host_layers max_loop_steps network_edits"
     ).split()
 
     def __init__(self) -> None:
@@ -184,6 +185,7 @@ class BuilderConfig:
         self.num_threads: int | None = None
         self.verify = "distinct"
         self.allow_host_layers = False
+        self.max_loop_steps: int | None = None
         self.network_edits: tuple[tuple[Stage, GraphEdits], ...] = ()
         self.timing_cache: Any = None
         self.progress_monitor = ProgressMonitor()
@@ -319,6 +321,7 @@ class BuilderConfig:
             "num_threads": self.num_threads,
             "verify": self.verify,
             "allow_host_layers": self.allow_host_layers,
+            "max_loop_steps": self.max_loop_steps,
             "network_edits": [[s.value, edit_to_json(e)] for s, e in self.network_edits],
         }
 

@@ -6,13 +6,13 @@ sequences, optionals, strings, control flow, results whose size the data decides
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from workbench.body.body import Body
 from workbench.body.inference import infer_node
-from workbench.body.operator import CONSTANT, Node
+from workbench.body.operator import CONSTANT
 from workbench.body.values import Array, HostType, TensorType, Value, type_of, widened
 from workbench.dimensions import SymbolicDim
 from workbench.errors import ExecutionError, NetworkError, WorkbenchError
@@ -27,46 +27,29 @@ def interpret(body: Body, inputs: Mapping[str, Value]) -> dict[str, Value]:
     bindings: dict[str, int] = {}
     for i in body.inputs:
         bind_sizes(i.type, values[i.name], bindings)
-    for node in body.nodes:
-        made = _run(node, values, body.types, bindings)
-        for name, value in zip(node.outputs, made, strict=False):
-            if name:
-                values[name] = value
-                bind_sizes(body.types[name], value, bindings)
+    with np.errstate(all="ignore"):
+        for index, node in enumerate(body.nodes):
+            made = _run(body, index, values, bindings)
+            for name, value in zip(node.outputs, made, strict=False):
+                if name:
+                    values[name] = value
+                    bind_sizes(body.types[name], value, bindings)
     return {o: values[o] for o in body.outputs}
 
 
 def _run(
-    node: Node,
-    values: Mapping[str, Value],
-    types: Mapping[str, TensorType],
-    bindings: Mapping[str, int],
+    body: Body, index: int, values: Mapping[str, Value], bindings: Mapping[str, int]
 ) -> tuple[Value, ...]:
-    place = f"{node.op} '{node.outputs[0]}'"
+    node = body.nodes[index]
     if node.operator is CONSTANT:
         return (node.attributes["value"].array(bindings),)
+    place = f"{node.op} '{node.outputs[0]}'"
     args = [values[v] if v else None for v in node.inputs]
-    given = tuple(
-        type_of(a, types[v]) if v else None for a, v in zip(args, node.inputs, strict=True)
-    )
-    structural = node.operator.structural
-    known = tuple(
-        a if i in structural and isinstance(a, np.ndarray) else None for i, a in enumerate(args)
-    )
     try:
-        made, _ = infer_node(
-            node.operator,
-            node.attributes,
-            given,
-            known,
-            len(node.outputs),
-            names=node.outputs,
-            place=place,
-        )
+        made = _types(body, index, args, place)
         if not node.operator.stored:
             args = [widened(a) if isinstance(a, np.ndarray) and not _texts(a) else a for a in args]
-        with np.errstate(all="ignore"):
-            results = node.operator.reference(node.attributes, args)
+        results = node.operator.reference(node.attributes, args)
     except ExecutionError as e:
         raise ExecutionError(
             e.problem, place=f"{place}/{e.place}" if e.place else place, remedy=e.remedy
@@ -80,12 +63,41 @@ def _run(
     return tuple(_stored(r, t) for r, t in zip(results, made, strict=False))
 
 
+def _types(body: Body, index: int, args: Sequence[Value], place: str) -> tuple[TensorType, ...]:
+    """The types of a node's outputs; remembered where no value decides them."""
+    node = body.nodes[index]
+    structural = node.operator.structural
+    deciding = any(i in structural and isinstance(a, np.ndarray) for i, a in enumerate(args))
+    key = None
+    if not deciding and all(isinstance(a, np.ndarray) for a in args):
+        key = (index, *((a.dtype, a.shape) for a in args))
+        if key in body.inferred:
+            return body.inferred[key]
+    given = tuple(
+        type_of(a, body.types[v]) if v else None for a, v in zip(args, node.inputs, strict=True)
+    )
+    known = tuple(
+        a if i in structural and isinstance(a, np.ndarray) else None for i, a in enumerate(args)
+    )
+    made, _ = infer_node(
+        node.operator,
+        node.attributes,
+        given,
+        known,
+        len(node.outputs),
+        names=node.outputs,
+        place=place,
+    )
+    if key is not None:
+        body.inferred[key] = made
+    return made
+
+
 def _stored(value: Value, type_: TensorType) -> Value:
     """The value in its type: what a half cannot hold is rounded."""
     if not isinstance(value, np.ndarray | np.generic) and isinstance(type_, HostType):
         return value
-    with np.errstate(all="ignore"):
-        return np.asarray(value).astype(type_.dtype.numpy, copy=False)
+    return np.asarray(value).astype(type_.dtype.numpy, copy=False)
 
 
 def bind_sizes(type_: TensorType, value: Value, bindings: dict[str, int]) -> None:

@@ -37,9 +37,14 @@ class Importer:
     """
 
     def __init__(
-        self, model: ModelProto, weights: WeightReader, network: NetworkDefinition
+        self,
+        model: ModelProto,
+        weights: WeightReader,
+        network: NetworkDefinition,
+        max_loop_steps: int | None = None,
     ) -> None:
         self.problems: list[ParserErrorRecord] = []
+        self.max_loop_steps = max_loop_steps
         self._graph = model.graph
         self._imports = {domain(o.domain): o.version for o in model.opset_import}
         self._weights = weights

@@ -38,6 +38,8 @@ class Frame(Protocol):
     @property
     def network(self) -> NetworkDefinition: ...
 
+    max_loop_steps: int | None
+
     def tensor(self, name: str) -> Tensor:
         """A value that exists, a stored constant included."""
         ...
@@ -150,13 +152,10 @@ def _loop(frame: Frame, node: SourceNode) -> None:
         lambda made: made[1 : 1 + len(states)],
     )
     inputs = [*given[:2], *states, *captured]
-    _add(frame, node, inputs, {"body": body, "carried": len(states), **frame_limit(frame)})
-
-
-def frame_limit(frame: Frame) -> dict[str, Any]:
-    """The step limit of Loops, where the parser was given one."""
-    limit = getattr(frame, "max_loop_steps", None)
-    return {} if limit is None else {"step_limit": limit}
+    attributes: dict[str, Any] = {"body": body, "carried": len(states)}
+    if frame.max_loop_steps is not None:
+        attributes["step_limit"] = frame.max_loop_steps
+    _add(frame, node, inputs, attributes)
 
 
 def _scan(frame: Frame, node: SourceNode) -> None:

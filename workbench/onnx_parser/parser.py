@@ -21,10 +21,12 @@ class OnnxParser:
     """Fills an empty network from an ONNX model, as TensorRT's OnnxParser does.
 
     A call that returns False has changed nothing in the network; the reasons are in the errors.
+    max_loop_steps: iterations after which a Loop of the model counts as endless.
     """
 
-    def __init__(self, network: NetworkDefinition) -> None:
+    def __init__(self, network: NetworkDefinition, *, max_loop_steps: int | None = None) -> None:
         self._network = network
+        self._max_loop_steps = max_loop_steps
         self._errors: list[ParserErrorRecord] = []
         self._metadata: Mapping[str, str] = {}
 
@@ -78,7 +80,7 @@ class OnnxParser:
             return None
         self._metadata = _metadata(model)
         network = NetworkDefinition(self._network.name or model.graph.name)
-        importer = Importer(model, WeightReader(folder), network)
+        importer = Importer(model, WeightReader(folder), network, self._max_loop_steps)
         importer.run()
         self._errors += importer.problems
         return None if self._errors else network
@@ -97,14 +99,16 @@ def _metadata(model: ModelProto) -> dict[str, str]:
     }
 
 
-def parse_model(model: str | PathLike[str] | bytes, *, name: str = "") -> NetworkDefinition:
+def parse_model(
+    model: str | PathLike[str] | bytes, *, name: str = "", max_loop_steps: int | None = None
+) -> NetworkDefinition:
     """The network of a model file, or of a model's bytes.
 
-    name: of the network; the graph's own where it is left out. Raises ParserError with every
-    reason in ``errors``.
+    name: of the network; the graph's own where it is left out. max_loop_steps: iterations after
+    which a Loop counts as endless. Raises ParserError with every reason in ``errors``.
     """
     network = NetworkDefinition(name)
-    parser = OnnxParser(network)
+    parser = OnnxParser(network, max_loop_steps=max_loop_steps)
     if isinstance(model, bytes):
         place = name or "model"
         parsed = parser.parse(model)

@@ -33,7 +33,7 @@ from workbench.body import (
 from workbench.errors import ExecutionError, InferenceError
 from workbench.operators.rules import no_error
 
-STEP_LIMIT = 100_000
+STEP_LIMIT = 50_000
 """Iterations after which a Loop is taken to be endless, unless its ``step_limit`` says more."""
 
 

@@ -4,6 +4,7 @@ from workbench.runtime.context import ExecutionContext
 from workbench.runtime.engine import Engine, Preparation, Runtime, TensorIOMode
 from workbench.runtime.inspector import EngineInspector, LayerInformationFormat
 from workbench.runtime.profiler import LayerProfile, Profile, Profiler
+from workbench.runtime.taps import Tap, TappedRun
 
 __all__ = [
     "Engine",
@@ -15,5 +16,7 @@ __all__ = [
     "Profile",
     "Profiler",
     "Runtime",
+    "Tap",
+    "TappedRun",
     "TensorIOMode",
 ]

@@ -10,7 +10,6 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 
@@ -41,7 +40,7 @@ def _run(options: argparse.Namespace) -> int:
     outputs = engine.create_execution_context().run(read_npz(Path(options.inputs)))
     if options.save:
         data = io.BytesIO()
-        np.savez(data, **cast(dict[str, Any], outputs))
+        np.savez(data, **outputs)
         write_atomically(Path(options.save), data.getvalue())
     if options.expect:
         return _compare(outputs, read_npz(Path(options.expect)), engine.num_layers)

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from workbench import dimensions
-from workbench.body import Array, HostType, OptionalType, SequenceType, Value
-from workbench.datatypes import DataType
+from workbench.body import Array, HostType, Value
 from workbench.devices import Buffer
 from workbench.errors import ExecutionError
 from workbench.formats import LINEAR
-from workbench.plan import PlanTensor
 from workbench.runtime.engine import Engine
-from workbench.runtime.late import LateRun, as_value
+from workbench.runtime.given import as_value, check_input
+from workbench.runtime.late import LateRun, OutputAllocator, allocated, profile_of
 from workbench.runtime.profiler import LayerProfile, Profile, Profiler
+from workbench.runtime.taps import Observe, TappedRun, Taps
 from workbench.tactics.protocol import Launch
 
 
@@ -45,6 +45,7 @@ class ExecutionContext:
         self._device = engine.device
         self._stream = engine.device.stream()
         self._addresses: dict[str, Any] = {}
+        self._allocators: dict[str, OutputAllocator] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._bound: dict[tuple[tuple[str, int], ...], _Bound] = {}
         self._graphs: dict[_Bound, Any] = {}
@@ -147,9 +148,22 @@ class ExecutionContext:
 
         A sequence is a list of arrays, an empty optional is None.
         """
+        return self._run(inputs)
+
+    __call__ = run
+
+    def tap(self, inputs: Mapping[str, Value], names: Sequence[str]) -> TappedRun:
+        """``run``, and the values that inner tensors had: same plan, same kernels, same outputs.
+
+        names: tensors of the plan, or inside its fused layers. Raises ExecutionError for another.
+        """
+        found = Taps(self.engine, names)
+        return TappedRun(self._run(inputs, found.observe), found.values(inputs))
+
+    def _run(self, inputs: Mapping[str, Value], observe: Observe | None = None) -> dict[str, Value]:
         for t in self.engine.io_tensors:
             if t.kind == "input":
-                self._check_input(t, inputs)
+                check_input(t, inputs)
         unknown = sorted(set(inputs) - {t.name for t in self.engine.io_tensors})
         if unknown:
             self.engine.io(unknown[0])
@@ -163,13 +177,14 @@ class ExecutionContext:
             stored = self.engine.io(name).format.pack(np.asarray(array))
             self._device.upload(stored, self._slots[name], self._stream)
         if self.engine.plan.is_late:
-            run = self._late_run(inputs)
+            run = self._late_run(inputs, observe)
             return {t.name: run.value(t.name) for t in self.engine.io_tensors if t.kind == "output"}
         bound = self._bind()
-        self._launch(bound)
+        if observe is None:
+            self._launch(bound)
+        else:
+            self._launch_observed(bound, observe)
         return self._outputs(bound)
-
-    __call__ = run
 
     def profile(self, inputs: Mapping[str, Value], *, iterations: int = 20) -> Profile:
         """Per-layer times on these inputs: each layer timed alone, and the whole end to end.
@@ -182,7 +197,7 @@ class ExecutionContext:
             )
         self.run(inputs)
         if self.engine.plan.is_late:
-            return self._late_profile(inputs, iterations)
+            return profile_of([self._late_run(inputs) for _ in range(iterations)])
         bound = self._bind()
         device, stream = self._device, self._stream
         whole = [
@@ -199,7 +214,17 @@ class ExecutionContext:
         return Profile(layers, float(np.median(whole)), float(np.min(whole)), iterations)
 
     # -- plans whose sizes only the data decides -------------------------------------------
-    def _late_run(self, inputs: Mapping[str, Value]) -> LateRun:
+    def set_output_allocator(self, name: str, allocator: OutputAllocator) -> bool:
+        """Who gives memory for an output whose size is only known when it is computed."""
+        if self.engine.io(name).kind != "output":
+            raise ExecutionError("only outputs are allocated", place=f"tensor '{name}'")
+        self._allocators[name] = allocator
+        return True
+
+    def get_output_allocator(self, name: str) -> OutputAllocator | None:
+        return self._allocators.get(name)
+
+    def _late_run(self, inputs: Mapping[str, Value], observe: Observe | None = None) -> LateRun:
         """Run with the inputs that are not in their slots; those that are stay there."""
         self._check_shapes_set()
         bindings = self.engine.bindings_of(self._shapes)
@@ -207,18 +232,46 @@ class ExecutionContext:
         for t in self.engine.io_tensors:
             if t.kind == "input" and t.name not in self._slots:
                 run.give(t, as_value(t, inputs[t.name]))
-        run.run()
+        run.run(observe)
         return run
 
-    def _late_profile(self, inputs: Mapping[str, Value], iterations: int) -> Profile:
-        runs = [self._late_run(inputs) for _ in range(iterations)]
-        rows = zip(self.engine.plan.steps, runs[0].kernels, strict=True)
-        layers = tuple(
-            LayerProfile.of(s, k, [r.seconds[i] * 1e6 for r in runs])
-            for i, (s, k) in enumerate(rows)
-        )
-        whole = [sum(r.seconds) * 1e6 for r in runs]
-        return Profile(layers, float(np.median(whole)), float(np.min(whole)), iterations)
+    def _late_enqueued(self, stream: Any) -> Launch:
+        """As ``_enqueued``: outputs of open size go through their allocators."""
+        shapes = {t.name: self._shapes.get(t.name) for t in self.engine.io_tensors}
+        addresses, allocators = dict(self._addresses), dict(self._allocators)
+        for t in self.engine.io_tensors:
+            late = t.kind == "output" and t.name not in self._slots
+            if late and t.name not in allocators:
+                raise ExecutionError(
+                    f"the size of output '{t.name}' is only known when it is computed",
+                    remedy="call set_output_allocator first, or use run()",
+                )
+            if not late and t.name not in addresses:
+                raise ExecutionError(
+                    f"no address is set for '{t.name}'", remedy="call set_tensor_address first"
+                )
+
+        def run() -> None:
+            self._shapes = {n: s for n, s in shapes.items() if s is not None}
+            for t in self.engine.io_tensors:
+                if t.kind == "input" and t.name in self._slots:
+                    sizes = self.engine.bindings_of(self._shapes)
+                    shape = dimensions.evaluate_shape(t.type.shape, sizes)
+                    slot = self._buffer(t.name, {t.name: shape})
+                    self._device.copy_in(slot, addresses[t.name], stream)
+            done = self._late_run(addresses)
+            for s, seconds in zip(self.engine.plan.steps, done.seconds, strict=True):
+                if self.profiler is not None:
+                    self.profiler.report_layer_time(s.name, seconds * 1e3)
+            for t in self.engine.io_tensors:
+                if t.kind == "output":
+                    buffer = done.stored(t)
+                    target = addresses.get(t.name)
+                    if t.name not in self._slots:
+                        target = allocated(allocators[t.name], t, done, buffer.nbytes, stream)
+                    self._device.copy_out(target, buffer, stream)
+
+        return run
 
     def _fixed(self, name: str, bindings: Mapping[str, int]) -> Buffer | None:
         tensor = self.engine.tensor(name)
@@ -232,22 +285,6 @@ class ExecutionContext:
         return self._workspace
 
     # -- inner ----------------------------------------------------------------------------
-    def _check_input(self, tensor: PlanTensor, inputs: Mapping[str, Value]) -> None:
-        place = f"input '{tensor.name}'"
-        if tensor.name not in inputs:
-            given = ", ".join(inputs) or "none"
-            raise ExecutionError(f"it is missing (given: {given})", place=place)
-        if isinstance(tensor.type, SequenceType | OptionalType):
-            return
-        dtype = DataType.of(inputs[tensor.name])
-        if dtype is not tensor.type.dtype:
-            want = tensor.type.dtype
-            raise ExecutionError(
-                f"its type is {dtype.value}, the engine reads {want.value}",
-                place=place,
-                remedy=f"convert it: array.astype('{want.numpy.name}')",
-            )
-
     def _check_shapes_set(self) -> None:
         missing = [
             t.name
@@ -326,6 +363,8 @@ class ExecutionContext:
 
     def _enqueued(self, stream: Any) -> Launch:
         """A run on the present shapes and addresses. Raises ExecutionError if one is not set."""
+        if self.engine.plan.is_late:
+            return self._late_enqueued(stream)
         bound = self._bind()
         device = self._device
         for t in self.engine.io_tensors:
@@ -359,14 +398,24 @@ class ExecutionContext:
             self._device.synchronize(self._stream)
             self.profiler.report_layer_time(step.name, (time.perf_counter() - start) * 1e3)
 
+    def _launch_observed(self, bound: _Bound, observe: Observe) -> None:
+        """Run every launch by itself; each is looked at before the next may overwrite memory."""
+        for step, launch in zip(self.engine.plan.steps, bound.launches, strict=True):
+            launch()
+            self._device.synchronize(self._stream)
+            observe(step, lambda name: self._read(name, bound))
+
     def _outputs(self, bound: _Bound) -> dict[str, Array]:
-        results: dict[str, Array] = {}
-        for t in self.engine.io_tensors:
-            if t.kind != "output":
-                continue
-            shape = bound.shapes[t.name]
-            stored = self._device.download(
-                self._slots[t.name], t.type.dtype, t.format.physical_shape(shape), self._stream
-            )
-            results[t.name] = stored if t.format == LINEAR else t.format.unpack(stored, shape)
-        return results
+        outputs = [t.name for t in self.engine.io_tensors if t.kind == "output"]
+        return {name: self._read(name, bound) for name in outputs}
+
+    def _read(self, name: str, bound: _Bound) -> Array:
+        """What lies in a tensor's memory now, in linear layout."""
+        t, shape = self.engine.tensor(name), bound.shapes[name]
+        stored = self._device.download(
+            self._buffer(name, bound.shapes),
+            t.type.dtype,
+            t.format.physical_shape(shape),
+            self._stream,
+        )
+        return stored if t.format == LINEAR else t.format.unpack(stored, shape)

@@ -236,12 +236,18 @@ class Engine:
         return self._calls[key]
 
     def call(self, index: int, bindings: Mapping[str, int]) -> Call:
-        """One step's prepared Call at these sizes, made once. Raises ExecutionError, PlanError."""
+        """One step's prepared Call at these sizes, made once. Raises ExecutionError, PlanError.
+
+        Where the plan's tactic has no kernel at these sizes, its source may have another one of
+        the same precision and layouts: which one ran, the profile says.
+        """
         step = self.plan.steps[index]
         sizes = tuple((s, bindings[s]) for s in step.body.symbols)
         if (index, sizes) not in self._late_calls:
             start = time.perf_counter()
             made = self._prepare(step, bindings)
+            if isinstance(made, Refusal):
+                made = self._another(step, bindings) or made
             if isinstance(made, Refusal):
                 raise PlanError(
                     f"{step.tactic.title} does not prepare here: {made.reason}",
@@ -252,19 +258,34 @@ class Engine:
             self.preparations.append(Preparation(sizes, time.perf_counter() - start))
         return self._late_calls[index, sizes]
 
+    def _another(self, step: PlanStep, bindings: Mapping[str, int]) -> Call | None:
+        wanted = step.tactic
+        problem = self._problem(step, bindings)
+        for offer in source_named(wanted.source).candidates(problem):
+            if isinstance(offer, Refusal) or offer.precision is not wanted.precision:
+                continue
+            if (offer.inputs, offer.outputs) == (wanted.inputs, wanted.outputs):
+                made = source_named(offer.source).prepare(offer, problem)
+                if isinstance(made, Call):
+                    return made
+        return None
+
     def _prepare(self, step: PlanStep, bindings: Mapping[str, int]) -> Call | Refusal:
+        source = source_named(step.tactic.source)
+        return source.prepare(step.tactic, self._problem(step, bindings))
+
+    def _problem(self, step: PlanStep, bindings: Mapping[str, int]) -> Problem:
         constants = [i.name for i in step.body.inputs if i.constant]
         try:
             body = step.body.substitute(bindings)
         except NetworkError as e:
             raise ExecutionError(e.problem, place=step.name, remedy=e.remedy) from None
-        problem = Problem(
+        return Problem(
             body,
             {n: self.plan.weights[w] for n, w in zip(constants, step.constants, strict=True)},
             self.device,
             self.plan.threads,
         )
-        return source_named(step.tactic.source).prepare(step.tactic, problem)
 
 
 def _check_shape(

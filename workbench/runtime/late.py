@@ -8,18 +8,19 @@ written.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from workbench.body import HostType, Value, bind_sizes, interpret
-from workbench.datatypes import DataType
-from workbench.devices import Buffer
+from workbench.devices import ALIGNMENT, Buffer
 from workbench.dimensions import evaluate_shape
-from workbench.errors import ExecutionError
+from workbench.errors import ExecutionError, NetworkError, PlanError
 from workbench.plan import PlanStep, PlanTensor
 from workbench.runtime.engine import Engine
+from workbench.runtime.profiler import LayerProfile, Profile
+from workbench.runtime.taps import Observe
 
 Fixed = Callable[[str, Mapping[str, int]], Buffer | None]
 """A tensor's memory in the arena or among the slots, at these sizes; None for one that has none."""
@@ -50,16 +51,21 @@ class LateRun:
         self.values[tensor.name] = value
         bind_sizes(tensor.type, value, self.bindings)
 
-    def run(self) -> None:
-        """Every step in order. Raises ExecutionError naming the layer that fails."""
+    def run(self, observe: Observe | None = None) -> None:
+        """Every step in order, each then shown to ``observe``.
+
+        Raises ExecutionError naming the layer that fails.
+        """
         for index, step in enumerate(self.engine.plan.steps):
             start = time.perf_counter()
             try:
                 kernel = self._host(step) if step.on_host else self._kernel(index, step)
-            except ExecutionError as e:
+            except (ExecutionError, NetworkError, PlanError) as e:
                 place = step.name if not e.place else f"layer '{step.name}': {e.place}"
                 raise ExecutionError(e.problem, place=place, remedy=e.remedy) from None
             self.seconds.append(time.perf_counter() - start)
+            if observe is not None:
+                observe(step, self.value)
             self.kernels.append(kernel)
 
     def value(self, name: str) -> Value:
@@ -74,6 +80,12 @@ class LateRun:
             )
             self.values[name] = layout.unpack(stored, shape)
         return self.values[name]
+
+    def stored(self, tensor: PlanTensor) -> Buffer:
+        """A tensor's memory on the device."""
+        if tensor.type.on_host:
+            return self.engine.device.allocate(1)
+        return self._memory(tensor)
 
     # -- steps ----------------------------------------------------------------------------
     def _host(self, step: PlanStep) -> str:
@@ -135,9 +147,42 @@ class LateRun:
         return self._buffers[tensor.name]
 
 
-def as_value(tensor: PlanTensor, value: Any) -> Value:
-    """An input that has no slot, as the interpreter wants it: strings are objects."""
-    if value is None or isinstance(value, list):
-        return value
-    array = np.asarray(value)
-    return array.astype(np.object_) if tensor.type.dtype is DataType.STRING else array
+class OutputAllocator(Protocol):
+    """TensorRT's IOutputAllocator: gives memory for an output whose size comes out of the run."""
+
+    def reallocate_output_async(
+        self, tensor_name: str, memory: int | None, size: int, alignment: int, stream: Any
+    ) -> Any:
+        """The address (or an array) where ``size`` bytes may be written. memory: always None."""
+        ...
+
+    def notify_shape(self, tensor_name: str, shape: tuple[int, ...]) -> None:
+        """The shape of what will lie there."""
+        ...
+
+
+def allocated(
+    allocator: OutputAllocator, tensor: PlanTensor, run: LateRun, nbytes: int, stream: Any
+) -> Any:
+    """Memory for one output of a run. Raises ExecutionError where the allocator gives none."""
+    if tensor.type.on_host:
+        raise ExecutionError(
+            f"it is a {tensor.type}, which has no address",
+            place=f"output '{tensor.name}'",
+            remedy="use run(), which returns its value",
+        )
+    target = allocator.reallocate_output_async(tensor.name, None, nbytes, ALIGNMENT, stream)
+    if target is None:
+        raise ExecutionError(f"the allocator gave no {nbytes} bytes", place=tensor.name)
+    allocator.notify_shape(tensor.name, evaluate_shape(tensor.type.shape, run.bindings))
+    return target
+
+
+def profile_of(runs: Sequence[LateRun]) -> Profile:
+    """The profile of several runs: each step's time, copies to and from the host included."""
+    rows = zip(runs[0].engine.plan.steps, runs[0].kernels, strict=True)
+    layers = tuple(
+        LayerProfile.of(s, k, [r.seconds[i] * 1e6 for r in runs]) for i, (s, k) in enumerate(rows)
+    )
+    whole = [sum(r.seconds) * 1e6 for r in runs]
+    return Profile(layers, float(np.median(whole)), float(np.min(whole)), len(runs))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice, product
 
 import numpy as np
 
@@ -28,6 +29,8 @@ from workbench.timing import TimingCache
 
 LATER_SIZES = (64, 8, 2, 1)
 """Sizes at which a layer is tuned where only the data decides it: the first that its rule takes."""
+MOST_FITTINGS = 256
+"""Combinations of sizes that are tried before such a layer is left to the host."""
 UNTIMED_REFORMAT = 0.25
 """Cost of a reformat at level 0, where a layer's cost is its candidate's rank."""
 
@@ -93,10 +96,9 @@ class _Tuning:
     def _candidates(self, layer: Layer) -> tuple[Candidate, ...]:
         opt_sizes, all_sizes = self.opt, self.bindings
         if set(layer.body.symbols) & self.later and not layer.on_host:
-            size = self._fitting(layer.body)
-            if size is None:
+            given = self._fitting(layer.body)
+            if given is None:
                 return (self._host_candidate(layer),)
-            given = dict.fromkeys(self.later, size)
             opt_sizes = {**opt_sizes, **given}
             all_sizes = [{**b, **given} for b in all_sizes]
         if layer.on_host:
@@ -117,15 +119,23 @@ class _Tuning:
         composed = composed_candidates(self.shop, problem, candidates, self.reformat)
         return self.shop.contract(problem, (*candidates, *composed))
 
-    def _fitting(self, body: Body) -> int | None:
-        """A size for what only the data decides, at which the Body can be run at all."""
-        for size in LATER_SIZES:
-            bound = body.substitute({**self.opt, **dict.fromkeys(self.later, size)})
+    def _fitting(self, body: Body) -> dict[str, int] | None:
+        """Sizes for what only the data decides, at which the Body can be run at all.
+
+        Sizes that the layer's other operands have are tried, too: a product wants equal ones.
+        """
+        open_sizes = [s for s in body.symbols if s in self.later]
+        shapes = [d for i in body.inputs for d in i.type.shape]
+        own = dict.fromkeys(d for d in shapes if isinstance(d, int) and d > 0)
+        menu = list(dict.fromkeys((LATER_SIZES[0], *own, *LATER_SIZES[1:])))
+        for sizes in islice(product(menu, repeat=len(open_sizes)), MOST_FITTINGS):
+            given = dict(zip(open_sizes, sizes, strict=True))
+            bound = body.substitute({**self.opt, **given})
             try:
                 bound.evaluate(sample_inputs(bound, seed=0))
             except (NetworkError, ValueError, IndexError):
                 continue
-            return size
+            return given
         return None
 
     def _host_candidate(self, layer: Layer) -> Candidate:

@@ -114,6 +114,7 @@ class SetOption:
         "avg_timing_iterations",
         "tactic_sources",
         "num_threads",
+        "max_loop_steps",
         "verify",
         "percentile",
         "weight_scales",
