@@ -12,7 +12,7 @@ from workbench import fusions, passes, precision
 from workbench.assemble import assemble, memory_stage
 from workbench.builder.edits import edited
 from workbench.builder.state import Batch, BuildState, Clock, StageFunction, after, counts
-from workbench.builder.taps import TapEngine, calibrated_ranges
+from workbench.builder.taps import TapEngine, calibrated_ranges, scaled_channels
 from workbench.config import BuilderConfig, OptimizationProfile
 from workbench.datatypes import DataType
 from workbench.devices import Device, open_device
@@ -31,7 +31,9 @@ def parse(state: BuildState) -> BuildState:
         network = state.model.clone()
         network.verify()
     else:
-        network = parse_model(state.model, name=state.name)
+        network = parse_model(
+            state.model, name=state.name, max_loop_steps=state.config.max_loop_steps
+        )
     give_outputs_a_layer(network)
     symbols = ", ".join(network.symbols) or "none"
     summary = (
@@ -102,22 +104,34 @@ def choose_precision(state: BuildState) -> BuildState:
 def calibrate(state: BuildState) -> BuildState:
     """Ranges of the folded float network's tensors; then Q/DQ where INT8 is requested.
 
-    Raises CalibrationError when INT8 is requested and there is no data.
+    Before that the channel scalings that the config asks for. Raises CalibrationError when INT8 or
+    smooth scaling is requested and there is no data.
     """
     clock = Clock()
-    network = state.network.clone()
     wanted = [d for d in state.decisions if d.precision is DataType.INT8]
-    if not state.calibration_data and state.calibration is None:
-        if wanted:
-            raise CalibrationError(
-                f"INT8 is requested for {len(wanted)} layers and there is no calibration data",
-                place="Calibrate",
-                remedy="give calibration=<npz or batches>, or ask for random data by name",
-            )
-        return after(state, Stage.CALIBRATE, network, clock, "no INT8 layer, no data")
+    smooth = state.config.smooth_alpha is not None
+    missing = not state.calibration_data and state.calibration is None
+    if missing and (wanted or smooth):
+        what = f"INT8 is requested for {len(wanted)} layers" if wanted else "smooth_alpha is set"
+        raise CalibrationError(
+            f"{what} and there is no calibration data",
+            place="Calibrate",
+            remedy="give calibration=<npz or batches>, or ask for random data by name",
+        )
+    scaled = scaled_channels(state, _engine_on(state.device))
+    network = state.network.clone()
+    if scaled.attempts:
+        network = scaled.network.clone()
+        precision.write_casts(network, state.decisions)
+    if missing:
+        summary = "no INT8 layer, no data"
+        if scaled.attempts:
+            summary += f"; channels: {counts(scaled.attempts)}"
+        return after(state, Stage.CALIBRATE, network, clock, summary, scaled.attempts)
     result = state.calibration
     if result is None:
-        result = calibrated_ranges(state, _engine_on(state.device))
+        result = calibrated_ranges(state, scaled.network, _engine_on(state.device))
+        result = replace(result, before_smoothing=scaled.measured)
     result = result.with_thresholds(state.config.dynamic_ranges)
     state = replace(state, calibration=result)
     attempts = precision.write_qdq(
@@ -128,6 +142,9 @@ def calibrate(state: BuildState) -> BuildState:
         f"{result.calibrator.value}; "
         f"{len(wanted)} layers to INT8"
     )
+    if scaled.attempts:
+        summary += f"; channels: {counts(scaled.attempts)}"
+    attempts = (*scaled.attempts, *attempts)
     return after(state, Stage.CALIBRATE, network, clock, summary, attempts, {"calibration": result})
 
 

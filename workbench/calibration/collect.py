@@ -66,7 +66,8 @@ class CalibrationResult:
     """Ranges by tensor, and what they were computed from.
 
     digest: SHA-256 of the data. label: how the data is to be called (``random`` when it was
-    made up). percentile: what the percentile calibrator keeps, in percent.
+    made up). percentile: what the percentile calibrator keeps, in percent. before_smoothing: the
+    same data's ranges before smooth scaling, from which its factors came.
     """
 
     ranges: Mapping[str, TensorRange]
@@ -75,6 +76,7 @@ class CalibrationResult:
     digest: str
     label: str = ""
     percentile: float = PERCENTILE
+    before_smoothing: CalibrationResult | None = None
 
     def with_calibrator(
         self, calibrator: Calibrator, *, percentile: float = PERCENTILE

@@ -3,6 +3,7 @@
 from workbench.reports.accuracy import accuracy_rows, classification_accuracy
 from workbench.reports.calibration import calibration_rows, histogram_rows
 from workbench.reports.coverage import Coverage, coverage
+from workbench.reports.findings import finding_rows
 from workbench.reports.graph import GraphView, network_graph
 from workbench.reports.layers import layer_rows, tactic_rows
 from workbench.reports.ledger import ledger_rows, ledger_summary
@@ -22,6 +23,7 @@ __all__ = [
     "calibration_rows",
     "classification_accuracy",
     "coverage",
+    "finding_rows",
     "histogram_rows",
     "layer_rows",
     "load_recording",

@@ -211,14 +211,15 @@ class Session:
     def _keys(self, config: BuilderConfig, data: CalibrationData | None) -> dict[Stage, str]:
         settings = config.to_json()
         parts: dict[Stage, tuple[str, ...]] = {
-            Stage.PARSE: (),
-            Stage.FOLD: ("verify", "equalize_channels"),
+            Stage.PARSE: ("max_loop_steps",),
+            Stage.FOLD: ("verify",),
             Stage.PROFILES: ("optimization_profiles",),
             Stage.PRECISION: ("default_precision", "precisions"),
             Stage.CALIBRATE: (
                 "calibrator",
                 "percentile",
                 "weight_scales",
+                "equalize_channels",
                 "smooth_alpha",
                 "dynamic_ranges",
             ),
@@ -248,8 +249,9 @@ class Session:
         return keys
 
     def _range_key(self, keys: dict[Stage, str]) -> tuple[str, str]:
-        data, alpha = self.calibration, self.config.smooth_alpha
-        return keys[Stage.FOLD], f"{data.digest if data else ''}|{alpha}"
+        data, config = self.calibration, self.config
+        scaling = f"{config.equalize_channels}, {config.smooth_alpha}"
+        return keys[Stage.FOLD], f"{data.digest if data else ''}|{scaling}"
 
     def _with_ranges(self, state: BuildState, keys: dict[Stage, str]) -> BuildState:
         """A changed request or calibrator reuses the histograms of the same data."""
