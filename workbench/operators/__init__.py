@@ -7,6 +7,7 @@ from workbench.errors import NetworkError
 from workbench.operators.chance import CHANCE
 from workbench.operators.control_flow import CONTROL_FLOW
 from workbench.operators.convolution import CONVOLUTION
+from workbench.operators.data_dependent import DATA_DEPENDENT
 from workbench.operators.linear_attention import LINEAR_ATTENTION
 from workbench.operators.matrix import MATRIX
 from workbench.operators.movement import MOVEMENT
@@ -47,6 +48,7 @@ FAMILIES: tuple[tuple[Operator, ...], ...] = (
     CHANCE,
     CONTROL_FLOW,
     SEQUENCES,
+    DATA_DEPENDENT,
 )
 
 OPERATORS: dict[str, Operator] = {row.key: row for family in FAMILIES for row in family}
