@@ -1,4 +1,4 @@
-"""Operators whose output sizes only the data decides: NonZero, Unique, Compress, NonMaxSuppression."""
+"""Operators whose output sizes only the data decides: NonZero, Unique, Compress, suppression."""
 
 from __future__ import annotations
 
