@@ -20,7 +20,7 @@ from workbench.errors import CalibrationError, PrecisionContractError
 from workbench.network import Cause, NetworkDefinition
 from workbench.onnx_parser import parse_model
 from workbench.records import BuildLog, Progress, Stage, StageRecord
-from workbench.selection import tune
+from workbench.selection import lost_fusions, tune
 from workbench.timing import TimingCache
 
 
@@ -178,7 +178,8 @@ def tune_stage(state: BuildState) -> BuildState:
         + (f", {tuned.total_us:.0f} µs" if state.config.builder_optimization_level else "")
     )
     state = replace(state, tuned=tuned)
-    return after(state, Stage.TUNE, network, clock, summary, facts={"tuned": tuned})
+    lost = lost_fusions(tuned)
+    return after(state, Stage.TUNE, network, clock, summary, lost, {"tuned": tuned})
 
 
 def plan_memory_stage(state: BuildState) -> BuildState:

@@ -3,5 +3,6 @@
 from workbench.selection.candidates import Candidate
 from workbench.selection.choice import LayerChoice, ReformatChoice, Tuned
 from workbench.selection.tuning import tune
+from workbench.selection.verdicts import lost_fusions
 
-__all__ = ["Candidate", "LayerChoice", "ReformatChoice", "Tuned", "tune"]
+__all__ = ["Candidate", "LayerChoice", "ReformatChoice", "Tuned", "lost_fusions", "tune"]
