@@ -130,6 +130,40 @@ def test_max_and_min_absorb_each_other():
     assert dimensions.maximum(a, a) == a
 
 
+def test_max_and_min_leave_out_what_never_decides():
+    a, b = symbol("a"), symbol("b")
+    assert dimensions.maximum(dimensions.maximum(a, b), a) == dimensions.maximum(a, b)
+    assert dimensions.maximum(a + b, b) == a + b
+    assert dimensions.minimum(a + b, b) == b
+    assert dimensions.maximum(dimensions.maximum(a, 3), 5) == dimensions.maximum(a, 5)
+    assert str(dimensions.maximum(a, 1)) == "max(1, a)"
+
+
+def test_division_by_a_sum_is_exact_where_it_divides():
+    batch, heads, past, new = (symbol(n) for n in ("batch", "heads", "past", "new"))
+    tokens = past + new
+    assert dimensions.floordiv(48 * batch * tokens, 12 * tokens) == 4 * batch
+    assert dimensions.floordiv(batch * heads * tokens, tokens * heads) == batch
+    assert dimensions.floordiv(past * past - new * new, past - new) == tokens
+    assert str(dimensions.floordiv(past * past + new, tokens)) == (
+        "floordiv(new + past*past, new + past)"
+    )
+
+
+def test_division_drops_what_both_sides_share():
+    n, m = symbol("n"), symbol("m")
+    assert dimensions.floordiv(6 * n * m + 3 * m, 9 * m) == dimensions.floordiv(2 * n + 1, 3)
+    assert dimensions.floordiv(2 * n, 4 * m) == dimensions.floordiv(n, 2 * m)
+
+
+def test_divisions_by_numbers_become_one():
+    n = symbol("n")
+    halved = dimensions.floordiv(n - 1, 2) + 1
+    assert dimensions.floordiv(halved - 1, 2) == dimensions.floordiv(n - 1, 4)
+    assert dimensions.floordiv(dimensions.floordiv(n, 4), 8) == dimensions.floordiv(n, 32)
+    assert dimensions.ceildiv(dimensions.ceildiv(n, 2), 2) == dimensions.ceildiv(n, 4)
+
+
 def test_numpy_integers_are_numbers():
     n = symbol("n")
     assert n + np.int64(2) == n + 2

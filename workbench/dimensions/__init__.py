@@ -13,6 +13,7 @@ from workbench.dimensions.shapes import (
     volume,
 )
 from workbench.dimensions.symbolic import (
+    LARGEST,
     Bindings,
     Dim,
     SymbolicDim,
@@ -29,6 +30,7 @@ from workbench.dimensions.symbolic import (
 from workbench.dimensions.text import dim_from_json, dim_to_json
 
 __all__ = [
+    "LARGEST",
     "Bindings",
     "Dim",
     "Shape",

@@ -8,14 +8,19 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, reduce
 from typing import Any
 
+from workbench.dimensions import polynomials
+from workbench.dimensions.polynomials import Monomial
 from workbench.errors import NetworkError
 
 Dim = Any  # int | SymbolicDim: NumPy object arrays and JSON carry both
 Bindings = Mapping[str, int]
-Monomial = tuple[str, ...]  # atom keys, sorted, with repetition; () is the constant term
 
 CALLS = ("floordiv", "max", "min")
 """Functions of sizes that may stay unevaluated; no symbol has such a name."""
+
+
+LARGEST = 1 << 40
+"""Larger than any size of an axis."""
 
 
 class _Atom:
@@ -216,37 +221,63 @@ def symbol(name: str) -> SymbolicDim:
 
 
 def floordiv(a: Any, b: Any) -> Any:
-    """``a // b``, simplified where every term divides."""
+    """``a // b``, simplified where terms divide, or both sides share a factor."""
     if not isinstance(a, SymbolicDim) and not isinstance(b, SymbolicDim):
         return a // b
-    if a == b:
-        return 1
     x, y = _lift(a), _lift(b)
     assert x is not None and y is not None
+    if (exact := polynomials.quotient(x.terms, y.terms)) is not None:
+        return _lower(exact, x.atoms)
+    if not x.terms or not y.terms:
+        return _atom("floordiv", a, b)
+    number, monomial = polynomials.common_factor(x.terms, y.terms)
+    if (number, monomial) != (1, ()):
+        # (k·A) // (k·B) = A // B.
+        factor = SymbolicDim({monomial: number}, {**x.atoms, **y.atoms})
+        return floordiv(_divided(x, factor), _divided(y, factor))
     if len(y.terms) == 1:
-        (divisor, k) = next(iter(y.terms.items()))
-        whole: dict[Monomial, int] = {}
-        rest: dict[Monomial, int] = {}
-        for m, c in x.terms.items():
-            if c % k == 0 and (q := _without(m, divisor)) is not None:
-                whole[q] = c // k
-            else:
-                rest[m] = c
-        if not rest:
-            return _lower(whole, x.atoms)
+        whole, rest = _whole_part(x, y)
         if whole:
             # (k·A + r) // k = A + r // k for every integer A.
             return _lower(whole, x.atoms) + floordiv(_lower(rest, x.atoms), b)
+    if isinstance(b, int) and b > 0 and (merged := _merged_division(x, b)) is not None:
+        return merged
     return _atom("floordiv", a, b)
 
 
-def _without(monomial: Monomial, divisor: Monomial) -> Monomial | None:
-    left = list(monomial)
-    for k in divisor:
-        if k not in left:
-            return None
-        left.remove(k)
-    return tuple(left)
+def _divided(x: SymbolicDim, by: SymbolicDim) -> Any:
+    found = polynomials.quotient(x.terms, by.terms)
+    assert found is not None
+    return _lower(found, x.atoms)
+
+
+def _whole_part(x: SymbolicDim, y: SymbolicDim) -> tuple[dict[Monomial, int], dict[Monomial, int]]:
+    """The quotients of the terms that a single term divides, and the other terms."""
+    whole: dict[Monomial, int] = {}
+    rest: dict[Monomial, int] = {}
+    for m, c in x.terms.items():
+        part = polynomials.quotient({m: c}, y.terms)
+        if part is None:
+            rest[m] = c
+        else:
+            whole.update(part)
+    return whole, rest
+
+
+def _merged_division(x: SymbolicDim, b: int) -> Any | None:
+    """(A // m + r) // b = (A + m·r) // (m·b), for positive numbers m and b; None elsewhere."""
+    inner = [
+        (m, atom)
+        for m, c in x.terms.items()
+        if c == 1 and len(m) == 1 and (atom := x.atoms[m[0]]).call == "floordiv"
+        if isinstance(atom.args[1], int) and atom.args[1] > 0
+    ]
+    if len(inner) != 1:
+        return None
+    ((monomial, atom),) = inner
+    a, m = atom.args
+    rest = _lower({k: c for k, c in x.terms.items() if k != monomial}, x.atoms)
+    return floordiv(a + m * rest, m * b)
 
 
 def ceildiv(a: Any, b: Any) -> Any:
@@ -256,31 +287,51 @@ def ceildiv(a: Any, b: Any) -> Any:
 
 def maximum(a: Any, b: Any) -> Any:
     """The larger size."""
-    if not isinstance(a, SymbolicDim) and not isinstance(b, SymbolicDim):
-        return max(a, b)
-    if a == b or _is_call(b, "min", a):
-        return a
-    return b if _is_call(a, "min", b) else _atom("max", *sorted((a, b), key=str))
+    return _extreme("max", a, b)
 
 
 def minimum(a: Any, b: Any) -> Any:
     """The smaller size."""
+    return _extreme("min", a, b)
+
+
+DUAL = {"max": "min", "min": "max"}
+
+
+def _extreme(call: str, a: Any, b: Any) -> Any:
+    """max or min, without the operands that never decide."""
     if not isinstance(a, SymbolicDim) and not isinstance(b, SymbolicDim):
-        return min(a, b)
-    if a == b or _is_call(b, "max", a):
-        return a
-    return b if _is_call(a, "max", b) else _atom("min", *sorted((a, b), key=str))
+        return _apply(call, a, b)
+    kept: list[Any] = []
+    for x in (*_operands(call, a), *_operands(call, b)):
+        if not any(_decides(call, k, x) for k in kept):
+            kept = [k for k in kept if not _decides(call, x, k)] + [x]
+    kept.sort(key=str)
+    return reduce(lambda x, y: _atom(call, x, y), kept)
 
 
-def _is_call(value: Any, call: str, argument: Any) -> bool:
-    """Whether ``value`` is ``call`` of ``argument``: max(a, min(a, b)) is a, and so is its dual."""
+def _operands(call: str, value: Any) -> tuple[Any, ...]:
+    """What a max of maxima (or min of minima) is taken of: max(max(a, b), c) has three."""
+    atom = _lone_atom(value)
+    if atom is None or atom.call != call:
+        return (value,)
+    return tuple(x for a in atom.args for x in _operands(call, a))
+
+
+def _decides(call: str, x: Any, y: Any) -> bool:
+    """Whether ``call(x, y)`` is x, whatever the symbols' sizes."""
+    if x == y or x in _operands(DUAL[call], y):
+        return True  # max(a, min(a, b)) is a
+    gap = x - y if call == "max" else y - x
+    return interval(gap, dict.fromkeys(symbols_of(gap), (0, LARGEST)))[0] >= 0
+
+
+def _lone_atom(value: Any) -> _Atom | None:
+    """The call or symbol that a size is, when it is nothing else."""
     if not isinstance(value, SymbolicDim) or list(value.terms.values()) != [1]:
-        return False
+        return None
     (monomial,) = value.terms
-    if len(monomial) != 1:
-        return False
-    atom = value.atoms[monomial[0]]
-    return atom.call == call and argument in atom.args
+    return value.atoms[monomial[0]] if len(monomial) == 1 else None
 
 
 CONSTRUCT: dict[str, Callable[[Any, Any], Any]] = {

@@ -26,12 +26,9 @@ from workbench.body import (
     TensorType,
 )
 from workbench.datatypes import DataType
-from workbench.dimensions import Shape, SymbolicDim
+from workbench.dimensions import LARGEST, Shape, SymbolicDim
 from workbench.errors import InferenceError, NetworkError, ValueNeeded
 from workbench.operators.products import is_exact
-
-ANY = 1 << 40
-"""Larger than any size of an axis."""
 
 
 # -- types --------------------------------------------------------------------------------
@@ -140,11 +137,11 @@ def numbers_of(array: Array, what: str) -> tuple[int, ...]:
 
 
 def range_of(size: Any) -> tuple[int, int]:
-    """Smallest and largest value, whatever the symbols' sizes; ±``ANY`` where there is no limit."""
+    """Smallest and largest value, whatever the symbols' sizes; ±``LARGEST`` without a limit."""
     try:
-        return dimensions.interval(size, {s: (0, ANY) for s in dimensions.symbols_of(size)})
+        return dimensions.interval(size, {s: (0, LARGEST) for s in dimensions.symbols_of(size)})
     except ZeroDivisionError:  # a divisor that may be zero
-        return -ANY, ANY
+        return -LARGEST, LARGEST
 
 
 def at_least(low: int, size: Any) -> Any:
