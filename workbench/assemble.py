@@ -58,6 +58,9 @@ class _Assembly:
             steps.append(self._step(layer, self.choices[layer.name]))
             for t in layer.outputs:
                 steps.extend(self._reformat(r, t) for r in self.reformats.get(t.name, ()))
+        for t in self.network.outputs:
+            # Last, in the model's order.
+            self.tensors[t.name] = self.tensors.pop(t.name)
         profiles = self.config.optimization_profiles or (OptimizationProfile(),)
         winners = [c.winner for c in (*self.tuned.layers, *self.tuned.reformats)]
         workspace = max((c.workspace_bytes for c in winners), default=0)
