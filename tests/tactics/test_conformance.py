@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tactic_bodies import BODIES, problem_of
+from attention_bodies import ATTENTIONS
+from tactic_bodies import BODIES as PARTS
+from tactic_bodies import problem_of
 
 from workbench.body import TensorType
 from workbench.checks import bit_equal, check_outputs
@@ -18,6 +20,7 @@ from workbench.tactics.protocol import Call, Problem, Tactic, tactic_from_json, 
 
 CPU = [s for s in sources_for("cpu") if s.unavailable() is None]
 BATCHES = (2, 3)
+BODIES = PARTS | ATTENTIONS
 
 
 def prepared(source, tactic: Tactic, problem: Problem) -> Call:

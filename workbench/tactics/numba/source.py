@@ -11,6 +11,7 @@ from workbench.records import Refusal
 from workbench.tactics.arithmetic import emulated_in_float
 from workbench.tactics.launch import reformat_body
 from workbench.tactics.numba import rows, windows
+from workbench.tactics.numba.attention import attention_call, plan_attention
 from workbench.tactics.numba.cache import KernelCache, default_cache_folder, numba_version
 from workbench.tactics.numba.copies import (
     copies_call,
@@ -54,6 +55,8 @@ class NumbaSource:
     def candidates(self, problem: Problem) -> Sequence[Tactic | Refusal]:
         node = problem.body.anchor_node
         found: list[Tactic | Refusal] = []
+        if node is not None and node.op == "Softmax" and "MatMul" in problem.body.operator_names:
+            return self._attention(problem)
         if node is not None and node.op in rows.ANCHORS:
             found += self._rows(problem)
         if node is not None and node.op in windows.ANCHORS:
@@ -79,6 +82,11 @@ class NumbaSource:
                 if isinstance(plan, Refusal):
                     return plan
                 return rows_call(plan, problem, self.cache, threads)
+            case "attention":
+                plan = plan_attention(problem.body)
+                if isinstance(plan, Refusal):
+                    return plan
+                return attention_call(plan, problem, self.cache, threads)
             case "window":
                 plan = plan_windows(problem.body, tactic.outputs[0])
                 if isinstance(plan, Refusal):
@@ -165,6 +173,16 @@ class NumbaSource:
         return [
             self._tactic("rows", problem, inputs, outputs, threads)
             for threads in thread_counts(problem, plan.nest.count)
+        ]
+
+    def _attention(self, problem: Problem) -> Sequence[Tactic | Refusal]:
+        plan = plan_attention(problem.body)
+        if isinstance(plan, Refusal):
+            return (plan,)
+        inputs = (LINEAR,) * len(problem.body.dynamic_inputs)
+        return [
+            self._tactic("attention", problem, inputs, (LINEAR,), threads)
+            for threads in thread_counts(problem, plan.elements)
         ]
 
     def _windows(self, problem: Problem) -> Sequence[Tactic | Refusal]:
