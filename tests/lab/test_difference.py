@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import pytest
 from engines import config, small_network
+from sketch import Sketch
 
 from workbench.builder import BuildState, run_stages, start
 from workbench.errors import BuildError
 from workbench.lab import diff_fusions
+from workbench.network import NetworkDefinition
 from workbench.network.remedies import MarkOutput, UnmarkOutput
 from workbench.records import Stage
 
 
 def fused(*edits: object) -> BuildState:
     made = config()
+    made.optimization_profiles = ()
     for edit in edits:
         made.edit_network(edit)
-    return run_stages(start(small_network(), made), until=Stage.FUSE)
+    return run_stages(start(residual(), made), until=Stage.FUSE)
+
+
+def residual() -> NetworkDefinition:
+    s = Sketch()
+    x = s.input(2, 4, 5, 5)
+    y = s("Add", s.conv(x, 4, name="inner"), x, name="join")
+    s.output(s("Relu", y, name="join_relu"))
+    s.network.model_nodes = ("inner", "join", "join_relu")
+    return s.network
 
 
 def test_marking_a_tensor_splits_its_fusion_and_the_difference_says_why() -> None:

@@ -109,6 +109,18 @@ def after(
     return replace(state, networks=networks, log=state.log.with_record(record))
 
 
+def before_stage(state: BuildState, stage: Stage) -> BuildState:
+    """The build as it was before a stage ran."""
+    kept = list(Stage)[: list(Stage).index(stage)]
+    records = tuple(r for r in state.log.records if r.stage in kept)
+    networks = {s: n for s, n in state.networks.items() if s in kept}
+    return replace(
+        state,
+        networks=MappingProxyType(networks),
+        log=replace(state.log, records=records),
+    )
+
+
 def counts(attempts: Iterable[Attempt]) -> str:
     """How many rewrites were applied and refused, in words."""
     listed = list(attempts)

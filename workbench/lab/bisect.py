@@ -10,8 +10,9 @@ import numpy as np
 
 from workbench import fusions, passes
 from workbench.body import Array
-from workbench.builder import STAGES, BuildState, run_stages, start
-from workbench.builder.state import Clock, after
+from workbench.builder import BuildState, run_stages, start
+from workbench.builder.edits import edited
+from workbench.builder.state import Clock, after, before_stage
 from workbench.calibration import load_data, random_inputs
 from workbench.config import BuilderConfig, OptimizationProfile
 from workbench.devices import Device
@@ -112,7 +113,7 @@ class _Trail:
             state = _with(self.parsed, Stage.FOLD, folds, passes.RULES)
             state = run_stages(state, until=Stage.CALIBRATE)
         else:
-            state = _until(state, Stage.CALIBRATE)
+            state = before_stage(state, Stage.FUSE)
         return _with(state, Stage.FUSE, fuses, fusions.FUSIONS)
 
 
@@ -120,20 +121,11 @@ def _applied(state: BuildState, stage: Stage) -> tuple[Attempt, ...]:
     return tuple(a for a in state.log[stage].attempts if a.applied)
 
 
-def _until(state: BuildState, last: Stage) -> BuildState:
-    """A build as it was after a stage."""
-    names = [s for s, _ in STAGES]
-    kept = names[: names.index(last) + 1]
-    log = replace(state.log, records=tuple(r for r in state.log.records if r.stage in kept))
-    networks = {s: n for s, n in state.networks.items() if s in kept}
-    return replace(state, networks=networks, log=log)
-
-
 def _with(
     state: BuildState, stage: Stage, attempts: Sequence[Attempt], rules: Sequence[Any]
 ) -> BuildState:
     """The build with a stage of these rewrites alone."""
-    clock, network = Clock(), state.network.clone()
+    clock, network = Clock(), edited(state, stage)
     replay(network, attempts, rules)
     return after(state, stage, network, clock, f"{len(attempts)} rewrites", tuple(attempts))
 

@@ -13,7 +13,11 @@ from workbench.selection import Tuned
 
 
 def ledger_rows(log: BuildLog) -> pd.DataFrame:
-    """Columns: #, Stage, Rule, Place, Outcome, Reason, Remedy, Created."""
+    """Columns: #, Stage, Rule, Place, Outcome, Code, Reason, Remedy, Edit, Created.
+
+    Outcome: applied, refused, or near miss (all of the pattern but one part fits). Edit: the
+    title of the remedy that ``attempt.remedy.apply`` makes.
+    """
     return pd.DataFrame(
         [
             (
@@ -21,14 +25,19 @@ def ledger_rows(log: BuildLog) -> pd.DataFrame:
                 a.stage.value,
                 a.rule,
                 ", ".join(a.place),
-                "applied" if a.applied else "refused",
+                "applied" if a.applied else "near miss" if a.missing else "refused",
+                a.code,
                 a.reason,
                 a.refusal.remedy if a.refusal else "",
+                a.remedy.title if a.remedy else "",
                 ", ".join(a.created) or a.detail,
             )
             for i, a in enumerate(log.attempts)
         ],
-        columns=["#", "Stage", "Rule", "Place", "Outcome", "Reason", "Remedy", "Created"],
+        columns=[
+            *("#", "Stage", "Rule", "Place", "Outcome", "Code", "Reason", "Remedy", "Edit"),
+            "Created",
+        ],
     )
 
 
