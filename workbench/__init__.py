@@ -14,10 +14,17 @@ _PUBLIC = {
     "Builder": "workbench.builder",
     "BuilderConfig": "workbench.config",
     "BuilderFlag": "workbench.config",
+    "CalibrationAlgoType": "workbench.calibration",
+    "CalibrationCache": "workbench.calibration",
     "Calibrator": "workbench.config",
     "DataType": "workbench.datatypes",
     "Engine": "workbench.runtime",
     "ExecutionContext": "workbench.runtime",
+    "IInt8Calibrator": "workbench.calibration",
+    "IInt8EntropyCalibrator": "workbench.calibration",
+    "IInt8EntropyCalibrator2": "workbench.calibration",
+    "IInt8LegacyCalibrator": "workbench.calibration",
+    "IInt8MinMaxCalibrator": "workbench.calibration",
     "MemoryPoolType": "workbench.config",
     "NetworkDefinition": "workbench.network",
     "OnnxParser": "workbench.onnx_parser",
@@ -31,6 +38,7 @@ _PUBLIC = {
     "build": "workbench.builder",
     "bisect_rewrites": "workbench.lab",
     "bundled": "workbench.bundle",
+    "export_onnx": "workbench.onnx_export",
 }
 
 __all__ = [*_PUBLIC, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -2,6 +2,7 @@
 
 WorkbenchError
 ├── ParserError               a model that cannot be imported; carries every reason at once
+├── ExportError               a network that ONNX cannot express; carries every reason at once
 ├── NetworkError              an unsafe or impossible edit of a network
 │   └── InferenceError        a layer whose input types or shapes contradict its operator
 │       └── ValueNeeded       a layer whose output shape depends on a value not known yet
@@ -46,6 +47,16 @@ class ParserError(WorkbenchError):
     ) -> None:
         super().__init__(problem, place=place, remedy=remedy)
         self.errors = tuple(errors)
+
+
+class ExportError(WorkbenchError):
+    """A network that cannot be written as ONNX. ``reasons`` lists every one found."""
+
+    def __init__(
+        self, problem: str, *, place: str = "", remedy: str = "", reasons: Sequence[str] = ()
+    ) -> None:
+        super().__init__(problem, place=place, remedy=remedy)
+        self.reasons = tuple(reasons) or (problem,)
 
 
 class NetworkError(WorkbenchError):

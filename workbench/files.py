@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,19 @@ def write_atomically(path: Path, data: bytes) -> None:
 
     Raises FileError, and leaves the old one, where it cannot be written.
     """
+    write_in_parts(path, (data,))
+
+
+def write_in_parts(path: Path, parts: Iterable[bytes]) -> None:
+    """As ``write_atomically``, of what is too large to hold at once."""
     if path.is_dir():
         raise FileError("it is a folder", place=str(path), remedy="give the name of a file")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         # "x": never over another's file; the mode is what the caller's umask makes of it.
         with temporary.open("xb") as f:
-            f.write(data)
+            for part in parts:
+                f.write(part)
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)

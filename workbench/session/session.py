@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from workbench.body import Array
-from workbench.builder import STAGES, BuildState, start
+from workbench.builder import STAGES, BuildState, keep_ranges, start
 from workbench.calibration import CalibrationData, CalibrationResult, load_data, random_inputs
 from workbench.config import BuilderConfig, OptimizationProfile
 from workbench.devices import Device, open_device
@@ -24,6 +24,7 @@ from workbench.dimensions import evaluate_shape, symbols_of
 from workbench.errors import SessionError
 from workbench.files import make_folder, read_file, write_atomically
 from workbench.network import NetworkDefinition
+from workbench.onnx_export import OPSET, export_onnx
 from workbench.records import ProgressMonitor, Stage, StageRecord
 from workbench.session.actions import Action, EditNetwork, SetProfile, UseCalibrationData
 from workbench.timing import TimingCache
@@ -282,23 +283,32 @@ class Session:
         data = ""
         if self.calibration is not None:
             data = f", calibration={self.name + '.calibration.npz'!r}"
+            data += f", calibration_cache={self.name + '.calibration.json'!r}"
         lines.append(f"build = wb.build({self._model_text()}, config, device=device{data})")
         lines.append(f"Path({self.name + '.plan'!r}).write_bytes(build.plan_bytes)")
         lines.append("print(build.sha256)")
         return "\n".join(lines) + "\n"
 
     def save_script(self, folder: str | Path) -> Path:
-        """Write the script, the timing cache and the calibration data; returns the script."""
+        """Write the script, the timing cache, the calibration data and ranges; returns the script."""
         target = Path(folder)
         make_folder(target)
         self.cache.save(target / f"{self.name}.timing.json")
         if self.calibration is not None:
             self.calibration.save(target / f"{self.name}.calibration.npz")
+            self._save_ranges(target / f"{self.name}.calibration.json")
         if isinstance(self.model, bytes):
             write_atomically(target / f"{self.name}.onnx", self.model)
         script = target / f"{self.name}_build.py"
         write_atomically(script, self.code().encode())
         return script
+
+    def _save_ranges(self, path: Path) -> None:
+        """Keep what is calibrated for the present actions; a stale file goes."""
+        path.unlink(missing_ok=True)
+        state = self.state()
+        if state is not None and state.calibration is not None:
+            keep_ranges(state, path)
 
     def export_plan(self, path: str | Path) -> str:
         """Build if need be and write the plan file; returns its SHA-256."""
@@ -306,6 +316,22 @@ class Session:
         assert state.plan_bytes is not None
         write_atomically(Path(path), state.plan_bytes)
         return state.sha256
+
+    def export_onnx(
+        self,
+        path: str | Path,
+        *,
+        stage: Stage = Stage.CALIBRATE,
+        opset: int = OPSET,
+        functions: bool = False,
+    ) -> Path:
+        """Write the network as a stage left it; by default with Cast and Q/DQ, before fusion.
+
+        See ``workbench.export_onnx``.
+        """
+        state = self.run(stage)
+        export_onnx(state.networks[stage], path, opset=opset, functions=functions)
+        return Path(path)
 
     def _device_name(self) -> str:
         return self.device.kind

@@ -1,0 +1,6 @@
+"""ONNX out: any network, at any stage, as a strongly typed model that other engines read."""
+
+from workbench.onnx_export.export import export_onnx
+from workbench.onnx_parser.schemas import OPSET
+
+__all__ = ["OPSET", "export_onnx"]
