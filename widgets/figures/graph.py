@@ -29,6 +29,7 @@ EDGE = "#8794a3"
 SMALLEST = 0.75
 """Scale at which labels can still be read; what is wider than its window is dragged."""
 HIGHLIGHT = "highlighted"
+EDGES = "edges"
 
 
 def network_figure(
@@ -39,9 +40,17 @@ def network_figure(
     colour_by: str = "kind",
     highlight: Iterable[int] = (),
     height: int = 0,
+    edge_dots: bool = False,
 ) -> go.Figure:
-    """One network. ``highlight``: indices of boxes. ``height`` in pixels; 0 fits the graph."""
-    return _figure([(view, "", tuple(highlight))], title, subtitle, colour_by, height)
+    """One network. ``highlight``: indices of boxes. ``height`` in pixels; 0 fits the graph.
+
+    edge_dots: a dot on each arrow between two layers, in a trace named ``EDGES`` whose
+    ``customdata`` are indices of the view's edges.
+    """
+    figure = _figure([(view, "", tuple(highlight))], title, subtitle, colour_by, height)
+    if edge_dots:
+        figure.add_scatter(**_edge_dots(lay_out(view)))
+    return figure
 
 
 def before_after_figure(
@@ -207,6 +216,41 @@ def _edges(graph: LayeredGraph, axes: dict[str, str]) -> list[dict[str, Any]]:
         {**common, "path": lines or "M0,0", "line": {"color": EDGE, "width": 1.3}},
         {**common, "path": heads or "M0,0", "fillcolor": EDGE, "line": {"width": 0}},
     ]
+
+
+def _edge_dots(graph: LayeredGraph) -> dict[str, Any]:
+    """A dot in the middle of each arrow between two layers."""
+    nodes = graph.view.nodes
+    inner = [
+        i
+        for i, (a, b, _) in enumerate(graph.view.edges)
+        if nodes[a].kind != "Input" and nodes[b].kind != "Output"
+    ]
+    middles = [_middle(graph.routes[i]) for i in inner]
+    ends = [graph.view.edges[i] for i in inner]
+    return dict(
+        x=[x for x, _ in middles],
+        y=[y for _, y in middles],
+        mode="markers",
+        name=EDGES,
+        showlegend=False,
+        marker={"size": 9, "color": "#ffffff", "line": {"color": EDGE, "width": 1.6}},
+        customdata=inner,
+        hovertext=[
+            f"<b>{html.escape(nodes[a].id)} → {html.escape(nodes[b].id)}</b><br>"
+            f"{html.escape(kind)}<br>click: why not fused?"
+            for a, b, kind in ends
+        ],
+        hoverinfo="text",
+        xaxis="x",
+        yaxis="y",
+    )
+
+
+def _middle(route: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """The middle of a line's first stretch: there it has left its box and crossed nothing."""
+    (x, y), (u, v) = route[0], route[1]
+    return (x + u) / 2, (y + v) / 2
 
 
 def _boxes(

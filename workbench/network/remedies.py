@@ -24,6 +24,7 @@ from workbench.network.substitution import (
     stand_in,
     substitute,
 )
+from workbench.records import Remedy
 
 EDIT = "Edit"
 """The ``Cause.stage`` of layers that a person's edit made; no rewrite merges them with others."""
@@ -265,6 +266,11 @@ EDITS: Mapping[str, type[GraphEdits]] = {
     )
 }
 """Every edit, by name. To add one: a class, and its lines here."""
+
+
+def edits_of(remedy: Remedy) -> tuple[GraphEdits, ...]:
+    """A remedy's edits, as the classes that they are."""
+    return tuple(e for e in remedy.edits if isinstance(e, GraphEdits))
 
 
 def edit_to_json(edit: GraphEdits) -> dict[str, Any]:

@@ -1,0 +1,94 @@
+"""WhyNot: for any edge of the graph, why its layers are two, and the edit that would join them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import ipywidgets as ipw
+
+from widgets.parts import Code, button, dropdown, row, text_of, title
+from workbench.lab import Edge
+from workbench.records import Attempt, Remedy, Stage
+from workbench.rewrite import EdgeAnswer
+
+Do = Callable[[Remedy, Stage], None]
+MOST_ANSWERS = 6
+
+
+class WhyNot(ipw.VBox):
+    """Choose an edge; ``ask(producer, reader)`` does the same. ``do`` hears a remedy's button."""
+
+    def __init__(self, ask: Callable[[str, str], EdgeAnswer], do: Do) -> None:
+        self._ask, self._do = ask, do
+        self.edge: Edge | None = None
+        self.answer: EdgeAnswer | None = None
+        self.chooser = dropdown("Edge", [("(choose an edge)", None)], None, self._chosen)
+        self.chooser.layout.width = "min(100%, 640px)"
+        self.result = ipw.VBox()
+        super().__init__([title("Why not fused?"), row(self.chooser), self.result])
+
+    def offer(self, edges: Sequence[Edge]) -> None:
+        """The edges to choose from; the chosen one stays, with its new answer."""
+        kept = next((e for e in edges if e == self.edge), None)
+        options = [("(choose an edge)", None), *((f"{e}   ({e.tensor})", e) for e in edges)]
+        self.chooser.unobserve_all("value")
+        self.chooser.options = options
+        self.chooser.value = kept
+        self.chooser.observe(lambda change: self._chosen(change["new"]), "value")
+        self._chosen(kept)
+
+    def ask(self, producer: str, reader: str) -> EdgeAnswer:
+        """Answer for an edge, whether it is in the list or not."""
+        self.answer = self._ask(producer, reader)
+        self.result.children = tuple(self._drawn(self.answer))
+        return self.answer
+
+    def _chosen(self, edge: Edge | None) -> None:
+        self.edge = edge
+        if edge is None:
+            self.answer, self.result.children = None, ()
+        else:
+            self.ask(edge.producer, edge.reader)
+
+    def _drawn(self, answer: EdgeAnswer) -> list[ipw.Widget]:
+        ends = f"<b>{text_of(answer.producer)}</b> and <b>{text_of(answer.reader)}</b>"
+        if answer.layer:
+            by = f": {text_of(answer.attempts[0].rule)} joined them" if answer.attempts else ""
+            said = f"{ends} are one layer, <b>{text_of(answer.layer)}</b>{by}."
+            return [ipw.HTML(f'<div class="wb-answer wb-yes" role="status">{said}</div>')]
+        head = ipw.HTML(f'<div class="wb-answer" role="status">{ends} are two layers.</div>')
+        shown = answer.attempts[:MOST_ANSWERS]
+        return [head, *(attempt_card(a, self._do) for a in shown)]
+
+
+def attempt_card(attempt: Attempt, do: Do) -> ipw.VBox:
+    """One attempt: its rule, what failed, and its remedy's button with the Python it stands for."""
+    code = f'<code class="wb-code-name">{text_of(attempt.code)}</code>' if attempt.code else ""
+    near = " · near miss" if attempt.missing == 1 else ""
+    outcome = "applied" if attempt.applied else f"refused{near}"
+    mark = "wb-good" if attempt.applied else "wb-bad"
+    said = attempt.reason or attempt.detail
+    text = (
+        f'<div class="wb-attempt"><b>{text_of(attempt.rule)}</b> '
+        f'<span class="{mark}">{outcome}</span> {code}<div>{text_of(said)}</div></div>'
+    )
+    parts: list[ipw.Widget] = [ipw.HTML(text)]
+    remedy = attempt.remedy
+    if remedy is not None:
+        parts += _remedy(remedy, attempt.stage, do)
+    elif attempt.refusal is not None and attempt.refusal.remedy:
+        words = text_of(attempt.refusal.remedy)
+        parts.append(ipw.HTML(f'<div class="wb-note">What would change it: {words}.</div>'))
+    card = ipw.VBox(parts)
+    card.add_class("wb-card")
+    return card
+
+
+def _remedy(remedy: Remedy, stage: Stage, do: Do) -> list[ipw.Widget]:
+    press = button(
+        f"Do it: {remedy.title}",
+        lambda: do(remedy, stage),
+        tooltip=f"edit the network before {stage.value}, and run {stage.value} again",
+    )
+    warning = "" if remedy.keeps_meaning else "The network will then compute something else."
+    return [row(press, ipw.HTML(f'<span class="wb-note">{warning}</span>')), Code(code=remedy.code)]
