@@ -97,7 +97,7 @@ GOLDEN = {
     ("digits_cnn", DataType.BF16): 9,
     ("digits_cnn", DataType.INT8): 10,
     ("digits_inception", DataType.FLOAT): 20,
-    ("digits_vit", DataType.FLOAT): 35,
+    ("digits_vit", DataType.FLOAT): 34,
 }
 
 

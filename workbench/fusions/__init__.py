@@ -18,6 +18,7 @@ from workbench.fusions.quantize import (
     REQUANTIZE_PAIR,
 )
 from workbench.fusions.residual import RESIDUAL
+from workbench.fusions.rows import RESIDUAL_NORM, ROW_EPILOGUE, ROW_PROLOGUE, ROW_QUANTIZE
 from workbench.fusions.scale import SCALE
 from workbench.fusions.split_later import SPLIT_LATER
 from workbench.network import NetworkDefinition
@@ -46,6 +47,11 @@ FUSIONS: tuple[RewriteRule, ...] = (
     RESIDUAL,
     POINTWISE_CHAIN,
     POINTWISE_EPILOGUE,
+    # Rows: softmax, norms and reductions take in what is left around them.
+    ROW_PROLOGUE,
+    RESIDUAL_NORM,
+    ROW_EPILOGUE,
+    ROW_QUANTIZE,
     # INT8: what a product reads and writes.
     DUPLICATE_DEQUANTIZE,
     ABSORB_DEQUANTIZE,

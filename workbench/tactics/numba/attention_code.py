@@ -39,8 +39,8 @@ class AttentionCode:
     """All that the text depends on: one compiled kernel serves every size.
 
     turned: keys lie with all first elements side by side, then all second ones.
-    factors: queries, keys, values. masks: what the softmax's passes read. before, after: lines of one score (t[j]) and of one
-    probability (y), what they result in, and the masks that they read.
+    factors: queries, keys, values. masks: what the softmax's passes read. before, after: lines of
+    one score (t[j]) and of one probability (y), what they result in, and the masks that they read.
     """
 
     tile: Tile

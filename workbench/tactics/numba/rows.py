@@ -30,7 +30,7 @@ from workbench.tactics.numba.nests import (
     store_line,
     units,
 )
-from workbench.tactics.numba.scalars import Untranslatable
+from workbench.tactics.numba.scalars import Untranslatable, Value
 from workbench.tactics.numba.threads import pieces, together
 from workbench.tactics.protocol import Call, Launch, Problem
 
@@ -58,6 +58,19 @@ class _Row:
         """The loop that fills the scratch row t."""
         x = self.before.value(self.node.inputs[0]).text
         return _loop(self.before, [f"t[j] = {x}"])
+
+    def reducing(self, element: str, before: Sequence[str], result: str) -> list[str]:
+        """The code of a reduction: ``element`` of each x is kept, then finished once a row."""
+        x = self.before.value(self.node.inputs[0]).text
+        self.after.lines.append(f"y = float32({result})")
+        self.after.define(self.node.outputs[0], "y")
+        stores = [
+            store_line(k, t.dtype, self.after.value(o).text).replace(f"q{k}[j]", f"o{k}[p_o{k}]")
+            for k, (o, t) in enumerate(zip(self.body.outputs, self.body.output_types, strict=True))
+        ]
+        reads = " ".join(map(str, self.after.reads))
+        loop = _loop(self.before, [f"t[j] = {element.format(x=x)}"])
+        return [*loop, *before, f"<loads {reads}>", *self.after.lines, *stores]
 
     def writing(self, y: str, extra: Sequence[str] = ()) -> list[str]:
         """The loop that stores every output, where y is the anchor's result at j."""
@@ -122,11 +135,40 @@ def _rms_norm(r: _Row) -> list[str]:
     ]
 
 
-REDUCTIONS: dict[str, str] = {
-    "ReduceMean": "row_sum(t, n) / float32(n)",
-    "ReduceSum": "row_sum(t, n)",
-    "ReduceMax": "row_max(t, n)",
+@dataclass(frozen=True)
+class _Reduction:
+    """What is kept of each element x, what is computed of the row t[0:n], and its result."""
+
+    result: str
+    element: str = "{x}"
+    before: tuple[str, ...] = ()
+
+
+REDUCTIONS: dict[str, _Reduction] = {
+    "ReduceL1": _Reduction("row_sum(t, n)", "abs({x})"),
+    "ReduceL2": _Reduction("sqrt(row_centered_square_sum(t, n, float32(0.0)))"),
+    "ReduceLogSumExp": _Reduction(
+        "c + math.log(row_exp_sum(t, n, c))",
+        before=("m = row_max(t, n)", "c = m if abs(m) < float32(inf) else float32(0.0)"),
+    ),
+    "ReduceMax": _Reduction("row_max(t, n)"),
+    "ReduceMean": _Reduction("row_sum(t, n) / float32(n)"),
+    "ReduceMin": _Reduction("-row_max(t, n)", "-{x}"),
+    "ReduceSum": _Reduction("row_sum(t, n)"),
+    "ReduceSumSquare": _Reduction("row_centered_square_sum(t, n, float32(0.0))"),
 }
+
+
+class _PerRow(Translator):
+    """Code that runs once a row: its operands have no extent along the row's ``axes``."""
+
+    def __init__(self, body: Body, operands: list[Operand], axes: int) -> None:
+        super().__init__(body, operands)
+        self.axes = axes
+
+    def operand(self, name: str, shape: tuple[int, ...]) -> Value:
+        return super().operand(name, (*shape, *(1,) * self.axes))
+
 
 FAMILIES: dict[str, Callable[[_Row], list[str]]] = {
     "Softmax": _softmax,
@@ -154,12 +196,17 @@ def plan_rows(body: Body) -> RowPlan | Refusal:
     reduces = node.op in REDUCTIONS
     if any(t.shape != x.shape for t in body.output_types) and not reduces:
         return Refusal("an output has another shape than the rows", code="output_shapes")
-    if reduces and body.outputs != node.outputs:
-        return Refusal("what follows the reduction is not fused here", code="epilogue")
+    written = body.types[node.outputs[0]].shape
+    if reduces and any(t.shape != written for t in body.output_types):
+        return Refusal("an output has another shape than the reduction's", code="output_shapes")
+    if reduces and 0 in x.shape[axis:]:
+        return Refusal("its rows are empty", code="empty")
     if any(o in _all_reads(body) or o in body.outputs for o in node.outputs[1:]):
         return Refusal(f"{node.op} gives {len(node.outputs)} outputs", code="outputs")
     operands: list[Operand] = []
-    row = _Row(node, body, Translator(body, operands), Translator(body, operands))
+    kept = len(written) == len(x.shape)
+    after = _PerRow(body, operands, 0 if kept else len(x.shape) - axis) if reduces else None
+    row = _Row(node, body, Translator(body, operands), after or Translator(body, operands))
     try:
         lines = _reduction(row) if reduces else FAMILIES[node.op](row)
     except Untranslatable as e:
@@ -175,9 +222,8 @@ def _all_reads(body: Body) -> set[str]:
 
 
 def _reduction(r: _Row) -> list[str]:
-    (output,) = r.body.output_types
-    text = store_line(0, output.dtype, REDUCTIONS[r.node.op])
-    return [*r.reading(), text.replace("q0[j]", "o0[p_o0]")]
+    how = REDUCTIONS[r.node.op]
+    return r.reducing(how.element, how.before, how.result)
 
 
 def _first_axis(node: Node, body: Body) -> int | None:
@@ -273,7 +319,7 @@ def _with_loads(row: Sequence[str], streams: Sequence[Stream]) -> list[str]:
         text = line.strip()
         if text.startswith("<loads"):
             reads = [int(k) for k in text[6:-1].split()]
-            lines += indented(load_lines(reads, streams), 1)
+            lines += indented(load_lines(reads, streams), (len(line) - len(text)) // 4)
         else:
             lines.append(line)
     return lines
