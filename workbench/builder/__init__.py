@@ -4,6 +4,7 @@ The stepper, ``build_serialized_network`` and printed scripts all run these func
 """
 
 from workbench.builder.builder import Builder, build
+from workbench.builder.scaling import keep_ranges
 from workbench.builder.stages import STAGES, run_stages, start
 from workbench.builder.state import Batch, BuildState, StageFunction
 
@@ -14,6 +15,7 @@ __all__ = [
     "Builder",
     "StageFunction",
     "build",
+    "keep_ranges",
     "run_stages",
     "start",
 ]

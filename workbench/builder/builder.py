@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from workbench.builder.ranges import with_calibration
 from workbench.builder.stages import run_stages, start
 from workbench.builder.state import Batch, BuildState
-from workbench.calibration import load_data
 from workbench.config import BuilderConfig, OptimizationProfile
 from workbench.devices import Device, open_device
 from workbench.network import NetworkDefinition
@@ -22,18 +23,22 @@ def build(
     *,
     device: str | Device = "cpu",
     calibration: Any = None,
+    calibration_cache: str | Path | None = None,
     name: str = "",
     tell: Callable[[StageRecord], None] = lambda record: None,
 ) -> BuildState:
     """Every stage in one call, from an ONNX path, bytes or a network.
 
     calibration: what ``workbench.calibration.load_data`` takes (a path, arrays, batches,
-    ``"random"``). ``tell`` hears each stage's record. Raises a WorkbenchError.
+    ``"random"``); an iterator, or a calibrator object with TensorRT's methods, is read once and not
+    kept. calibration_cache: a file of ranges, read if it is there and else written; TensorRT's text
+    caches are read, too. ``tell`` hears each stage's record. Raises a WorkbenchError.
     """
     state = run_stages(start(model, config, device=device, name=name), until=Stage.PARSE, tell=tell)
     if calibration is not None:
-        data = load_data(calibration, state.network)
-        state = replace(state, calibration_data=data.batches, calibration_label=data.label)
+        state = with_calibration(state, calibration)
+    if calibration_cache is not None:
+        state = replace(state, calibration_cache=Path(calibration_cache))
     return run_stages(state, tell=tell)
 
 

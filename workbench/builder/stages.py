@@ -11,8 +11,10 @@ from typing import Any
 from workbench import fusions, passes, precision
 from workbench.assemble import assemble, memory_stage
 from workbench.builder.edits import edited
+from workbench.builder.ranges import has_ranges, ranges_of
+from workbench.builder.scaling import scaled_channels
 from workbench.builder.state import Batch, BuildState, Clock, StageFunction, after, counts
-from workbench.builder.taps import TapEngine, calibrated_ranges, scaled_channels
+from workbench.builder.taps import TapEngine
 from workbench.config import BuilderConfig, OptimizationProfile
 from workbench.datatypes import DataType
 from workbench.devices import Device, open_device
@@ -110,7 +112,7 @@ def calibrate(state: BuildState) -> BuildState:
     clock = Clock()
     wanted = [d for d in state.decisions if d.precision is DataType.INT8]
     smooth = state.config.smooth_alpha is not None
-    missing = not state.calibration_data and state.calibration is None
+    missing = not has_ranges(state)
     if missing and (wanted or smooth):
         what = f"INT8 is requested for {len(wanted)} layers" if wanted else "smooth_alpha is set"
         raise CalibrationError(
@@ -130,8 +132,7 @@ def calibrate(state: BuildState) -> BuildState:
         return after(state, Stage.CALIBRATE, network, clock, summary, scaled.attempts)
     result = state.calibration
     if result is None:
-        result = calibrated_ranges(state, scaled.network, _engine_on(state.device))
-        result = replace(result, before_smoothing=scaled.measured)
+        result = ranges_of(state, scaled.network, _engine_on(state.device), scaled.before)
     result = result.with_thresholds(state.config.dynamic_ranges)
     state = replace(state, calibration=result)
     attempts = precision.write_qdq(

@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -31,15 +32,17 @@ class BuildState:
     """A build after some of its stages. A stage returns a new state; networks are not edited.
 
     model: an ONNX file's path or bytes, or a network made by hand. calibration_data: batches of
-    inputs by name. networks: the network as each stage left it.
+    inputs by name; an iterator is read once. calibration_cache: the file that keeps the ranges.
+    networks: the network as each stage left it.
     """
 
     model: Any
     config: BuilderConfig
     device: Device
     cache: TimingCache
-    calibration_data: tuple[Batch, ...] = ()
+    calibration_data: Iterable[Batch] = ()
     calibration_label: str = ""
+    calibration_cache: Path | None = None
     name: str = "network"
     networks: Mapping[Stage, NetworkDefinition] = field(
         default_factory=lambda: MappingProxyType({})

@@ -3,74 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from workbench import calibration, precision
 from workbench.body import Array
 from workbench.builder.state import Batch, BuildState
-from workbench.calibration import CalibrationResult
 from workbench.config import BuilderConfig, Calibrator, OptimizationProfile
 from workbench.datatypes import DataType
 from workbench.errors import CalibrationError
 from workbench.network import NetworkDefinition
-from workbench.records import Attempt, Stage
 from workbench.runtime import Engine
 
 TapEngine = Callable[[NetworkDefinition, BuilderConfig, str], Engine]
 """(network, config, name) -> its engine: every stage of a build."""
-
-
-def calibrated_ranges(
-    state: BuildState, network: NetworkDefinition, engine: TapEngine
-) -> CalibrationResult:
-    """Calibrate every quantizable tensor of a float network."""
-    tensors = precision.quantizable_tensors(network)
-    runner = Taps(state, network, engine)
-    return calibration.calibrate(
-        tensors,
-        state.calibration_data,
-        runner.run,
-        calibrator=state.config.calibrator,
-        monitor=state.config.progress_monitor,
-        label=state.calibration_label,
-        percentile=state.config.percentile,
-        channel_axes=precision.channel_axes(network),
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class Scaled:
-    """The folded float network under the channel scalings that the config asks for.
-
-    attempts: empty where it asks for none; the network is then the folded one itself. measured:
-    the calibration that smooth scaling started from.
-    """
-
-    network: NetworkDefinition
-    attempts: tuple[Attempt, ...] = ()
-    measured: CalibrationResult | None = None
-
-
-def scaled_channels(state: BuildState, engine: TapEngine) -> Scaled:
-    """Equalise and smooth the folded network's channels, as far as the config asks for it."""
-    config, network = state.config, state.networks[Stage.FOLD]
-    if not config.equalize_channels and config.smooth_alpha is None:
-        return Scaled(network)
-    network = network.clone()
-    attempts: tuple[Attempt, ...] = ()
-    if config.equalize_channels:
-        attempts = calibration.equalize(network, verify=config.verify)
-    if config.smooth_alpha is None:
-        return Scaled(network, attempts)
-    known = state.calibration
-    measured = known.before_smoothing if known is not None else None
-    if measured is None:
-        measured = calibrated_ranges(state, network, engine)
-    smoothed = calibration.smooth(
-        network, measured, alpha=config.smooth_alpha, verify=config.verify
-    )
-    return Scaled(network, (*attempts, *smoothed), measured)
 
 
 class Taps:

@@ -31,7 +31,8 @@ class TensorRange:
 
     threshold: magnitude beyond which values are clipped, > 0. scale: threshold / 127.
     channels: extremes of each channel, where they were measured. constant: it was always zero,
-    or always one value. by_hand: the threshold was set, not read from the histogram.
+    or always one value. by_hand: the threshold was set, not read from the histogram. Without values
+    (``histogram.total`` is 0) the scale came from elsewhere, such as TensorRT's cache.
     """
 
     tensor: str
@@ -89,7 +90,7 @@ class CalibrationResult:
             return self
         ranges = {
             n: r
-            if same and not r.by_hand
+            if (same and not r.by_hand) or not r.histogram.total
             else tensor_range(n, r.histogram, calibrator, percentile, r.channels)
             for n, r in self.ranges.items()
         }
@@ -229,23 +230,30 @@ def check_batch(batch: Batch, index: int) -> None:
 
 
 class DataDigest:
-    """SHA-256 of batches' names, types, shapes and bytes, batch by batch."""
+    """SHA-256 of batches' names, types, sample shapes and bytes, however they are batched."""
 
     def __init__(self) -> None:
-        self._hash = hashlib.sha256()
+        self._inputs: dict[str, Any] = {}
+        self._kinds: dict[str, str] = {}
 
     def add(self, batch: Batch) -> None:
-        for name, array in sorted(batch.items()):
-            self._hash.update(f"{name}:{array.dtype}:{array.shape};".encode())
-            self._hash.update(np.ascontiguousarray(array).tobytes())
+        """Take the next batch in."""
+        for name, array in batch.items():
+            found = self._inputs.setdefault(name, hashlib.sha256())
+            kind = f"{array.dtype}:{array.shape[1:]};"
+            if self._kinds.get(name) != kind:
+                found.update(kind.encode())
+                self._kinds[name] = kind
+            found.update(np.ascontiguousarray(array).tobytes())
 
     @property
     def hex(self) -> str:
-        return self._hash.hexdigest()
+        parts = [f"{n}:{h.hexdigest()};" for n, h in sorted(self._inputs.items())]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 def data_digest(batches: Iterable[Batch]) -> str:
-    """SHA-256 of the batches' names, types, shapes and bytes."""
+    """SHA-256 of the batches' names, types, sample shapes and bytes, however they are batched."""
     digest = DataDigest()
     for batch in batches:
         digest.add(batch)

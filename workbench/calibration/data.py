@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +12,7 @@ import numpy as np
 
 from workbench.body import Array
 from workbench.calibration.collect import Batch, data_digest
+from workbench.calibration.tensorrt import batches_of, is_calibrator
 from workbench.datatypes import DataType
 from workbench.dimensions import SymbolicDim
 from workbench.errors import CalibrationError, FileError
@@ -44,14 +45,46 @@ class CalibrationData:
         write_atomically(Path(path), data.getvalue())
 
 
-def load_data(
-    source: str | Path | Mapping[str, Array] | Iterable[Batch], network: NetworkDefinition
-) -> CalibrationData:
+class OnePass:
+    """Batches that are read once and never kept: memory stays small whatever their number.
+
+    label: where they come from. Reading them again is refused with CalibrationError.
+    """
+
+    def __init__(self, batches: Iterable[Batch], network: NetworkDefinition, label: str) -> None:
+        self.label = label
+        self._batches = batches
+        self._network = network
+        self._read = False
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._read:
+            raise CalibrationError(
+                "the batches were read once and are gone",
+                place=self.label,
+                remedy="give a list, a file or arrays where data is needed twice: for smooth "
+                "scaling, or for another build",
+            )
+        self._read = True
+        for index, batch in enumerate(self._batches):
+            yield _checked(batch, index, self._network)
+
+
+def streamed(source: Iterator[Batch] | Any, network: NetworkDefinition) -> OnePass:
+    """An iterator of batches, or a calibrator object of TensorRT's, to be read in one pass."""
+    if is_calibrator(source):
+        batches = batches_of(source, [t.name for t in network.inputs])
+        return OnePass(batches, network, type(source).__name__)
+    return OnePass(source, network, "batches")
+
+
+def load_data(source: Any, network: NetworkDefinition) -> CalibrationData:
     """Batches for ``network`` from an npz path, arrays by input name, batches, or ``"random"``.
 
-    In an npz, arrays are named after the inputs; for a network of one input, a file's only array
-    or the one whose name begins with ``calibration`` and fits the shape serves too. Raises
-    CalibrationError.
+    Batches: an iterable of mappings (of arrays, for a network of one input), or a calibrator object
+    of TensorRT's; they are kept. In an npz, arrays are named after the inputs; for a network of one
+    input, a file's only array or the one whose name begins with ``calibration`` and fits the shape
+    serves too. Raises CalibrationError.
     """
     if isinstance(source, str) and source == RANDOM:
         return _data(_batches(_random(network), network), RANDOM)
@@ -65,10 +98,26 @@ def load_data(
     if isinstance(source, Mapping):
         given = _named(cast(Mapping[str, Array], source), network, "calibration arrays")
         return _data(_batches(given, network), "arrays")
-    batches = tuple({k: np.asarray(v) for k, v in b.items()} for b in source)
-    for index, batch in enumerate(batches):
-        _named(batch, network, f"calibration batch {index}")
-    return _data(batches, "batches")
+    if is_calibrator(source):
+        data = streamed(source, network)
+        return _data(tuple(data), data.label)
+    return _data(tuple(OnePass(source, network, "batches")), "batches")
+
+
+def _checked(batch: Any, index: int, network: NetworkDefinition) -> dict[str, Array]:
+    """A batch as arrays by input name; a network of one input takes a bare array, too."""
+    place = f"calibration batch {index}"
+    if not isinstance(batch, Mapping):
+        if len(network.inputs) != 1 or isinstance(batch, list | tuple):
+            names = ", ".join(t.name for t in network.inputs)
+            raise CalibrationError(
+                f"it is a {type(cast(object, batch)).__name__}, not a mapping of input names",
+                place=place,
+                remedy=f"give each batch as a dict of {names}",
+            )
+        batch = {network.inputs[0].name: batch}
+    given = cast(Mapping[str, Any], batch)
+    return _named({k: np.asarray(v) for k, v in given.items()}, network, place)
 
 
 def _data(batches: Sequence[Batch], label: str) -> CalibrationData:

@@ -44,7 +44,9 @@ def mean_square(histogram: Histogram) -> float:
 
 
 def sqnr_db(histogram: Histogram, threshold: float) -> float:
-    """Signal to quantization noise in decibels: 10·log10(mean x² / mean error²)."""
+    """Signal to quantization noise in decibels, 10·log10(mean x² / mean error²); NaN if empty."""
+    if not histogram.total:
+        return math.nan
     noise = float(mean_squared_errors(histogram, [threshold])[0])
     signal = mean_square(histogram)
     if signal == 0.0 or noise == 0.0:

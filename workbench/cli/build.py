@@ -9,7 +9,7 @@ from pathlib import Path
 from workbench.builder import STAGES, BuildState, run_stages, start
 from workbench.calibration import load_data
 from workbench.cli.text import say, stage_line, table, wrapped
-from workbench.config import BuilderConfig, Calibrator, OptimizationProfile
+from workbench.config import PERCENTILE, BuilderConfig, Calibrator, OptimizationProfile
 from workbench.datatypes import PRECISIONS, DataType
 from workbench.devices import Device, open_device
 from workbench.dimensions import Shape, symbols_of
@@ -41,6 +41,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--calibration", metavar="NPZ", help="an npz, or 'random' (labelled so)")
     parser.add_argument("--calibrator", default="entropy", choices=[c.value for c in Calibrator])
     parser.add_argument(
+        "--percentile", type=float, default=PERCENTILE, help="what the percentile calibrator keeps"
+    )
+    parser.add_argument(
+        "--calibration-cache",
+        metavar="FILE",
+        help="ranges, read if it is there and else written; TensorRT's text caches are read, too",
+    )
+    parser.add_argument(
+        "--equalize", action="store_true", help="cross-layer equalisation before calibration"
+    )
+    parser.add_argument(
+        "--smooth", type=float, metavar="ALPHA", help="smooth scaling of activations into weights"
+    )
+    parser.add_argument(
         "--shapes",
         action="append",
         default=[],
@@ -56,7 +70,10 @@ def main(options: argparse.Namespace) -> int:
     """Stages, layers and ledger while it builds; writes the plan file."""
     config = configured(options)
     target = Path(options.save_plan or Path(options.model).with_suffix(".plan").name)
-    for path in (target, *([Path(options.timing_cache)] if options.timing_cache else [])):
+    for path in (
+        target,
+        *map(Path, filter(None, (options.timing_cache, options.calibration_cache))),
+    ):
         check_target(path)
     device = open_device(options.device, threads=options.threads)
     say(f"Device: {device}; {', '.join(device.fingerprint.features)}")
@@ -98,7 +115,9 @@ def _build(options: argparse.Namespace, config: BuilderConfig, device: Device) -
             remedy=f"give its smallest, usual and largest, such as {' '.join(given)}",
         )
     kinds = {config.default_precision, *(kind for _, kind in config.precisions)}
-    if DataType.INT8 in kinds and options.calibration is None:
+    cache = Path(options.calibration_cache) if options.calibration_cache else None
+    cached = cache is not None and cache.exists()
+    if DataType.INT8 in kinds and options.calibration is None and not cached:
         raise CalibrationError(
             "INT8 is requested and there is no calibration data",
             place=str(options.model),
@@ -107,6 +126,7 @@ def _build(options: argparse.Namespace, config: BuilderConfig, device: Device) -
     if options.calibration is not None:
         data = load_data(options.calibration, state.network)
         state = replace(state, calibration_data=data.batches, calibration_label=data.label)
+    state = replace(state, calibration_cache=cache)
     return run_stages(state, tell=tell)
 
 
@@ -126,6 +146,8 @@ def configured(options: argparse.Namespace) -> BuilderConfig:
             raise ConfigError(f"{text!r} is not PATTERN=TYPE", place="--layer-precision")
         config.set_precision(pattern, kind)
     config.calibrator = Calibrator(options.calibrator)
+    config.percentile = options.percentile
+    config.equalize_channels, config.smooth_alpha = options.equalize, options.smooth
     config.builder_optimization_level = options.level
     config.num_threads = options.threads
     if options.shapes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 from workbench.calibration import CalibrationResult, TensorRange
@@ -13,8 +15,8 @@ def calibration_rows(result: CalibrationResult) -> pd.DataFrame:
         [
             (
                 r.tensor,
-                r.histogram.low,
-                r.histogram.high,
+                r.histogram.low if r.histogram.total else math.nan,
+                r.histogram.high if r.histogram.total else math.nan,
                 r.threshold,
                 r.scale,
                 100 * r.clipped_share,
@@ -33,6 +35,8 @@ def calibration_rows(result: CalibrationResult) -> pd.DataFrame:
 
 def _note(r: TensorRange) -> str:
     notes = ["threshold set by hand"] if r.by_hand else []
+    if not r.histogram.total:
+        notes.append("scale read from a cache without histograms")
     if r.constant:
         notes.append("always zero" if r.histogram.amax == 0 else f"always {r.histogram.low:.6g}")
     return ", ".join(notes)

@@ -290,7 +290,7 @@ class Session:
         return "\n".join(lines) + "\n"
 
     def save_script(self, folder: str | Path) -> Path:
-        """Write the script, the timing cache, the calibration data and ranges; returns the script."""
+        """Write the script, the timing cache, calibration data and ranges; returns the script."""
         target = Path(folder)
         make_folder(target)
         self.cache.save(target / f"{self.name}.timing.json")
