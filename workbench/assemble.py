@@ -10,14 +10,17 @@ from workbench.body import Array
 from workbench.config import BuilderConfig, OptimizationProfile
 from workbench.devices import Device
 from workbench.dimensions import interval
+from workbench.errors import BuildError
 from workbench.formats import LINEAR, Format
 from workbench.memory import Lifetime, MemoryPlan, plan_memory
 from workbench.network import Layer, NetworkDefinition, Tensor
 from workbench.plan import Plan, PlanProfile, PlanStep, PlanTensor
 from workbench.selection import ReformatChoice, Tuned
 from workbench.selection.choice import LayerChoice
+from workbench.storage import Storage
 from workbench.tactics import source_named
 from workbench.tactics.launch import reformat_body
+from workbench.tactics.view import VIEW
 
 
 def assemble(
@@ -61,6 +64,7 @@ class _Assembly:
         for t in self.network.outputs:
             # Last, in the model's order.
             self.tensors[t.name] = self.tensors.pop(t.name)
+        self._share_memory()
         profiles = self.config.optimization_profiles or (OptimizationProfile(),)
         winners = [c.winner for c in (*self.tuned.layers, *self.tuned.reformats)]
         workspace = max((c.workspace_bytes for c in winners), default=0)
@@ -77,6 +81,20 @@ class _Assembly:
             self.config.to_json(),
             {"inference-workbench": __version__, **versions},
         )
+
+    def _share_memory(self) -> None:
+        """Give the tensors of views their places. Raises BuildError where one is not possible."""
+        storage = Storage(self.network)
+        for layer in self.network.layers:
+            tactic = self.choices[layer.name].winner.tactic
+            if tactic is None or tactic.source != VIEW.name:
+                continue
+            if reason := storage.why_no_view(layer):
+                raise BuildError(f"it was chosen as a view, but {reason}", place=layer.name)
+        for name, tensor in self.tensors.items():
+            place = storage.place(name)
+            if place.root != name:
+                self.tensors[name] = replace(tensor, root=place.root, offset=place.offset)
 
     def _step(self, layer: Layer, choice: LayerChoice) -> PlanStep:
         tactic = choice.winner.tactic
@@ -151,18 +169,23 @@ def memory_stage(draft: Plan) -> tuple[Plan, tuple[MemoryPlan, ...]]:
 
 
 def lifetimes(plan: Plan, bounds: Mapping[str, tuple[int, int]]) -> list[Lifetime]:
-    """When each inner tensor is written and last read, and its bytes at the largest sizes."""
+    """When each inner tensor is written and last read, and its bytes at the largest sizes.
+
+    Of tensors that share memory the root alone: from the first that is written to the last read.
+    """
+    root = {t.name: t.root or t.name for t in plan.tensors}
     first: dict[str, int] = {}
     last: dict[str, int] = {}
     for index, step in enumerate(plan.steps):
         for name in step.outputs:
-            first[name] = last[name] = index
+            first.setdefault(root[name], index)
+            last[root[name]] = index
         for name in step.inputs:
-            last[name] = index
+            last[root[name]] = index
     return [
         Lifetime(t.name, first[t.name], last[t.name], largest_bytes(t, bounds))
         for t in plan.tensors
-        if t.kind == "inner" and t.name not in plan.late
+        if t.kind == "inner" and t.name not in plan.late and not t.root
     ]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from workbench.body import Array, Body, HostType, TensorType, type_from_json, type_to_json
 from workbench.datatypes import DataType
 from workbench.devices import Fingerprint
-from workbench.dimensions import symbols_of
+from workbench.dimensions import dim_from_json, dim_to_json, symbols_of
 from workbench.errors import PlanError
 from workbench.files import write_atomically
 from workbench.formats import Format
@@ -36,13 +36,16 @@ class PlanTensor:
     """A tensor of the running engine. kind: input, output, or inner.
 
     type: element type and symbolic shape. format: how it lies in memory. One network tensor in
-    two layouts is two PlanTensors.
+    two layouts is two PlanTensors. root, offset: it lies ``offset`` bytes into the memory of
+    another tensor; empty where it has memory of its own.
     """
 
     name: str
     type: TensorType
     format: Format
     kind: str
+    root: str = ""
+    offset: Any = 0
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,11 @@ class PlanStep:
     def on_host(self) -> bool:
         """Whether the host runs it, by the interpreter."""
         return self.tactic.source == "HOST"
+
+    @property
+    def is_view(self) -> bool:
+        """Whether its outputs share memory with its inputs, and nothing is launched."""
+        return self.tactic.source == "VIEW"
 
 
 @dataclass(frozen=True)
@@ -179,6 +187,8 @@ class Plan:
                     type_to_json(t.type),
                     format_to_json(t.format),
                     t.kind,
+                    t.root,
+                    dim_to_json(t.offset),
                 ]
                 for t in self.tensors
             ],
@@ -211,8 +221,15 @@ def _plan_from_records(data: Mapping[str, Any], weights: Mapping[str, Array]) ->
         Fingerprint.from_json(data["device"]),
         data["threads"],
         tuple(
-            PlanTensor(name, type_from_json(type_), format_from_json(layout), kind)
-            for name, type_, layout, kind in data["tensors"]
+            PlanTensor(
+                name,
+                type_from_json(type_),
+                format_from_json(layout),
+                kind,
+                root,
+                dim_from_json(offset),
+            )
+            for name, type_, layout, kind, root, offset in data["tensors"]
         ),
         tuple(
             PlanStep(

@@ -27,6 +27,7 @@ class _Bound:
     """Every launch, bound to this context's memory at one set of sizes."""
 
     launches: tuple[Launch, ...]
+    bindings: Mapping[str, int]
     shapes: Mapping[str, tuple[int, ...]]
     kernels: tuple[str, ...]
     capturable: bool
@@ -257,7 +258,7 @@ class ExecutionContext:
                 if t.kind == "input" and t.name in self._slots:
                     sizes = self.engine.bindings_of(self._shapes)
                     shape = dimensions.evaluate_shape(t.type.shape, sizes)
-                    slot = self._buffer(t.name, {t.name: shape})
+                    slot = self._buffer(t.name, shape, sizes)
                     self._device.copy_in(slot, addresses[t.name], stream)
             done = self._late_run(addresses)
             for s, seconds in zip(self.engine.plan.steps, done.seconds, strict=True):
@@ -277,7 +278,7 @@ class ExecutionContext:
         tensor = self.engine.tensor(name)
         if name in self.engine.plan.late:
             return None
-        return self._buffer(name, {name: dimensions.evaluate_shape(tensor.type.shape, bindings)})
+        return self._buffer(name, dimensions.evaluate_shape(tensor.type.shape, bindings), bindings)
 
     def _scratch(self, nbytes: int) -> Buffer | None:
         if self._workspace is None or nbytes > self._workspace.nbytes:
@@ -323,23 +324,29 @@ class ExecutionContext:
         }
         launches = tuple(
             call.bind(
-                [self._buffer(n, shapes) for n in step.inputs],
-                [self._buffer(n, shapes) for n in step.outputs],
+                [self._buffer(n, shapes[n], bindings) for n in step.inputs],
+                [self._buffer(n, shapes[n], bindings) for n in step.outputs],
                 self._workspace if call.workspace_bytes else None,
                 self._stream,
             )
             for step, call in zip(self.engine.plan.steps, calls, strict=True)
         )
         return _Bound(
-            launches, shapes, tuple(c.kernel for c in calls), all(c.capturable for c in calls)
+            launches,
+            bindings,
+            shapes,
+            tuple(c.kernel for c in calls),
+            all(c.capturable for c in calls),
         )
 
-    def _buffer(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> Buffer:
+    def _buffer(self, name: str, shape: tuple[int, ...], bindings: Mapping[str, int]) -> Buffer:
         tensor = self.engine.tensor(name)
-        nbytes = tensor.format.volume(shapes[name]) * tensor.type.dtype.itemsize
-        if name in self._slots:
-            return self._slots[name].slice(0, nbytes)
-        return self._arena.slice(self._profile.offsets[name], nbytes)
+        nbytes = int(tensor.format.volume(shape)) * tensor.type.dtype.itemsize
+        owner = tensor.root or name
+        offset = dimensions.evaluate(tensor.offset, bindings) if tensor.root else 0
+        if owner in self._slots:
+            return self._slots[owner].slice(offset, nbytes)
+        return self._arena.slice(self._profile.offsets[owner] + offset, nbytes)
 
     def _launch(self, bound: _Bound, stream: Any = None) -> None:
         """Run every launch, after what is on ``stream``, and before what comes to it later."""
@@ -373,7 +380,11 @@ class ExecutionContext:
                     f"no address is set for '{t.name}'", remedy="call set_tensor_address first"
                 )
         places = [
-            (t.kind, self._addresses[t.name], self._buffer(t.name, bound.shapes))
+            (
+                t.kind,
+                self._addresses[t.name],
+                self._buffer(t.name, bound.shapes[t.name], bound.bindings),
+            )
             for t in self.engine.io_tensors
         ]
 
@@ -413,7 +424,7 @@ class ExecutionContext:
         """What lies in a tensor's memory now, in linear layout."""
         t, shape = self.engine.tensor(name), bound.shapes[name]
         stored = self._device.download(
-            self._buffer(name, bound.shapes),
+            self._buffer(name, shape, bound.bindings),
             t.type.dtype,
             t.format.physical_shape(shape),
             self._stream,

@@ -23,9 +23,11 @@ from workbench.selection.choice import LayerChoice, ReformatChoice, Tuned
 from workbench.selection.composing import composed_candidates
 from workbench.selection.pbqp import Matrix, Solution, solve
 from workbench.selection.ranking import fastest, formats_of, menu
+from workbench.storage import VIEWABLE, Storage
 from workbench.tactics.host import HOST
 from workbench.tactics.launch import reformat_body
-from workbench.timing import TimingCache
+from workbench.tactics.view import VIEW
+from workbench.timing import Timing, TimingCache
 
 LATER_SIZES = (64, 8, 2, 1)
 """Sizes at which a layer is tuned where only the data decides it: the first that its rule takes."""
@@ -69,6 +71,9 @@ class _Tuning:
             {**later, **p.bindings(network, which)} for p in profiles for which in range(3)
         ]
         self.opt = {**later, **profiles[0].bindings(network, 1)}
+        storage = Storage(network)
+        self.no_view = {x.name: storage.why_no_view(x) for x in network.layers}
+        self.shop.order[VIEW.name] = -1
         self._reformats: dict[tuple[TensorType, Format, Format], Candidate | None] = {}
 
     def run(self, requested: Mapping[str, DataType]) -> Tuned:
@@ -85,8 +90,8 @@ class _Tuning:
             for group in groups.values():
                 candidates = self._candidates(group[0])
                 for layer in group:
-                    found[layer.name] = candidates
-                if not any(c.eligible for c in candidates):
+                    found[layer.name] = (*self._view_candidate(layer), *candidates)
+                if not any(c.eligible for c in found[group[0].name]):
                     failures.append((group[0], candidates))
                 progress.step()
         if failures:
@@ -137,6 +142,19 @@ class _Tuning:
                 continue
             return given
         return None
+
+    def _view_candidate(self, layer: Layer) -> tuple[Candidate, ...]:
+        """The layer without a kernel, where its neighbours allow it; else why they don't."""
+        if layer.op not in VIEWABLE or layer.is_fused or layer.on_host:
+            return ()
+        reason = self.no_view[layer.name]
+        if reason:
+            refusal = Refusal(reason, VIEW.name, code="view")
+            return (Candidate(VIEW.name, VIEW.name, None, refusal=refusal),)
+        tactic = VIEW.tactic(layer.body)
+        timed = self.config.builder_optimization_level > 0
+        nothing = Timing(0.0, 0.0, 0.0, 0, "") if timed else None
+        return (Candidate(VIEW.name, tactic.title, tactic, nothing, 0.0, "no kernel"),)
 
     def _host_candidate(self, layer: Layer) -> Candidate:
         """The host's interpreter; on a GPU only where the config allows the copies."""

@@ -11,6 +11,7 @@ from workbench.tactics.numpy_source import NUMPY
 from workbench.tactics.nvrtc import NVRTC
 from workbench.tactics.onednn.source import ONEDNN
 from workbench.tactics.protocol import TacticSource
+from workbench.tactics.view import VIEW
 
 SOURCES: tuple[TacticSource, ...] = (ONEDNN, NUMBA, NUMPY, CUBLAS_LT, NVRTC)
 
@@ -19,8 +20,8 @@ SLOW_COMPILERS = frozenset({NUMBA.name})
 
 
 def source_named(name: str) -> TacticSource:
-    """The source of this name, COMPOSED and HOST included. Raises PlanError."""
-    for s in (*SOURCES, COMPOSED, HOST):
+    """The source of this name, COMPOSED, HOST and VIEW included. Raises PlanError."""
+    for s in (*SOURCES, COMPOSED, HOST, VIEW):
         if s.name == name:
             return s
     raise PlanError(
