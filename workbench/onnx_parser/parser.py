@@ -11,8 +11,11 @@ from onnx import ModelProto
 
 from workbench.errors import ParserError
 from workbench.network import NetworkDefinition
+from workbench.onnx_parser.accepted import accepted_opsets
+from workbench.onnx_parser.blockers import blocked_nodes, further_reasons
 from workbench.onnx_parser.importer import Importer
 from workbench.onnx_parser.problems import ErrorCode, ParserErrorRecord, all_reasons, refuse
+from workbench.onnx_parser.subgraphs import Subgraph, partitioned, producers_of
 from workbench.onnx_parser.texts import first_that_is_no_text
 from workbench.onnx_parser.weights import WeightReader
 
@@ -29,6 +32,7 @@ class OnnxParser:
         self._max_loop_steps = max_loop_steps
         self._errors: list[ParserErrorRecord] = []
         self._metadata: Mapping[str, str] = {}
+        self._subgraphs: tuple[Subgraph, ...] = ()
 
     def parse(self, model: bytes, path: str | PathLike[str] = "") -> bool:
         """Parse a serialized model. path: its file, beside which external data is looked for."""
@@ -50,9 +54,37 @@ class OnnxParser:
         return self.parse(model, path)
 
     def supports_model_v2(self, model: bytes, path: str | PathLike[str] = "") -> bool:
-        """Whether ``parse`` would succeed; the network stays as it is."""
+        """Whether ``parse`` would succeed; the network stays as it is.
+
+        Where not, the errors are every reason, and the subgraphs say which parts would do.
+        """
         self._errors.clear()
         return self._imported(model, Path(path).parent if path else None) is not None
+
+    def supports_operator(self, op_name: str) -> bool:
+        """Whether nodes of an operator are imported, at some opset; ``domain::name`` if not ONNX's.
+
+        A node may still be refused for its attributes or types: see ``supports_model_v2``.
+        """
+        return bool(accepted_opsets(op_name))
+
+    @property
+    def num_subgraphs(self) -> int:
+        """Subgraphs of the last model: 1 where all is supported, 0 where it is no valid model."""
+        return len(self._subgraphs)
+
+    def is_subgraph_supported(self, index: int) -> bool:
+        """Whether every node of a subgraph is supported, or none is."""
+        return self._subgraphs[index].supported
+
+    def get_subgraph_nodes(self, index: int) -> list[int]:
+        """Indices of its nodes in the model's graph, in order.
+
+        Supported nodes of which no path through an unsupported one joins two are one subgraph. A
+        node behind an unsupported one whose type the model does not declare was looked up in the
+        operator tables only.
+        """
+        return list(self._subgraphs[index].nodes)
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -73,17 +105,31 @@ class OnnxParser:
         self._errors.clear()
 
     def _imported(self, data: bytes, folder: Path | None) -> NetworkDefinition | None:
+        self._subgraphs = ()
         try:
             model = read_model(data)
         except ParserError as e:
             self._collect(e)
             return None
         self._metadata = _metadata(model)
+        network, found = self._import(model, folder)
+        self._errors += found
+        if blocked_nodes(found) is None:
+            return None
+        before = producers_of(model.graph)
+        self._errors += further_reasons(model, found, lambda m: self._import(m, folder)[1])
+        self._errors.sort(key=lambda e: e.node)
+        blocked = blocked_nodes(self._errors)
+        self._subgraphs = () if blocked is None else partitioned(before, blocked)
+        return None if self._errors else network
+
+    def _import(
+        self, model: ModelProto, folder: Path | None
+    ) -> tuple[NetworkDefinition, list[ParserErrorRecord]]:
         network = NetworkDefinition(self._network.name or model.graph.name)
         importer = Importer(model, WeightReader(folder), network, self._max_loop_steps)
         importer.run()
-        self._errors += importer.problems
-        return None if self._errors else network
+        return network, importer.problems
 
     def _collect(self, error: ParserError) -> None:
         self._errors += [e for e in error.errors if isinstance(e, ParserErrorRecord)]

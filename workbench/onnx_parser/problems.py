@@ -101,7 +101,7 @@ def record_of(error: WorkbenchError, node: SourceNode) -> tuple[ParserErrorRecor
             ErrorCode.INVALID_NODE,
             f"{place}{error.problem}",
             "inference",
-            error.remedy,
+            error.remedy or "correct the node's inputs and attributes, or re-export the model",
             node,
         ),
     )
