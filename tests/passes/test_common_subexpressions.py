@@ -1,3 +1,4 @@
+import numpy as np
 from sketch import Sketch, applied
 
 
@@ -24,3 +25,14 @@ def test_another_attribute_is_another_computation() -> None:
     x = s.input("batch", 3)
     s.output(s("LeakyRelu", x, alpha=0.1), s("LeakyRelu", x, alpha=0.2))
     assert not s.fold()
+
+
+def test_sizes_that_are_written_down_for_each_reader_are_equal() -> None:
+    s = Sketch()
+    x = s.input("batch", 6)
+    ones = s.value(np.ones(1), "ones")
+    for name in ("one", "two"):
+        square = s("Expand", ones, s("Shape", x, name=f"{name}.shape"), name=name)
+        s.output(s("Add", x, s("CumSum", square, s.value(np.array(0)))))
+    s.fold()
+    assert s.operators().count("CumSum") == 1

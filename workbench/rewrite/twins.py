@@ -27,11 +27,12 @@ class Twins:
         """The first layer that computes what this one does."""
         if layer.operator is None or not layer.operator.deterministic:
             return
-        shared = [t for t in layer.inputs if t is not None and not t.is_constant]
-        if not shared:
-            return
-        fewest = min(shared, key=lambda t: len(t.users))
-        twins = [x for x in fewest.users if x.place < layer.place and same_work(x, layer)]
+        given = [t for t in layer.inputs if t is not None]
+        computed = [t for t in given if t.value is None]
+        # Known sizes are written down for each reader: such layers share constants at most.
+        shared = [min(computed, key=lambda t: len(t.users))] if computed else given
+        near = dict.fromkeys(u for t in shared for u in t.users)
+        twins = [x for x in near if x.place < layer.place and same_work(x, layer)]
         if twins:
             first = min(twins, key=lambda x: x.place)
             yield Match((first, layer), layer, named={"first": first, "later": layer})
@@ -65,10 +66,14 @@ def made_by_hand(layer: Layer) -> bool:
 
 
 def same_operand(a: Tensor | None, b: Tensor | None) -> bool:
-    """The same tensor, or two small constants of equal value."""
+    """The same tensor, two small constants of equal value, or the same known sizes."""
     if a is b:
         return True
-    if a is None or b is None or a.weight is None or b.weight is None or a.type != b.type:
+    if a is None or b is None or a.type != b.type:
+        return False
+    if a.weight is None and b.weight is None and a.value is not None and b.value is not None:
+        return bool(np.array_equal(a.value, b.value))
+    if a.weight is None or b.weight is None:
         return False
     small = a.weight.array.size <= SMALL
     return small and bool(np.array_equal(a.weight.array, b.weight.array))
