@@ -4,9 +4,9 @@ Layout: 8-byte little-endian header length; a compact JSON header, sorted, padde
 that the data start at a multiple of 64; then the sections. Tensors named ``pad/N`` make each
 section start at a multiple of 64 bytes. ``records`` is JSON in a uint8 tensor; ``weights/NAME`` are
 the execution weights; a type that safetensors has no name for (INT4, FP4, complex) is stored as
-its bytes, one element a byte where it is smaller. The header's ``__metadata__`` says which type
-that is, and holds a digest of header and records, and one of the weights. Any safetensors reader
-opens the file.
+its bytes, one element a byte where it is smaller; strings as JSON. The header's ``__metadata__``
+says which type that is, and holds a digest of header and records, and one of the weights. Any
+safetensors reader opens the file.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _NAMES = {v: k for k, v in _TYPES.items()}
 
 
 def write_file(records: Mapping[str, Any], weights: Mapping[str, Array]) -> bytes:
-    """The bytes of a plan file. Raises PlanError for a weight type the format cannot store."""
+    """The bytes of a plan file."""
     text = json.dumps(records, sort_keys=True, separators=(",", ":"), allow_nan=True).encode()
     sections: list[tuple[str, str, tuple[int, ...], bytes]] = [
         ("records", "U8", (len(text),), text)
@@ -62,13 +62,13 @@ def write_file(records: Mapping[str, Any], weights: Mapping[str, Array]) -> byte
     unnamed: dict[str, str] = {}
     for name, array in sorted(weights.items()):
         kind = DataType.of(array)
+        shape, raw = array.shape, _texts(array) if kind is DataType.STRING else _raw(array)
         if kind is DataType.STRING:
-            raise PlanError(f"weight of type {kind.value} cannot be stored", place=name)
-        shape = array.shape
-        if kind not in _TYPES:
+            unnamed[name], shape = kind.value, (len(raw),)
+        elif kind not in _TYPES:
             unnamed[name] = kind.value
             shape = (*shape, kind.itemsize) if kind.itemsize > 1 else shape
-        sections.append((f"weights/{name}", _TYPES.get(kind, "U8"), shape, _raw(array)))
+        sections.append((f"weights/{name}", _TYPES.get(kind, "U8"), shape, raw))
     header: dict[str, Any] = {}
     chunks: list[bytes] = []
     end = 0
@@ -205,9 +205,19 @@ def _raw(array: Array) -> bytes:
     return np.ascontiguousarray(array).view(np.uint8).tobytes() if array.ndim else array.tobytes()
 
 
+def _texts(array: Array) -> bytes:
+    """Strings with their shape, as JSON."""
+    return _encode({"shape": array.shape, "values": [str(v) for v in array.reshape(-1)]})
+
+
 def _array(raw: memoryview, entry: Mapping[str, Any], unnamed: str) -> Array:
     """A section as a read-only array. unnamed: its type, where safetensors has no name for it."""
     kind = DataType(unnamed) if unnamed else _NAMES[entry["dtype"]]
+    if kind is DataType.STRING:
+        texts = json.loads(bytes(raw))
+        strings = np.array(texts["values"], np.object_).reshape(texts["shape"])
+        strings.flags.writeable = False
+        return strings
     shape = tuple(entry["shape"])
     if unnamed and kind.itemsize > 1:
         shape = shape[:-1]

@@ -56,6 +56,17 @@ def test_every_type_of_number_can_be_a_weight():
     assert len(safetensors.deserialize(data)) >= len(weights)
 
 
+def test_strings_can_be_a_weight():
+    texts = np.array([["a", "é"], ["", "b c"]], np.object_)
+    data = write_file({}, {"w": texts, "none": texts[:0]})
+    _, read = read_file(data)
+    assert read["w"].dtype == np.object_
+    assert read["w"].tolist() == texts.tolist()
+    assert read["none"].shape == (0, 2)
+    assert not read["w"].flags.writeable
+    assert write_file({}, read) == data
+
+
 def test_a_plan_names_no_path_host_or_clock(data):
     text = data.decode("latin-1")
     assert os.uname().nodename not in text

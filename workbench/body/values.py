@@ -177,9 +177,11 @@ class Literal:
 
     @classmethod
     def of(cls, array: Array, dtype: DataType | None = None) -> Literal:
-        """From a numeric array, or an object array of sizes (``dtype`` then says the type)."""
+        """From numbers, strings, or an object array of sizes (``dtype`` then says the type)."""
         if array.dtype == object:
-            return cls(dtype or DataType.INT64, array.shape, tuple(array.reshape(-1).tolist()))
+            values = tuple(array.reshape(-1).tolist())
+            texts = bool(values) and isinstance(values[0], str)
+            return cls(DataType.STRING if texts else dtype or DataType.INT64, array.shape, values)
         return cls(DataType.of(array), array.shape, tuple(array.reshape(-1).tolist()))
 
     @property

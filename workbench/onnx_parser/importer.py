@@ -417,6 +417,8 @@ _PLAIN_CONSTANTS: Mapping[str, Any] = {
     "value_floats": np.float32,
     "value_int": np.int64,
     "value_ints": np.int64,
+    "value_string": np.object_,
+    "value_strings": np.object_,
 }
 
 
@@ -434,14 +436,6 @@ def _constant_value(node: SourceNode) -> Array:
     key, value = next(iter(node.attributes.items()))
     if key in ("value", "sparse_value"):
         return value
-    if key not in _PLAIN_CONSTANTS:
-        refuse(
-            ErrorCode.UNSUPPORTED_NODE_DATATYPE,
-            f"attribute '{key}' holds a string; strings are not imported yet",
-            rule="element_type",
-            remedy="remove the strings from the model",
-            node=node,
-        )
     array = np.array(value, _PLAIN_CONSTANTS[key])
     array.flags.writeable = False
     return array

@@ -37,7 +37,7 @@ class WeightReader:
         """The value, C-contiguous and read-only. Raises ParserError naming the tensor."""
         name = tensor.name or "(unnamed)"
         dtype = FROM_ONNX.get(tensor.data_type)
-        if dtype is None or dtype is DataType.STRING:
+        if dtype is None:
             refuse(
                 ErrorCode.UNSUPPORTED_NODE_DATATYPE,
                 f"tensor '{name}' stores {type_name(tensor.data_type)}, which is not imported",
@@ -52,7 +52,9 @@ class WeightReader:
                 rule="tensor_shape",
                 remedy="re-export the model",
             )
-        if tensor.data_location == TensorProto.EXTERNAL:
+        if dtype is DataType.STRING:
+            values = _texts(tensor, shape, name)
+        elif tensor.data_location == TensorProto.EXTERNAL:
             values = self._stored(self._external(tensor, name), dtype, shape, name)
         elif tensor.HasField("raw_data"):
             values = self._stored(np.frombuffer(tensor.raw_data, np.uint8), dtype, shape, name)
@@ -209,6 +211,17 @@ def _typed(tensor: TensorProto, dtype: DataType, shape: tuple[int, ...], name: s
             values = words.astype(f"u{dtype.itemsize}").view(dtype.numpy)
     if values.size != count:
         _refuse_size(name, f"{values.size} elements", f"{count} elements", dtype, shape)
+    return values.reshape(shape)
+
+
+def _texts(tensor: TensorProto, shape: tuple[int, ...], name: str) -> Array:
+    """From string_data, the only place where the standard lets strings lie."""
+    count, stored = math.prod(shape), tensor.string_data
+    if len(stored) != count:
+        _refuse_size(name, f"{len(stored)} strings", f"{count} strings", DataType.STRING, shape)
+    values = np.empty(count, np.object_)
+    for k, text in enumerate(stored):
+        values[k] = text.decode(errors="replace")
     return values.reshape(shape)
 
 

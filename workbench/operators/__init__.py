@@ -25,6 +25,7 @@ from workbench.operators.sampling import SAMPLING
 from workbench.operators.sequences import SEQUENCES
 from workbench.operators.shape import SHAPE
 from workbench.operators.spectral import SPECTRAL
+from workbench.operators.strings import STRINGS
 
 FAMILIES: tuple[tuple[Operator, ...], ...] = (
     (CONSTANT,),
@@ -49,6 +50,7 @@ FAMILIES: tuple[tuple[Operator, ...], ...] = (
     CONTROL_FLOW,
     SEQUENCES,
     DATA_DEPENDENT,
+    STRINGS,
 )
 
 OPERATORS: dict[str, Operator] = {row.key: row for family in FAMILIES for row in family}

@@ -23,6 +23,7 @@ from workbench.body import (
 )
 from workbench.datatypes import DataType
 from workbench.errors import InferenceError, NetworkError
+from workbench.operators.numerals import is_text
 from workbench.operators.rules import (
     broadcast_shape,
     certain,
@@ -35,8 +36,8 @@ from workbench.operators.rules import (
 
 # -- symbolic sizes -----------------------------------------------------------------------
 def symbolic(*arrays: Any) -> bool:
-    """Whether an operand holds symbolic sizes."""
-    return any(np.asarray(a).dtype == object for a in arrays)
+    """Whether an operand holds symbolic sizes; strings are objects too."""
+    return any(a.dtype == object and not is_text(a) for a in map(np.asarray, arrays))
 
 
 def _per_element(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Array]:

@@ -55,7 +55,10 @@ def _shaped_types(inference: Inference) -> tuple[TensorType, ...]:
 
 def _like_types(inference: Inference) -> tuple[TensorType, ...]:
     x = inference.input(0)
-    return (TensorType(inference.attributes["dtype"] or x.dtype, x.shape),)
+    drawn = inference.attributes["dtype"] or x.dtype
+    if not drawn.is_float:
+        raise InferenceError(f"draws {drawn}", remedy="say a float type in dtype")
+    return (TensorType(drawn, x.shape),)
 
 
 def _drawn(draw: Draw) -> Reference:

@@ -18,6 +18,7 @@ from workbench.body import (
 )
 from workbench.errors import InferenceError
 from workbench.operators import open_shapes
+from workbench.operators.numerals import is_text
 from workbench.operators.products import operand
 from workbench.operators.rules import (
     absent,
@@ -157,7 +158,8 @@ def _pad(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Array, ...]:
     x = x[tuple(crop)]
     if attributes["mode"] != "constant":
         return (np.pad(x, around, mode=attributes["mode"]),)
-    fill = 0 if value is None else np.asarray(value).reshape(()).item()
+    nothing = "" if x.dtype == object and is_text(x) else 0
+    fill = nothing if value is None else np.asarray(value).reshape(()).item()
     return (np.pad(x, around, constant_values=fill),)
 
 

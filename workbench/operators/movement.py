@@ -21,6 +21,7 @@ from workbench.errors import InferenceError, ValueNeeded
 from workbench.operators import open_shapes
 from workbench.operators.indexing import INDEXING
 from workbench.operators.joining import JOINS
+from workbench.operators.numerals import is_text
 from workbench.operators.rules import (
     absent,
     axes_of,
@@ -203,6 +204,10 @@ def _trilu(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Array, ...]:
     x = inputs[0]
     given = inputs[1] if len(inputs) > 1 else None
     k = 0 if given is None else int(np.asarray(given).reshape(()))
+    if x.dtype == object and is_text(x):
+        rows, columns = np.indices(x.shape[-2:])
+        kept = columns - rows >= k if attributes["upper"] else columns - rows <= k
+        return (np.where(kept, x, ""),)
     return ((np.triu if attributes["upper"] else np.tril)(x, k),)
 
 

@@ -25,6 +25,7 @@ from workbench.operators.rules import (
     moved,
     mover,
     numbers_of,
+    numeric,
     one_dtype,
     sizes_of,
 )
@@ -33,7 +34,7 @@ from workbench.operators.windows import per_axis, window_of
 
 # -- Col2Im -------------------------------------------------------------------------------
 def _col2im_types(inference: Inference) -> tuple[TensorType, ...]:
-    x = inference.input(0)
+    x = numeric(inference)
     image = sizes_of(known(inference, 1, "image_shape"))
     block = numbers_of(known(inference, 2, "block_shape"), "block_shape")
     window = window_of(inference.attributes, image, block)

@@ -13,6 +13,7 @@ from workbench.datatypes import DataType
 from workbench.errors import InferenceError
 from workbench.operators.activations import ACTIVATIONS, ELEMENTARY
 from workbench.operators.arithmetic import ARITHMETIC, COMPARISONS, LOGIC, symbolic
+from workbench.operators.numerals import is_text, read, written
 from workbench.operators.rules import (
     broadcast_shape,
     certain,
@@ -46,9 +47,9 @@ def _cast_types(inference: Inference) -> tuple[TensorType, ...]:
     if not isinstance(to, DataType):
         raise InferenceError(f"attribute to is {to!r}", remedy="give a DataType")
     for t in (x.dtype, to):
-        if t is DataType.STRING or t.info.kind == "complex":
+        if t.info.kind == "complex":
             raise InferenceError(
-                f"casts {x.dtype!r} to {to!r}", remedy="cast between numbers and BOOL"
+                f"casts {x.dtype!r} to {to!r}", remedy="cast between real numbers, BOOL and STRING"
             )
     return (TensorType(to, x.shape),)
 
@@ -56,6 +57,10 @@ def _cast_types(inference: Inference) -> tuple[TensorType, ...]:
 def _cast(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Array, ...]:
     """Toward a float: unchanged, so that storing it rounds once. Toward an integer: truncated."""
     x, to = np.asarray(inputs[0]), attributes["to"]
+    if is_text(x) or to is DataType.STRING:
+        if to is DataType.STRING:
+            return (x if is_text(x) else written(x),)
+        x = read(x, to)
     if symbolic(x):
         if not to.is_integer:
             raise TypeError(f"a symbolic size has no {to!r}")

@@ -17,7 +17,7 @@ from workbench.dimensions import Shape
 from workbench.errors import InferenceError
 from workbench.operators import open_shapes
 from workbench.operators.products import gamma, operand
-from workbench.operators.rules import absent, axes_of, filled, known, sizes_of
+from workbench.operators.rules import absent, axes_of, filled, known, numeric, sizes_of
 
 MODES = ("nearest", "linear", "cubic")
 TRANSFORMS = (
@@ -37,7 +37,7 @@ def _axes(attributes: Attributes, rank: int) -> tuple[int, ...]:
 
 
 def _resize_types(inference: Inference) -> tuple[TensorType, ...]:
-    x, attributes = inference.input(0), inference.attributes
+    x, attributes = numeric(inference), inference.attributes
     for name, choices in (("mode", MODES), ("coordinate_transformation_mode", TRANSFORMS)):
         if attributes[name] not in choices:
             raise InferenceError(f"{name} is {attributes[name]!r}", remedy=f"use {choices}")

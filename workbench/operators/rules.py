@@ -77,6 +77,14 @@ def comparison(inference: Inference) -> tuple[TensorType, ...]:
     return (TensorType(DataType.BOOL, t.shape),)
 
 
+def numeric(inference: Inference) -> TensorType:
+    """The first input's type, which must be of numbers; STRING is allowed where data only moves."""
+    t = inference.input(0)
+    if t.dtype is DataType.STRING:
+        raise InferenceError(f"input 0 is {t}, needs numbers", remedy="insert a Cast")
+    return t
+
+
 def floating(inference: Inference) -> tuple[TensorType, ...]:
     """The first input's type, which must be a float."""
     t = inference.input(0)

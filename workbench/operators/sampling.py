@@ -16,7 +16,7 @@ from workbench.errors import InferenceError
 from workbench.operators import open_shapes
 from workbench.operators.products import gamma, operand
 from workbench.operators.resizing import cubic_kernel
-from workbench.operators.rules import certain, filled, known, one_dtype, sizes_of
+from workbench.operators.rules import certain, filled, known, numeric, one_dtype, sizes_of
 from workbench.operators.tracking import nudged, tracked
 from workbench.operators.windows import per_axis, window_of
 
@@ -86,7 +86,7 @@ def interpolated(
 
 # -- GridSample ---------------------------------------------------------------------------
 def _grid_types(inference: Inference) -> tuple[TensorType, ...]:
-    x, grid = inference.input(0), inference.input(1)
+    x, grid = numeric(inference), inference.input(1)
     attributes, rank = inference.attributes, len(x.shape) - 2
     for name, choices in (
         ("mode", ("linear", "nearest", "cubic")),
