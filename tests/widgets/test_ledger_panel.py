@@ -46,7 +46,7 @@ def test_every_attempt_is_a_row_with_its_code_and_its_edit(panel: LedgerPanel) -
     assert len(rows) == len(panel.attempts)
     refused = rows.query("Outcome == 'refused'")
     assert set(refused["Code"]) == {"marked_output", "second_consumer"}
-    assert "unmark 'a_out' as an output" in set(refused["Edit"])
+    assert "unmark 'a_out' as an output" in set(refused["Remedy"])
     assert {"Outcome", "Rule", "Code"} == {c["name"] for c in panel.table._columns if c["facet"]}
 
 

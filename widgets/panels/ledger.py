@@ -54,6 +54,8 @@ class LedgerPanel(Panel):
         self.card = ipw.VBox()
         self.replay = Replay(self.ask)
         self.why_not = WhyNot(self._answer, self.do)
+        self.sides = ipw.Box()
+        self.sides.add_class("wb-sides")
 
     def draw(self, state: BuildState) -> Sequence[ipw.Widget]:
         self.attempts = tuple(
@@ -62,7 +64,8 @@ class LedgerPanel(Panel):
         rows = ledger_rows(state.log)
         if self.only is not None:
             rows = rows.query("Stage == @self.only.value").drop(columns="Stage")
-        rows = rows.reset_index(drop=True)
+        rows = rows.assign(Remedy=rows["Edit"].where(rows["Edit"] != "", rows["Remedy"]))
+        rows = rows.drop(columns=["Edit", "Created"]).reset_index(drop=True)
         if self.table is None:
             self.table = Table(
                 rows,
@@ -81,11 +84,12 @@ class LedgerPanel(Panel):
             steps = RewriteSteps(state, self.stage)
             self.why_not.offer(steps.edges)
             self.replay.show(steps)
-            parts += [self.why_not, self.replay]
+            self.sides.children = (self.replay, self.why_not)
+            parts.append(self.sides)
         return parts
 
     def lasting(self) -> Sequence[ipw.Widget]:
-        made = (self.table, self.summary, self.card, self.why_not, self.replay)
+        made = (self.table, self.summary, self.card, self.sides, self.why_not, self.replay)
         return [w for w in made if w is not None]
 
     # -- what the controls do -------------------------------------------------------------

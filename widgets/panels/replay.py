@@ -30,27 +30,31 @@ class Replay(ipw.VBox):
             style={"description_width": "initial"},
             layout={"width": "420px"},
         )
-        self.slider.observe(lambda change: self._draw(), "value")
+        self.slider.observe(self._moved, "value")
         self.said = ipw.HTML()
         self.place = ipw.VBox(layout={"width": "100%"})
         back = button("◀", lambda: self.step(-1), tooltip="one rewrite back")
         on = button("▶", lambda: self.step(1), tooltip="one rewrite on")
         controls = row(back, self.slider, on, self.said)
         super().__init__([title("Replay"), controls, self.place], layout={"width": "100%"})
+        self.add_class("wb-replay")
 
     def show(self, steps: RewriteSteps) -> None:
         """Other rewrites: start with all of them made."""
         self.steps = steps
         count = len(steps.applied)
-        self.slider.unobserve_all("value")
+        self.slider.unobserve(self._moved, "value")
         self.slider.max = count
         self.slider.value = count
-        self.slider.observe(lambda change: self._draw(), "value")
+        self.slider.observe(self._moved, "value")
         self._draw()
 
     def step(self, by: int) -> None:
         """A step on, or back."""
         self.slider.value = min(self.slider.max, max(0, self.slider.value + by))
+
+    def _moved(self, change: Any) -> None:
+        self._draw()
 
     def _draw(self) -> None:
         assert self.steps is not None
@@ -66,7 +70,7 @@ class Replay(ipw.VBox):
         box, self.figure = plot(
             network_figure(
                 view,
-                f"{self.steps.stage.value}, {text}",
+                f"{self.steps.state.name} in {self.steps.stage.value}, rewrite by rewrite",
                 "the outlined layer is the last rewrite's; a dot on an arrow asks why it is there",
                 highlight=boxes,
                 edge_dots=True,

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import ipywidgets as ipw
 
-from widgets.parts import Code, button, dropdown, row, text_of, title
+from widgets.parts import Code, button, row, text_of, title
 from workbench.lab import Edge
 from workbench.records import Attempt, Remedy, Stage
 from workbench.rewrite import EdgeAnswer
 
 Do = Callable[[Remedy, Stage], None]
 MOST_ANSWERS = 6
+NO_EDGE = ("(choose an edge, or click a dot on an arrow)", None)
 
 
 class WhyNot(ipw.VBox):
@@ -22,19 +24,22 @@ class WhyNot(ipw.VBox):
         self._ask, self._do = ask, do
         self.edge: Edge | None = None
         self.answer: EdgeAnswer | None = None
-        self.chooser = dropdown("Edge", [("(choose an edge)", None)], None, self._chosen)
-        self.chooser.layout.width = "min(100%, 640px)"
+        self.chooser = ipw.Dropdown(
+            description="Edge", options=[NO_EDGE], value=None, layout={"width": "100%"}
+        )
+        self.chooser.style.description_width = "initial"
+        self.chooser.observe(self._changed, "value")
         self.result = ipw.VBox()
-        super().__init__([title("Why not fused?"), row(self.chooser), self.result])
+        super().__init__([title("Why not fused?"), self.chooser, self.result])
+        self.add_class("wb-why")
 
     def offer(self, edges: Sequence[Edge]) -> None:
         """The edges to choose from; the chosen one stays, with its new answer."""
         kept = next((e for e in edges if e == self.edge), None)
-        options = [("(choose an edge)", None), *((f"{e}   ({e.tensor})", e) for e in edges)]
-        self.chooser.unobserve_all("value")
-        self.chooser.options = options
+        self.chooser.unobserve(self._changed, "value")
+        self.chooser.options = [NO_EDGE, *((f"{e}   ({e.tensor})", e) for e in edges)]
         self.chooser.value = kept
-        self.chooser.observe(lambda change: self._chosen(change["new"]), "value")
+        self.chooser.observe(self._changed, "value")
         self._chosen(kept)
 
     def ask(self, producer: str, reader: str) -> EdgeAnswer:
@@ -42,6 +47,9 @@ class WhyNot(ipw.VBox):
         self.answer = self._ask(producer, reader)
         self.result.children = tuple(self._drawn(self.answer))
         return self.answer
+
+    def _changed(self, change: Any) -> None:
+        self._chosen(change["new"])
 
     def _chosen(self, edge: Edge | None) -> None:
         self.edge = edge
@@ -89,6 +97,7 @@ def _remedy(remedy: Remedy, stage: Stage, do: Do) -> list[ipw.Widget]:
         f"Do it: {remedy.title}",
         lambda: do(remedy, stage),
         tooltip=f"edit the network before {stage.value}, and run {stage.value} again",
+        primary=True,
     )
     warning = "" if remedy.keeps_meaning else "The network will then compute something else."
     return [row(press, ipw.HTML(f'<span class="wb-note">{warning}</span>')), Code(code=remedy.code)]
