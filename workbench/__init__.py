@@ -38,6 +38,7 @@ _PUBLIC = {
     "build": "workbench.builder",
     "bisect_rewrites": "workbench.lab",
     "bundled": "workbench.bundle",
+    "type_table": "workbench.reports",
     "export_onnx": "workbench.onnx_export",
 }
 

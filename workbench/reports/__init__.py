@@ -8,6 +8,7 @@ from workbench.reports.graph import GraphView, network_graph
 from workbench.reports.layers import layer_rows, tactic_rows
 from workbench.reports.ledger import ledger_rows, ledger_summary
 from workbench.reports.memory import memory_rows
+from workbench.reports.number_types import type_table
 from workbench.reports.precision import precision_rows
 from workbench.reports.profile import profile_rows
 from workbench.reports.recording import Recording, load_recording, record
@@ -39,4 +40,5 @@ __all__ = [
     "stage_rows",
     "tactic_rows",
     "timing_rows",
+    "type_table",
 ]
