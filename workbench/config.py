@@ -14,9 +14,9 @@ from typing import Any
 
 from workbench.body import HostType
 from workbench.datatypes import PRECISIONS, DataType
-from workbench.dimensions import SymbolicDim
+from workbench.dimensions import Bindings, Shape, evaluate, is_symbol, symbols_of
 from workbench.errors import ConfigError
-from workbench.network import NetworkDefinition
+from workbench.network import NetworkDefinition, Tensor
 from workbench.network.remedies import GraphEdits, edit_from_json, edit_to_json
 from workbench.records import ProgressMonitor, Stage
 
@@ -85,7 +85,6 @@ class OptimizationProfile:
 
     def bindings(self, network: NetworkDefinition, which: int) -> dict[str, int]:
         """Value of each size symbol at min (0), opt (1) or max (2). Raises ConfigError."""
-        bound: dict[str, int] = {}
         known = [t.name for t in network.inputs]
         for name in self.shapes:
             if name not in known:
@@ -94,33 +93,16 @@ class OptimizationProfile:
                     place=f"profile of input '{name}'",
                     remedy=f"its inputs: {', '.join(known)}",
                 )
-        for tensor in network.inputs:
-            if tensor.name not in self.shapes:
-                continue
-            shape = self.shapes[tensor.name][which]
-            if isinstance(tensor.type, HostType):
-                raise ConfigError(
-                    f"it is a {tensor.type} and takes no shapes",
-                    place=f"profile of input '{tensor.name}'",
-                    remedy="leave it out of the profile",
-                )
-            if len(shape) != len(tensor.shape):
-                raise ConfigError(
-                    f"shape {shape} has rank {len(shape)}, the input has {tensor.shape}",
-                    place=f"profile of input '{tensor.name}'",
-                )
-            for want, have in zip(tensor.shape, shape, strict=True):
-                if not isinstance(want, SymbolicDim):
-                    if want != have:
-                        raise ConfigError(
-                            f"size {have} where the network has {want}",
-                            place=f"profile of input '{tensor.name}'",
-                        )
-                elif bound.setdefault(str(want), have) != have:
-                    raise ConfigError(
-                        f"'{want}' is {bound[str(want)]} in one input and {have} in another",
-                        place=f"profile of input '{tensor.name}'",
-                    )
+        given = [
+            (t.name, _ranked_shape(t), self.shapes[t.name][which])
+            for t in network.inputs
+            if t.name in self.shapes
+        ]
+        bound: dict[str, int] = {}
+        for name, wanted, shape in given:
+            _bind(name, wanted, shape, bound)
+        for name, wanted, shape in given:
+            _check_sizes(name, wanted, shape, bound)
         missing = [s for s in network.symbols if s not in bound]
         if missing:
             ranked = [t for t in network.inputs if not isinstance(t.type, HostType)]
@@ -142,6 +124,43 @@ class OptimizationProfile:
         for name, (low, mid, high) in data.items():
             profile.set_shape(name, low, mid, high)
         return profile
+
+
+def _ranked_shape(tensor: Tensor) -> Shape:
+    """The shape of an input. Raises ConfigError where it has none."""
+    if isinstance(tensor.type, HostType):
+        raise ConfigError(
+            f"it is a {tensor.type} and takes no shapes",
+            place=f"profile of input '{tensor.name}'",
+            remedy="leave it out of the profile",
+        )
+    return tensor.shape
+
+
+def _bind(name: str, wanted: Shape, given: tuple[int, ...], bound: dict[str, int]) -> None:
+    """Give the symbols of an input's shape their values. Raises ConfigError where two differ."""
+    place = f"profile of input '{name}'"
+    if len(given) != len(wanted):
+        raise ConfigError(
+            f"shape {given} has rank {len(given)}, the input has {wanted}", place=place
+        )
+    for want, have in zip(wanted, given, strict=True):
+        if is_symbol(want) and bound.setdefault(str(want), have) != have:
+            raise ConfigError(
+                f"'{want}' is {bound[str(want)]} in one input and {have} in another", place=place
+            )
+
+
+def _check_sizes(name: str, wanted: Shape, given: tuple[int, ...], bound: Bindings) -> None:
+    """Raises ConfigError where a number or an expression has another size than was given."""
+    for want, have in zip(wanted, given, strict=True):
+        if symbols_of(want) <= set(bound) and (size := evaluate(want, bound)) != have:
+            where = ", ".join(f"{s} = {bound[s]}" for s in sorted(symbols_of(want)))
+            raise ConfigError(
+                f"size {have} where the network has {want}"
+                + (f" = {size} with {where}" if where else ""),
+                place=f"profile of input '{name}'",
+            )
 
 
 class BuilderConfig:

@@ -342,6 +342,12 @@ CONSTRUCT: dict[str, Callable[[Any, Any], Any]] = {
 """By name, the functions that simplify where they can."""
 
 
+def is_symbol(value: Any) -> bool:
+    """Whether a size is a symbol alone, which a shape given at run time binds."""
+    atom = _lone_atom(value)
+    return atom is not None and atom.call == "symbol"
+
+
 def symbols_of(value: Any) -> frozenset[str]:
     """Free symbols of a size, or of each size of a shape."""
     if isinstance(value, SymbolicDim):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from workbench.body import HostType, TensorType
 from workbench.datatypes import DataType
 from workbench.devices import Device, open_device
-from workbench.dimensions import SymbolicDim, is_static
+from workbench.dimensions import SymbolicDim, evaluate, is_static, is_symbol, symbols_of
 from workbench.errors import ExecutionError, NetworkError, PlanError
 from workbench.formats import Format
 from workbench.plan import Plan, PlanStep, PlanTensor
@@ -206,12 +206,16 @@ class Engine:
 
     def bindings_of(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
         """Values of the size symbols when the inputs have these shapes. Raises ExecutionError."""
+        given = [
+            (t, tuple(shapes[t.name]))
+            for t in self.io_tensors
+            if t.kind == "input" and t.name in shapes and not isinstance(t.type, HostType)
+        ]
         bound: dict[str, int] = {}
-        for t in self.io_tensors:
-            if t.kind != "input" or t.name not in shapes or isinstance(t.type, HostType):
-                continue
-            given = tuple(shapes[t.name])
-            _check_shape(t.name, t.type, given, bound)
+        for t, shape in given:
+            _bind(t, shape, bound)
+        for t, shape in given:
+            _check_shape(t, shape, bound)
         return bound
 
     def calls(self, bindings: Mapping[str, int]) -> tuple[Call, ...]:
@@ -288,21 +292,26 @@ class Engine:
         )
 
 
-def _check_shape(
-    name: str, type_: TensorType, given: tuple[int, ...], bound: dict[str, int]
-) -> None:
-    place = f"input '{name}'"
-    if len(given) != len(type_.shape):
+def _bind(tensor: PlanTensor, given: tuple[int, ...], bound: dict[str, int]) -> None:
+    """Give the symbols of an input's type their values, where they have none yet."""
+    if len(given) != len(tensor.type.shape):
         raise ExecutionError(
-            f"shape {given} has rank {len(given)}, the engine has {_text(type_)}", place=place
+            f"shape {given} has rank {len(given)}, the engine has {_text(tensor.type)}",
+            place=f"input '{tensor.name}'",
         )
-    for axis, (want, have) in enumerate(zip(type_.shape, given, strict=True)):
-        expected = want if not isinstance(want, SymbolicDim) else bound.setdefault(str(want), have)
-        if expected != have:
+    for want, have in zip(tensor.type.shape, given, strict=True):
+        if is_symbol(want):
+            bound.setdefault(str(want), have)
+
+
+def _check_shape(tensor: PlanTensor, given: tuple[int, ...], bound: Mapping[str, int]) -> None:
+    """Compare an input's shape with what its type's sizes come to, as far as they are bound."""
+    for axis, (want, have) in enumerate(zip(tensor.type.shape, given, strict=True)):
+        if symbols_of(want) <= set(bound) and (expected := evaluate(want, bound)) != have:
             raise ExecutionError(
                 f"shape {given} has {have} on axis {axis}, the engine has "
-                f"{_text(type_)} with {want} = {expected}",
-                place=place,
+                f"{_text(tensor.type)} with {want} = {expected}",
+                place=f"input '{tensor.name}'",
                 remedy="give the shape that the engine was built for",
             )
 
