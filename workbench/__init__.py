@@ -40,6 +40,7 @@ _PUBLIC = {
     "bundled": "workbench.bundle",
     "type_table": "workbench.reports",
     "export_onnx": "workbench.onnx_export",
+    "support_matrix": "workbench.reports.support",
 }
 
 __all__ = [*_PUBLIC, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
