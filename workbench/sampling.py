@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -132,13 +133,20 @@ def _indexed(body: Body, node: Node, index: int) -> int | None:
     return None
 
 
+PERIOD = 1_000_003
+"""Floats drawn at most; a larger array repeats them. A prime, so that no stride of an array does."""
+
+
 def _floats(
     random: np.random.Generator,
     kinds: set[tuple[str, int]],
     shape: tuple[int, ...],
     spread: float = 1.0,
 ) -> Array:
-    values = np.asarray(random.standard_normal(shape))
+    count = math.prod(shape)
+    values = (
+        np.resize(random.standard_normal(min(count, PERIOD)), shape) if count else np.zeros(shape)
+    )
     if kinds & SCALES:
         return 0.01 + 0.04 * np.abs(values)
     if kinds & POSITIVE:

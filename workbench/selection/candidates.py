@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from workbench.body import Array, Body
+from workbench.body import Array, Body, TensorType
 from workbench.checks import Expected, bit_equal, expect, sample_inputs
 from workbench.config import BuilderConfig, BuilderFlag, MemoryPoolType
 from workbench.datatypes import DataType
 from workbench.devices import Device
-from workbench.errors import TimingCacheError
+from workbench.dimensions import volume
+from workbench.errors import NetworkError, TimingCacheError
 from workbench.records import Refusal
 from workbench.tactics import SLOW_COMPILERS, sources_for
 from workbench.tactics.launch import bind, run_once
@@ -25,7 +26,9 @@ COMPILES_ANYWAY_LEVEL = 4
 WORTH_COMPILING_US = 100.0
 """Below that level: a layer that another source runs faster than this has too little to gain."""
 CHECK_LIMIT_FLOPS = 4e9
-"""A float64 reference of more work than this is evaluated at the smallest shape only."""
+CHECK_LIMIT_ELEMENTS = 4_000_000
+"""A float64 reference of more work than this is evaluated at the smallest shape only, and there on
+one item of the batch, where the tactic prepares for one."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,26 @@ class LayerProblem:
         """The shapes at which outputs are compared with the float64 reference."""
         small = tuple(b for b in self.shapes if body_flops(b) <= CHECK_LIMIT_FLOPS)
         return small or (min(self.shapes, key=body_flops),)
+
+    @property
+    def single(self) -> Body | None:
+        """The smallest shape's Body on one item of the batch, if all of them are too much work."""
+        smallest = min(self.shapes, key=body_flops)
+        types = [i.type for i in smallest.dynamic_inputs] + list(smallest.output_types)
+        elements = sum(int(volume(t.shape)) for t in types)
+        if body_flops(smallest) <= CHECK_LIMIT_FLOPS and elements <= CHECK_LIMIT_ELEMENTS:
+            return None
+        if len({t.shape[:1] for t in types}) != 1:
+            return None
+        inputs = tuple(
+            i if i.constant else replace(i, type=TensorType(i.type.dtype, (1, *i.type.shape[1:])))
+            for i in smallest.inputs
+        )
+        one = replace(smallest, inputs=inputs)
+        try:
+            return one if all(t.shape[0] == 1 for t in one.output_types) else None
+        except NetworkError:
+            return None
 
 
 def body_flops(body: Body) -> int:
@@ -213,6 +236,7 @@ class Trial:
         self.shop = shop
         self.layer = layer
         self.best_us = float("inf")
+        self._single = layer.single
         self._references: dict[str, Expected] = {}
         self._inputs: dict[str, dict[str, Array]] = {}
 
@@ -275,7 +299,7 @@ class Trial:
             return Entry(None, kernel=kernel, workspace_bytes=space)
         worst = None
         if self.shop.config.verify != "none":
-            worst, failure = self._check(tactic, calls)
+            worst, failure = self._check(tactic, self._checked(source, tactic, calls))
             if failure:
                 return Entry(None, worst, failure, True, kernel, space)
         timing = None
@@ -295,15 +319,23 @@ class Trial:
             self.shop.timed += 1
         return Entry(timing, worst, "", False, kernel, space)
 
-    def _check(self, tactic: Tactic, calls: Sequence[tuple[Body, Call]]) -> tuple[float, str]:
-        worst = 0.0
+    def _checked(
+        self, source: Any, tactic: Tactic, calls: Sequence[tuple[Body, Call]]
+    ) -> list[tuple[Body, Call]]:
+        """The calls whose outputs are compared with the reference."""
+        if self._single is not None:
+            one = source.prepare(tactic, self.shop.problem(self._single, self.layer.constants))
+            if isinstance(one, Call):
+                return [(self._single, one)]
         checked = self.layer.check_at
         if self.shop.config.builder_optimization_level == 0:
             checked = (min(checked, key=body_flops),)
         where = {id(b) for b in checked}
+        return [(b, c) for b, c in calls if id(b) in where]
+
+    def _check(self, tactic: Tactic, calls: Sequence[tuple[Body, Call]]) -> tuple[float, str]:
+        worst = 0.0
         for body, call in calls:
-            if id(body) not in where:
-                continue
             problem = self.shop.problem(body, self.layer.constants)
             inputs = self._inputs_for(body)
             outputs = run_once(call, tactic, problem, inputs)
