@@ -134,7 +134,7 @@ def _indexed(body: Body, node: Node, index: int) -> int | None:
 
 
 PERIOD = 1_000_003
-"""Floats drawn at most; a larger array repeats them. A prime, so that no stride of an array does."""
+"""Floats drawn at most; a larger array repeats them: a prime, as no stride of an array is."""
 
 
 def _floats(

@@ -40,7 +40,7 @@ def test_build_prints_the_device_first_then_a_line_a_stage(tmp_path, capsys):
     assert lines[0].startswith("Device: CPU")
     stages = "Parse Fold Profiles Precision Calibrate Fuse Tune Memory Serialize".split()
     assert [line.split("]")[1].split()[0] for line in lines[1:10]] == stages
-    assert "20 ONNX nodes → 9 layers" in "\n".join(lines)
+    assert "20 ONNX nodes → 8 layers" in "\n".join(lines)
 
 
 def test_a_built_plan_runs_and_its_profile_sums_up(plan, capsys):
