@@ -21,6 +21,7 @@ from widgets.panels import (
 from workbench.config import Calibrator
 from workbench.datatypes import DataType
 from workbench.errors import SessionError
+from workbench.onnx_parser import parse_model
 from workbench.plan import Plan
 from workbench.records import Stage
 from workbench.session import Session, SetCalibrator, SetDefaultPrecision, SetPrecision
@@ -269,6 +270,17 @@ def test_the_plan_is_exported_and_can_be_loaded(session: Session, tmp_path: Path
     assert state.sha256 in panel.result.value
     assert "NVIDIA's runtime cannot load it" in texts(panel).replace("&#x27;", "'")
     assert Plan.load(tmp_path / "digits.plan").name == "digits_cnn"
+
+
+def test_the_network_is_exported_as_onnx_beside_the_plan(session: Session, tmp_path: Path):
+    session.run()
+    panel = RunPanel(session)
+    panel.path.value = str(tmp_path / "digits.plan")
+    panel.export_onnx()
+    assert "digits.exported.onnx" in panel.result.value
+    assert session.position is Stage.SERIALIZE
+    network = parse_model(tmp_path / "digits.exported.onnx")
+    assert [t.name for t in network.inputs] == ["image"]
 
 
 def test_an_export_that_cannot_be_written_is_explained(session: Session, tmp_path: Path):

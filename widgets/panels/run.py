@@ -65,6 +65,7 @@ class RunPanel(Panel):
             row(
                 self.path,
                 button("Export plan", self.export, primary=True),
+                button("Export ONNX", self.export_onnx),
                 button("Write HTML report", self.report),
             ),
             self.result,
@@ -96,6 +97,21 @@ class RunPanel(Panel):
             return
         size = path.stat().st_size
         self._say(f"{path.resolve()}: {size:,} bytes, SHA-256 {digest}")
+
+    def export_onnx(self) -> None:
+        """Write the network with its Cast and Q/DQ, before fusion, beside the plan.
+
+        Its name is never the model's own.
+        """
+        path = Path(self.path.value.strip() or self.session.name).with_suffix(".exported.onnx")
+        try:
+            self.session.export_onnx(path)
+        except (WorkbenchError, OSError) as error:
+            self.show_failure(Failure(error))
+            return
+        self._say(
+            f"{path.resolve()}: {path.stat().st_size:,} bytes, for any engine that reads ONNX"
+        )
 
     def report(self) -> None:
         """Write the HTML report beside the plan."""

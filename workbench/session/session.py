@@ -329,7 +329,9 @@ class Session:
 
         See ``workbench.export_onnx``.
         """
+        stepped_to = self.position
         state = self.run(stage)
+        self.position = stepped_to
         export_onnx(state.networks[stage], path, opset=opset, functions=functions)
         return Path(path)
 
