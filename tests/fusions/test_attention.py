@@ -156,3 +156,24 @@ def test_keys_that_are_kept_for_the_next_token_are_read_from_memory(marked: bool
     assert len(s.operators()) == (3 if marked else 1)
     codes = {a.refusal.code for a in attempts if a.refusal}
     assert ("marked_output" in codes) is marked
+
+
+def test_probabilities_of_rows_that_are_all_masked_are_put_out_inside() -> None:
+    s = Sketch()
+    q, v = (s.input("batch", 5, 4, name=f"{n}_in") for n in "qv")
+    p = s("Softmax", s("Add", s("MatMul", q, s.input("batch", 4, 5, name="k_in")), s.weight(5)))
+    s.output(s("MatMul", s("Where", s("IsNaN", p), s.value(0.0), p), v))
+    s.fuse()
+    assert s.operators() == ["MatMul+Add+Softmax+IsNaN+Where+MatMul"]
+
+
+def test_stacked_queries_keys_and_values_are_taken_apart_inside() -> None:
+    s = Sketch()
+    stacked = s("Tanh", s.input(3, "batch", HEADS, 5, SIZE))
+    q, k, v = (s("Gather", stacked, s.value(np.array(i)), axis=0) for i in range(3))
+    k = s("Transpose", k, perm=(0, 1, 3, 2))
+    s.output(s("MatMul", s("Softmax", s("MatMul", q, k)), v))
+    s.fold()
+    s.fuse()
+    assert len(s.operators()) == 2
+    assert s.operators()[1].count("Slice") == 3

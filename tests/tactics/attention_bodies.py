@@ -94,6 +94,21 @@ def single(batch: int) -> Body:
     return d.body(d("MatMul", d.anchored("Softmax", d("MatMul", q, k), axis=-1), v))
 
 
+def stacked(batch: int) -> Body:
+    """Queries, keys and values stacked on the first axis; rows that are all masked are zeros."""
+    d = Draft()
+    x = d("Reshape", d.input(batch, 6, 24), d.literal([batch, 6, 3, 2, 4], "int64"))
+    x = d("Transpose", x, perm=(2, 0, 3, 1, 4))
+    parts: list[str] = []
+    for k in range(3):
+        bounds = (d.literal([v], "int64") for v in (k, k + 1, 0))
+        parts.append(d("Squeeze", d("Slice", x, *bounds), d.literal([0], "int64")))
+    turned = d("Transpose", parts[1], perm=(0, 1, 3, 2))
+    p = d.anchored("Softmax", d("MatMul", parts[0], turned), axis=-1)
+    p = d("Where", d("IsNaN", p), d.literal(0.0), p)
+    return d.body(d("MatMul", p, parts[2]))
+
+
 ATTENTIONS: dict[str, Callable[[int], Body]] = {
     "attention_merged": merged(),
     "attention_merged_long": merged(tokens=150, size=16),
@@ -103,5 +118,6 @@ ATTENTIONS: dict[str, Callable[[int], Body]] = {
     "attention_masked": masked,
     "attention_grouped": grouped,
     "attention_folded": folded,
+    "attention_stacked": stacked,
     "attention_single": single,
 }

@@ -30,6 +30,12 @@ def test_a_part_of_a_wide_product_as_heads_is_a_view() -> None:
     assert [turned.step(a) for a in range(4)] == [180, 4, 1, 36]
 
 
+def test_a_slice_with_a_step_is_a_view() -> None:
+    view = Strided.whole((4, 9)).sliced({1: (7, 3, -2), 0: (1, 2, 1)})
+    assert view is not None
+    np.testing.assert_array_equal(elements(view), numbered(4, 9)[1:3, 7:1:-2])
+
+
 def test_repeated_heads_stay_a_view_when_they_are_merged() -> None:
     shared = Strided.whole((2, 2, 1, 5, 4)).broadcast((2, 2, 3, 5, 4))
     assert shared is not None

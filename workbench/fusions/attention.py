@@ -39,68 +39,70 @@ class SoftmaxBetweenProducts:
 
     def find(self, layer: Layer) -> Iterator[Match]:
         """The one attention that ends here, if one does."""
-        after = _to_softmax(layer)
-        if after is None:
+        found = _attention(layer)
+        if not isinstance(found, Match):
             return
-        before = _to_product(after[-1], BETWEEN)
-        if before is None:
-            return
-        softmax, scores = after[-1], before[-1]
-        rest = sorted((layer, *after[:-1], *before), key=lambda x: x.place)
-        named = {"scores": scores, "softmax": softmax, "values": layer}
-        yield Match((softmax, *rest), layer, {}, named, softmax)
+        yield found
 
     def nearest_miss(self, layer: Layer) -> Miss | None:
         """A Softmax that a product reads, whose own input is no product's."""
-        after = _to_softmax(layer)
-        if after is None or _to_product(after[-1], BETWEEN) is not None:
-            return None
-        x = after[-1].inputs[0]
+        found = _attention(layer)
+        return found if isinstance(found, Miss) else None
+
+
+def _attention(layer: Layer) -> Match | Miss | None:
+    """The attention that this product ends, or what came near."""
+    if layer.operator is None:
+        return None
+    after = _span(layer.inputs[0], "Softmax")
+    if after is None:
+        return None
+    softmax = after[-1]
+    before = _span(softmax.inputs[0], "MatMul")
+    if before is None:
+        x = softmax.inputs[0]
         if x is None or (x.producer is not None and x.producer.op in PRODUCTS):
             return None  # an attention that was refused; its products then fused otherwise
         made = f"{x.producer.op} '{x.producer.name}'" if x.producer else f"'{x.name}'"
         reason = f"wants a product of queries and keys before the Softmax, found {made}"
         return Miss((layer, *after), reason)
+    scores = before[-1]
+    rest = sorted((layer, *after[:-1], *before), key=lambda x: x.place)
+    named = {"scores": scores, "softmax": softmax, "values": layer}
+    return Match((softmax, *rest), layer, {}, named, softmax)
 
 
-def _to_softmax(layer: Layer) -> list[Layer] | None:
-    """From a product up its first factor: pointwise layers and, last, a Softmax."""
-    tensor, found = layer.inputs[0] if layer.operator is not None else None, list[Layer]()
-    while tensor is not None and tensor.producer is not None and len(found) <= BETWEEN:
-        made = tensor.producer
-        if made.operator is None:
-            return None
-        found.append(made)
-        if made.op == "Softmax":
-            return found
-        if not made.operator.pointwise:
-            return None
-        tensor = next((t for t in made.inputs if _carries(t, tensor)), None)
-    return None
+def _span(tensor: Tensor | None, operator: str) -> list[Layer] | None:
+    """Pointwise layers from a tensor up to the one layer of an operator, which comes last.
 
+    The way may fork and join. None where it leads to no such layer of the tensor's shape.
+    """
+    if tensor is None:
+        return None
+    reached: dict[Layer, bool] = {}
+    ends: dict[Layer, None] = {}
 
-def _to_product(layer: Layer, most: int) -> list[Layer] | None:
-    """From a layer up: pointwise layers and, last, a product of its operands' shape."""
-    for tensor in layer.inputs:
-        if tensor is None or not _carries(tensor, layer.outputs[0]):
-            continue
-        made = tensor.producer
-        if made is None or made.operator is None:
-            continue
-        if made.op == "MatMul":
-            return [made]
-        if made.operator.pointwise and most:
-            further = _to_product(made, most - 1)
-            if further is not None:
-                return [made, *further]
-    return None
+    def leads(t: Tensor | None, left: int) -> bool:
+        made = t.producer if t is not None and t.value is None else None
+        if made is None or made.operator is None or made.on_host:
+            return False
+        if made.op == operator:
+            fits = made.outputs[0].shape == tensor.shape
+            ends.update({made: None} if fits else {})
+            return fits
+        if made not in reached:
+            # Not a generator: every way up is followed.
+            ways = (
+                [leads(i, left - 1) for i in made.inputs]
+                if made.operator.pointwise and left
+                else []
+            )
+            reached[made] = any(ways)
+        return reached[made]
 
-
-def _carries(tensor: Tensor | None, result: Tensor) -> bool:
-    """Whether the tensor may be the scores on their way: computed, of their shape, floats."""
-    if tensor is None or tensor.producer is None or tensor.value is not None:
-        return False
-    return tensor.shape == result.shape and tensor.dtype.is_float
+    if not leads(tensor, BETWEEN) or len(ends) != 1:
+        return None
+    return [*(x for x, led in reached.items() if led), *ends]
 
 
 def _refuse(match: Match) -> Refusal | None:
@@ -195,7 +197,8 @@ def _prepares(layer: Layer) -> bool:
     """Whether it is what queries, keys and values come through."""
     if layer.operator is None or not layer.outputs[0].dtype.is_float:
         return False
-    return layer.op in SHUFFLES or (layer.op in ("Mul", "Div", "Cast") and _scales(layer))
+    known = all(t is None or t.value is not None for t in layer.inputs[1:])
+    return (layer.op in SHUFFLES and known) or _scales(layer)
 
 
 def _not_prepared(match: Match) -> Refusal | None:

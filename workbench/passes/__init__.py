@@ -14,12 +14,15 @@ from workbench.passes.identities import Identities
 from workbench.passes.lossless_casts import LosslessCasts
 from workbench.passes.norm_spelling import NormSpelling
 from workbench.passes.reduction_shapes import ReductionShapes
+from workbench.passes.row_products import RowProducts
 from workbench.passes.rule_pass import Pass, RulePass, rules_of
 from workbench.passes.scale_folding import ScaleFolding
 from workbench.passes.shape_arithmetic import ShapeArithmetic
 from workbench.passes.shuffles import Shuffles
 from workbench.passes.softmax_spelling import SoftmaxSpelling
 from workbench.passes.swish_spelling import SwishSpelling
+from workbench.passes.transposes import Transposes
+from workbench.passes.unbinding import Unbinding
 from workbench.records import Attempt, Stage
 from workbench.rewrite import RewriteRule, apply_rules
 
@@ -38,7 +41,10 @@ PASSES: tuple[Pass, ...] = (
     GeluSpelling(),
     SwishSpelling(),
     Expands(),
+    Unbinding(),
     Shuffles(),
+    RowProducts(),
+    Transposes(),
     BatchNormFolding(),
     ScaleFolding(),
 )

@@ -40,7 +40,8 @@ def monomial(tensor: Tensor, atoms: Container[Tensor] = (), depth: int = DEPTH) 
     """A tensor as what it multiplies, down to ``atoms``: through Mul, Div by a number, Neg, Pow."""
     layer = tensor.producer
     whole = Monomial(1.0, {tensor: 1}, ())
-    if tensor in atoms or layer is None or layer.operator is None or not depth:
+    opaque = layer is None or layer.operator is None or layer.on_host
+    if tensor in atoms or layer is None or opaque or not depth:
         return whole
     inputs = [t for t in layer.inputs if t is not None]
     numbers = [number(t) for t in inputs]

@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 
 from workbench import dimensions
-from workbench.body import Array, Body, Node
+from workbench.body import CONSTANT, Array, Body, Node
 from workbench.records import Refusal
 
 Run = tuple[int, int]
 """Size and step in elements."""
 
-SHUFFLES = frozenset({"Expand", "Flatten", "Reshape", "Split", "Squeeze", "Transpose", "Unsqueeze"})
+SHUFFLES = frozenset(
+    {"Expand", "Flatten", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
+)
 """Operators that ``follow`` knows."""
 
 RESHAPES = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
@@ -80,12 +82,19 @@ class Strided:
         return replace(self, axes=tuple(grown))
 
     def part(self, axis: int, start: int, size: int) -> Strided | None:
-        """``size`` indices of an axis from ``start`` on; None where the axis is no single run."""
-        step = self.step(axis)
-        if step is None:
-            return None
-        axes = (*self.axes[:axis], ((size, step),) if size != 1 else (), *self.axes[axis + 1 :])
-        return Strided(self.offset + start * step, axes)
+        """``size`` indices of an axis from ``start`` on; None where its steps are uneven."""
+        return self.sliced({axis: (start, size, 1)})
+
+    def sliced(self, bounds: Mapping[int, tuple[int, int, int]]) -> Strided | None:
+        """The view of a Slice: (first index, size, step) by axis."""
+        offset, axes = self.offset, list(self.axes)
+        for axis, (start, size, by) in bounds.items():
+            step = self.step(axis)
+            if step is None:
+                return None
+            offset += start * step
+            axes[axis] = ((size, step * by),) if size != 1 else ()
+        return Strided(offset, tuple(axes))
 
     def reshaped(self, shape: Sequence[int]) -> Strided | None:
         """The same elements in order, as other axes; None where that takes a copy."""
@@ -109,19 +118,20 @@ class Strided:
 
 
 def whole_axes(before: Sequence[Any], after: Sequence[Any]) -> bool:
-    """Whether a reshape only merges neighbouring axes and splits single ones. Sizes: any Dims."""
+    """Whether a reshape only splits axes and merges neighbouring ones. Sizes: any Dims."""
     left, right = [d for d in before if d != 1], [d for d in after if d != 1]
     while left and right:
-        merged = next((k for k in range(1, len(left) + 1) if _volume(left[:k]) == right[0]), 0)
-        apart = next((k for k in range(1, len(right) + 1) if left[0] == _volume(right[:k])), 0)
-        if not merged and not apart:
+        a, b = left.pop(0), right.pop(0)
+        if a == b:
+            continue
+        more, less = dimensions.floordiv(b, a), dimensions.floordiv(a, b)
+        if more * a == b:
+            right.insert(0, more)
+        elif less * b == a:
+            left.insert(0, less)
+        else:
             return False
-        left, right = (left[merged:], right[1:]) if merged else (left[1:], right[apart:])
     return not left and not right
-
-
-def _volume(shape: Sequence[Any]) -> Any:
-    return dimensions.volume(shape)
 
 
 # -- through a Body -----------------------------------------------------------------------
@@ -138,6 +148,11 @@ def follow(node: Node, view: Strided, body: Body) -> tuple[Strided, ...] | Refus
             axis = node.attributes["axis"] % len(view.axes)
             starts = np.cumsum([0, *(s[axis] for s in shapes)])
             found = [view.part(axis, int(a), s[axis]) for a, s in zip(starts, shapes, strict=False)]
+        case "Slice":
+            bounds = _bounds(node, body)
+            if bounds is None:
+                return Refusal("a Slice takes its bounds from data", code="dynamic_sizes")
+            found = [view.sliced(bounds)]
         case op if op in RESHAPES:
             found = [view.reshaped(shapes[0])]
         case _:
@@ -146,6 +161,23 @@ def follow(node: Node, view: Strided, body: Body) -> tuple[Strided, ...] | Refus
     if len(views) != len(found):
         return Refusal(f"{node.op} '{node.outputs[0]}' takes a copy", code="not_views")
     return views
+
+
+def _bounds(node: Node, body: Body) -> dict[int, tuple[int, int, int]] | None:
+    """A Slice's (first index, size, step) by axis, from its literals."""
+    literals = {n.outputs[0]: n.attributes["value"] for n in body.nodes if n.operator is CONSTANT}
+    given = [literals.get(v) if v else None for v in node.inputs[1:]]
+    if any(v and g is None for v, g in zip(node.inputs[1:], given, strict=True)):
+        return None
+    starts, ends, axes, steps = [list(g.values) if g else None for g in [*given, None, None][:4]]
+    shape = body.types[node.inputs[0]].shape
+    assert starts is not None and ends is not None
+    found: dict[int, tuple[int, int, int]] = {}
+    for k, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        axis = int(axes[k] if axes else k) % len(shape)
+        first, last, by = slice(start, end, steps[k] if steps else 1).indices(shape[axis])
+        found[axis] = first, len(range(first, last, by)), by
+    return found
 
 
 def unfollow(node: Node, view: Strided, body: Body) -> Strided | Refusal:
