@@ -1,4 +1,4 @@
-"""Host layers and sizes from data on an NVIDIA GPU: copied there and back, where that is allowed."""
+"""Host layers and sizes from data on an NVIDIA GPU, where copies to the host are allowed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def network() -> NetworkDefinition:
     product = made.add_layer("MatMul", [rows, weight]).outputs[0]
     made.mark_output(made.add_layer("Relu", [product]).outputs[0])
     flat = made.add_layer("Reshape", [positive, made.constant(np.array([24]))]).outputs[0]
-    made.mark_output(made.add_layer("Softmax", [flat], {"axis": 0}).outputs[0])
+    made.mark_output(made.add_layer("Sigmoid", [flat]).outputs[0])
     return made
 
 
