@@ -27,6 +27,7 @@ from workbench.dimensions.symbolic import (
     substitute,
     symbol,
     symbols_of,
+    without_common_factor,
 )
 from workbench.dimensions.text import dim_from_json, dim_to_json
 
@@ -53,4 +54,5 @@ __all__ = [
     "symbol",
     "symbols_of",
     "volume",
+    "without_common_factor",
 ]

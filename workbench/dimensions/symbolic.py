@@ -342,6 +342,14 @@ CONSTRUCT: dict[str, Callable[[Any, Any], Any]] = {
 """By name, the functions that simplify where they can."""
 
 
+def without_common_factor(size: SymbolicDim) -> SymbolicDim:
+    """What is left of a size, divided by the largest single term that divides it."""
+    number, monomial = polynomials.common_factor(size.terms)
+    left = polynomials.quotient(size.terms, {monomial: number})
+    assert left is not None
+    return SymbolicDim(left, size.atoms)
+
+
 def is_symbol(value: Any) -> bool:
     """Whether a size is a symbol alone, which a shape given at run time binds."""
     atom = _lone_atom(value)

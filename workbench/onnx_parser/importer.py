@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from onnx import ModelProto, SparseTensorProto, TensorProto, ValueInfoProto
 
 from workbench.body import Array, HostType, TensorType
+from workbench.dimensions import Dim, substitute
 from workbench.errors import NetworkError, ParserError, ValueNeeded
 from workbench.network import NetworkDefinition, Tensor, Weight
 from workbench.onnx_parser.element_types import DATA_TYPE_ATTRIBUTES, FROM_ONNX, type_name
@@ -34,6 +36,7 @@ class Importer:
     """Imports one model into an empty network.
 
     problems: every reason found. Where there is one, the network is incomplete.
+    known_sizes: of the inputs, by symbol: see ``equal_sizes``.
     """
 
     def __init__(
@@ -42,8 +45,10 @@ class Importer:
         weights: WeightReader,
         network: NetworkDefinition,
         max_loop_steps: int | None = None,
+        known_sizes: Mapping[str, Dim] = MappingProxyType({}),
     ) -> None:
         self.problems: list[ParserErrorRecord] = []
+        self._known_sizes = known_sizes
         self.max_loop_steps = max_loop_steps
         self._graph = model.graph
         self._imports = {domain(o.domain): o.version for o in model.opset_import}
@@ -192,7 +197,8 @@ class Importer:
         for value in inputs:
             shape = None
             if value.type.tensor_type.HasField("shape"):
-                shape = sizes.shape(value.name, value.type.tensor_type.shape.dim)
+                given = sizes.shape(value.name, value.type.tensor_type.shape.dim)
+                shape = tuple(substitute(d, self._known_sizes) for d in given)
             self._network.add_typed_input(value.name, declared_type(value.type, shape))
 
     def _import(self, node: SourceNode) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
+from workbench.dimensions import Dim, substitute
 from workbench.errors import ParserError
 from workbench.network import NetworkDefinition
 from workbench.onnx_parser.accepted import accepted_opsets
 from workbench.onnx_parser.blockers import blocked_nodes, further_reasons
+from workbench.onnx_parser.equal_sizes import forced_sizes
 from workbench.onnx_parser.importer import Importer
 from workbench.onnx_parser.problems import ErrorCode, ParserErrorRecord, all_reasons, refuse
 from workbench.onnx_parser.subgraphs import Subgraph, partitioned, producers_of
@@ -126,10 +128,15 @@ class OnnxParser:
     def _import(
         self, model: ModelProto, folder: Path | None
     ) -> tuple[NetworkDefinition, list[ParserErrorRecord]]:
-        network = NetworkDefinition(self._network.name or model.graph.name)
-        importer = Importer(model, WeightReader(folder), network, self._max_loop_steps)
-        importer.run()
-        return network, importer.problems
+        known: dict[str, Dim] = {}
+        while True:
+            network = NetworkDefinition(self._network.name or model.graph.name)
+            importer = Importer(model, WeightReader(folder), network, self._max_loop_steps, known)
+            importer.run()
+            more = {} if importer.problems else forced_sizes(network)
+            if not more:
+                return network, importer.problems
+            known = {k: substitute(v, more) for k, v in known.items()} | more
 
     def _collect(self, error: ParserError) -> None:
         self._errors += [e for e in error.errors if isinstance(e, ParserErrorRecord)]
