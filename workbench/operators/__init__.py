@@ -8,7 +8,9 @@ from workbench.operators.chance import CHANCE
 from workbench.operators.control_flow import CONTROL_FLOW
 from workbench.operators.convolution import CONVOLUTION
 from workbench.operators.data_dependent import DATA_DEPENDENT
+from workbench.operators.features import FEATURES
 from workbench.operators.linear_attention import LINEAR_ATTENTION
+from workbench.operators.linear_models import LINEAR_MODELS
 from workbench.operators.matrix import MATRIX
 from workbench.operators.movement import MOVEMENT
 from workbench.operators.normalization import NORMALIZATION
@@ -26,6 +28,8 @@ from workbench.operators.sequences import SEQUENCES
 from workbench.operators.shape import SHAPE
 from workbench.operators.spectral import SPECTRAL
 from workbench.operators.strings import STRINGS
+from workbench.operators.training import TRAINING
+from workbench.operators.trees import TREES
 
 FAMILIES: tuple[tuple[Operator, ...], ...] = (
     (CONSTANT,),
@@ -51,6 +55,10 @@ FAMILIES: tuple[tuple[Operator, ...], ...] = (
     SEQUENCES,
     DATA_DEPENDENT,
     STRINGS,
+    TRAINING,
+    FEATURES,
+    TREES,
+    LINEAR_MODELS,
 )
 
 OPERATORS: dict[str, Operator] = {row.key: row for family in FAMILIES for row in family}
