@@ -9,6 +9,7 @@ from workbench.operators.control_flow import CONTROL_FLOW
 from workbench.operators.convolution import CONVOLUTION
 from workbench.operators.data_dependent import DATA_DEPENDENT
 from workbench.operators.features import FEATURES
+from workbench.operators.images import IMAGES
 from workbench.operators.linear_attention import LINEAR_ATTENTION
 from workbench.operators.linear_models import LINEAR_MODELS
 from workbench.operators.matrix import MATRIX
@@ -59,6 +60,7 @@ FAMILIES: tuple[tuple[Operator, ...], ...] = (
     FEATURES,
     TREES,
     LINEAR_MODELS,
+    IMAGES,
 )
 
 OPERATORS: dict[str, Operator] = {row.key: row for family in FAMILIES for row in family}
