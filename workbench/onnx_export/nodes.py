@@ -225,7 +225,8 @@ class NodeList:
         given, captured = inputs[:own], list(inputs[own:])
         made: list[AttributeProto] = []
         for key, body in bodies.items():
-            formals = 0 if operator.key == "If" else _formals(operator, attributes)
+            # Before what it captures, a Body has an input for each of the operator's own.
+            formals = 0 if operator.key == "If" else own
             count = len(body.inputs) - formals
             graph = self._graph(body, captured[:count], f"{name}/{key}", formals)
             captured = captured[count:]
@@ -284,11 +285,6 @@ def _own_inputs(operator: Operator, attributes: Mapping[str, Any]) -> int:
             return attributes["mapped"]
         case _:
             raise NotExpressibleError(f"{operator.name} has nested graphs that ONNX does not know")
-
-
-def _formals(operator: Operator, attributes: Mapping[str, Any]) -> int:
-    """How many inputs a Body of the operator has before what it captures: as many as its own."""
-    return _own_inputs(operator, attributes)
 
 
 def is_sizes(value: Array | None) -> bool:
