@@ -125,10 +125,14 @@ class _Rewriter:
 
     def _push(self, layer: Layer, distance: int) -> None:
         """Queue every rule that may find something at this layer."""
-        for index, depth in self._concerned(layer.op):
-            if layer.on_host and not self.rules[index].host:
-                continue
-            if distance < depth and (index, layer) not in self.queued:
+        wanted = [
+            index
+            for index, depth in self._concerned(layer.op)
+            if distance < depth and (index, layer) not in self.queued
+        ]
+        on_host = bool(wanted) and layer.on_host
+        for index in wanted:
+            if self.rules[index].host or not on_host:
                 self.queued.add((index, layer))
                 heapq.heappush(self.heap, (index, layer.place, layer))
 

@@ -110,10 +110,15 @@ class PatternBuilder:
         return Element(is_pointwise, "a pointwise layer", None, reading, anywhere=True)
 
     def layer(
-        self, accepts: Callable[[Layer], bool], *reading: Variable | Element, described: str
+        self,
+        accepts: Callable[[Layer], bool],
+        *reading: Variable | Element,
+        described: str,
+        operators: Iterable[str] | None = None,
     ) -> Element:
-        """A layer that passes a test of one's own."""
-        return Element(accepts, described, None, reading, anywhere=True)
+        """A layer that passes a test of one's own. operators: all that can pass, None for any."""
+        known = frozenset(operators) if operators is not None else None
+        return Element(accepts, described, known, reading, anywhere=True)
 
 
 def is_pointwise(layer: Layer) -> bool:
