@@ -231,6 +231,7 @@ ATTENTION_PROLOGUE = RewriteRule(
         is_attention,
         op.layer(_prepares, described="a shuffle or a scale").called("before"),
         described="an attention",
+        operators={"Softmax"},
     ).called("anchor"),
     refuse=_not_prepared,
     about="Heads are read where they lie: split, turned and repeated by strides alone.",
@@ -238,8 +239,11 @@ ATTENTION_PROLOGUE = RewriteRule(
 
 
 # -- what puts the heads side by side -----------------------------------------------------
+FINISHING = RESHAPES | {"Transpose", "Cast"}
+
+
 def _finishes(layer: Layer) -> bool:
-    return layer.operator is not None and layer.op in (*RESHAPES, "Transpose", "Cast")
+    return layer.operator is not None and layer.op in FINISHING
 
 
 def _not_finished(match: Match) -> Refusal | None:
@@ -258,6 +262,7 @@ ATTENTION_EPILOGUE = RewriteRule(
         _finishes,
         op.layer(is_attention, described="an attention").called("anchor"),
         described="a shuffle",
+        operators=FINISHING,
     ),
     refuse=_not_finished,
     about="Each head's result is written where the next product reads it.",

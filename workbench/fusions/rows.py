@@ -151,7 +151,7 @@ def _not_before(match: Match) -> Refusal | None:
 ROW_PROLOGUE = RewriteRule(
     "row_prologue",
     lambda op: op.layer(
-        is_rows, op.pointwise().called("before"), described="a layer of rows"
+        is_rows, op.pointwise().called("before"), described="a layer of rows", operators=ROWS
     ).called("anchor"),
     refuse=_not_before,
     about="A row's scale, mask or sum is computed where the row is read.",
@@ -179,6 +179,7 @@ RESIDUAL_NORM = RewriteRule(
             described="a sum",
         ).called("before"),
         described="a layer of rows",
+        operators=ROWS,
     ).called("anchor"),
     refuse=_not_residual,
     shares_inner=True,

@@ -80,7 +80,9 @@ def _from_the_front(network: NetworkDefinition, match: Match) -> Replaced:
 
 AXES_IN_FRONT = RewriteRule(
     "axes_in_front",
-    lambda op: op.layer(_counts_backwards, described="a reduction over axes from the back"),
+    lambda op: op.layer(
+        _counts_backwards, described="a reduction over axes from the back", operators=REDUCTIONS
+    ),
     _from_the_front,
     about="Axes are counted from the front, so that equal reductions look equal.",
 )

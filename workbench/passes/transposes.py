@@ -178,6 +178,7 @@ TRANSPOSE_EARLIER = RewriteRule(
             lambda x: _turned_operand(x) is not None, described="a layer that it passes"
         ).called("layer"),
         described="a Transpose that leads back to a shuffle",
+        operators={"Transpose"},
     ),
     _earlier,
     about="A Transpose moves back to the shuffle before it, and merges with it.",

@@ -69,7 +69,7 @@ def _sliced(network: NetworkDefinition, match: Match) -> Replaced:
 
 UNBINDING = RewriteRule(
     "unbinding",
-    lambda op: op.layer(_takes_one, described="a Gather of one known index"),
+    lambda op: op.layer(_takes_one, described="a Gather of one known index", operators={"Gather"}),
     _sliced,
     _alone,
     about="A tensor that is taken apart index by index is read as slices.",
