@@ -112,6 +112,9 @@ def general(a: TensorType, b: TensorType, fresh: Callable[[int], Any]) -> Tensor
     """
     if a == b:
         return a
+    if isinstance(a, OptionalType) != isinstance(b, OptionalType):
+        inner = [t.element if isinstance(t, OptionalType) else t for t in (a, b)]
+        return OptionalType(general(inner[0], inner[1], fresh))
     if a.dtype is not b.dtype or _kind(a) is not _kind(b):
         raise InferenceError(f"one is {a}, the other {b}", remedy="give both one type")
     if isinstance(a, SequenceType | OptionalType):
