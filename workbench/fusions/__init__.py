@@ -20,6 +20,7 @@ from workbench.fusions.quantize import (
 from workbench.fusions.residual import RESIDUAL
 from workbench.fusions.rows import RESIDUAL_NORM, ROW_EPILOGUE, ROW_PROLOGUE, ROW_QUANTIZE
 from workbench.fusions.scale import SCALE
+from workbench.fusions.sizes_only import SIZES_ONLY
 from workbench.fusions.split_later import SPLIT_LATER
 from workbench.network import NetworkDefinition
 from workbench.records import Attempt, Stage
@@ -32,6 +33,8 @@ FUSIONS: tuple[RewriteRule, ...] = (
     REQUANTIZE_PAIR,
     QUANTIZE_EARLIER,
     QUANTIZE_BEFORE_CONCAT,
+    # Before a layer of data takes in a part of it.
+    SIZES_ONLY,
     # Horizontal: before each sibling has an epilogue of its own.
     SIBLING_CONVOLUTIONS,
     SIBLING_PRODUCTS,

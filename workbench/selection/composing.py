@@ -32,11 +32,12 @@ def composed_candidates(
 ) -> tuple[Candidate, ...]:
     """COMPOSED once per boundary, timed as a whole; empty for a layer of one operator.
 
-    At level 0 it is only built when no fused tactic runs.
+    At level 0, and for a Body that reads no data, it is only built when no fused tactic runs.
     """
     if len(layer.opt.operator_names) < 2:
         return ()
-    if shop.config.builder_optimization_level == 0 and any(c.eligible for c in fused):
+    settled = shop.config.builder_optimization_level == 0 or not layer.opt.dynamic_inputs
+    if settled and any(c.eligible for c in fused):
         return ()
     return _Composer(shop, layer, reformat).candidates(fused)
 

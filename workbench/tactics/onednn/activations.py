@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from workbench.body import CONSTANT, Array, Node
+from workbench.body import Array, Node
 from workbench.tactics.onednn.constants import Algorithm
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -142,7 +142,7 @@ def recognized(
     values: dict[str, Any] = {k: v.astype(np.float64) for k, v in scalars.items()}
     values[variable] = _GRID
     for node in nodes:
-        if node.operator is CONSTANT or len(node.outputs) != 1:
+        if not node.operator.pointwise or len(node.outputs) != 1:
             return None
         arguments = [values[v].reshape(-1) if v else None for v in node.inputs]
         with np.errstate(all="ignore"):
