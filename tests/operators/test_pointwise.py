@@ -302,6 +302,24 @@ def test_dropout_passes_its_input_through_with_a_mask_of_ones():
     assert check_outputs(body, values, results).passed
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_dropout_in_training_zeroes_a_share_and_scales_the_rest(training: bool):
+    x = np.ones((400, 50), np.float32)
+    inputs = [x, np.array(0.25, np.float32), np.array(training)]
+    body, values = one_node("Dropout", inputs, {"seed": 7}, outputs=2)
+    first, again = body.evaluate(values), body.evaluate(values)
+    y, mask = first["o0"], first["o1"]
+    assert np.array_equal(y, again["o0"])
+    if not training:
+        assert np.array_equal(y, x)
+        assert mask.all()
+        return
+    assert abs(mask.mean() - 0.75) < 0.02
+    np.testing.assert_allclose(y, np.where(mask, np.float32(4 / 3), 0), rtol=1e-6)
+    drawn = np.random.RandomState(7).uniform(0, 1, x.shape) >= 0.25
+    assert np.array_equal(mask, drawn)
+
+
 # -- Cast ---------------------------------------------------------------------------------
 @pytest.mark.parametrize("to", ONNX_TYPES)
 @pytest.mark.parametrize("given_type", ONNX_TYPES)

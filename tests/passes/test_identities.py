@@ -48,6 +48,13 @@ def test_a_layer_that_changes_nothing_is_left_out(kind: str) -> None:
     assert s.network.absorbed["same"] == f"tensor {x.name} (identities)"
 
 
+def test_dropout_in_training_is_no_identity() -> None:
+    s = Sketch()
+    s.output(s("Dropout", s.input(4), s.value(0.5), s.value(np.array(True)), seed=3))
+    assert not applied(s.fold(), "identities")
+    assert s.operators() == ["Dropout"]
+
+
 @pytest.mark.parametrize("kind", ["x - 0", "x / 1"])
 def test_the_neutral_value_on_the_other_side_is_no_identity(kind: str) -> None:
     s = Sketch()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from onnx_cases import Case, assert_same, ints, numbers, positive, run_onnx_runtime, run_ours
@@ -214,3 +216,26 @@ CASES: tuple[Case, ...] = (
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_an_upgraded_node_gives_what_onnx_runtime_gives(case: Case) -> None:
     assert_same(run_ours(case), run_onnx_runtime(case))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 5), (2, 3, 4, 5)])
+def test_batch_normalization_in_training_gives_moments_too(dtype: Any, shape: Any) -> None:
+    x = numbers(*shape).astype(dtype)
+    scale, bias, mean = (numbers(3).astype(dtype) for _ in range(3))
+    variance = positive(3).astype(dtype)
+    attributes = {"training_mode": 1, "momentum": 0.75, "epsilon": 1e-3}
+    operands = [scale, bias, mean, variance]
+    y, new_mean, new_variance = run_ours(
+        Case("BatchNormalization", 15, [x], operands, attributes, outputs=3)
+    )
+    wide = x.astype(np.float64)
+    axes = tuple(a for a in range(x.ndim) if a != 1)
+    spread = (slice(None), *(None,) * (x.ndim - 2))
+    centre, width = wide.mean(axes), wide.var(axes)
+    unit = (wide - centre[spread]) / np.sqrt(width[spread] + 1e-3)
+    close = 5e-3 if dtype is np.float16 else 1e-5
+    assert y.dtype == new_mean.dtype == dtype
+    np.testing.assert_allclose(y, unit * scale[spread] + bias[spread], rtol=close, atol=close)
+    np.testing.assert_allclose(new_mean, mean * 0.75 + centre * 0.25, rtol=close, atol=close)
+    np.testing.assert_allclose(new_variance, variance * 0.75 + width * 0.25, rtol=close, atol=close)

@@ -102,14 +102,14 @@ def _scatter(site: Site) -> tuple[Step, ...]:
 
 
 def _dropout(site: Site) -> tuple[Step, ...]:
-    """Inference: the data passes; the mask, where it is read, is all true."""
+    """In inference the data passes; the mask, where it is read, is all true."""
     training = site.value(2) if site.input(2) else np.array(False)
-    if site.node.version < 7:
-        training = np.array(not site.attribute("is_test", 0))
     if training is None or bool(np.any(training)):
+        return (site.step(),)
+    if site.node.version < 7 and not site.attribute("is_test", 0):
         site.refuse(
             ErrorCode.UNSUPPORTED_NODE_INPUT,
-            "training_mode is " + ("computed at run time" if training is None else "true"),
+            "it is in training mode, and versions before 7 do not say how it draws",
             "export the model for inference",
         )
     data = Step("Identity", (site.input(0),), site.node.outputs[:1])
@@ -216,7 +216,7 @@ ATTRIBUTE_UPGRADES: Table = {
     **_versions("GridSample", (16,), _grid_mode),
     **_versions("RoiAlign", (10,), _roi_corner),
     **_versions("Scatter", (9,), _scatter, "ScatterElements"),
-    **_versions("Dropout", (1, 6, 7, 10, 12, 13, 22), _dropout, "Identity"),
+    **_versions("Dropout", (1, 6, 7, 10, 12, 13, 22), _dropout, "Identity", "Dropout"),
     **_versions("QuantizeLinear", (10, 13, 19, 21, 23, 24, 25, 28), _quantize),
     **{k: v for op in _BROADCASTING_OLD for k, v in _versions(op, (1, 6), _old_broadcast).items()},
     **{

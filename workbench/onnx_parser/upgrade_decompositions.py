@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from workbench.datatypes import DataType
 from workbench.onnx_parser.problems import ErrorCode
 from workbench.onnx_parser.site import Site, Step, Upgrade
 
@@ -55,6 +56,65 @@ def _refuse_training(site: Site, why: str) -> None:
         f"{site.node.operator}-{site.node.version} is in training mode: {why}",
         "export the model for inference",
     )
+
+
+def _trained_batch_normalization(site: Site) -> tuple[Step, ...]:
+    """In training mode: moments of the batch, and running moments of theirs and those given."""
+    if not site.attribute("training_mode", 0):
+        return (site.step(),)
+    axes = [a for a in range(site.rank()) if a != 1]
+    names = site.node.outputs
+    x_kind, kind = site.type(0).dtype, _wide(site.type(0).dtype)
+    steps: list[Step] = []
+
+    def add(operator: str, inputs: tuple[str, ...], label: str, **attributes: object) -> str:
+        name = site.fresh(label)
+        steps.append(Step(operator, inputs, (name,), attributes))
+        return name
+
+    def wide(index: int, label: str) -> str:
+        if site.type(index).dtype is kind:
+            return site.input(index)
+        return add("Cast", (site.input(index),), label, to=kind)
+
+    def number(label: str, value: float) -> str:
+        return site.constant(label, value, kind.numpy)
+
+    all_but_channels = site.constant("axes", axes)
+    x = wide(0, "x")
+    mean = add("ReduceMean", (x, all_but_channels), "mean")
+    centred = add("Sub", (x, mean), "centred")
+    squared = add("Mul", (centred, centred), "squared")
+    variance = add("ReduceMean", (squared, all_but_channels), "variance")
+    widened = add("Add", (variance, number("epsilon", site.attribute("epsilon", 1e-5))), "widened")
+    unit = add("Div", (centred, add("Sqrt", (widened,), "deviation")), "unit")
+    scale, bias = (wide(i, n) for i, n in ((1, "scale"), (2, "bias")))
+    if len(axes) > 1:  # the channels' axis is the first of a scale, and the second of the data
+        after = site.constant("after", [a - 1 for a in axes[1:]])
+        scale = add("Unsqueeze", (scale, after), "scales")
+        bias = add("Unsqueeze", (bias, after), "biases")
+    scaled = add("Mul", (unit, scale), "scaled")
+    shifted = add("Add", (scaled, bias), "shifted")
+    steps.append(Step("Cast", (shifted,), names[:1], {"to": x_kind}))
+    momentum = site.attribute("momentum", 0.9)
+    for index, moment, label in ((3, mean, "mean"), (4, variance, "variance")):
+        output = names[index - 2] if len(names) > index - 2 else ""
+        if not output:
+            continue
+        flat = add("Squeeze", (moment, all_but_channels), f"flat_{label}")
+        old = add(
+            "Mul",
+            (wide(index, f"given_{label}"), number(f"{label}_kept", momentum)),
+            f"old_{label}",
+        )
+        new = add("Mul", (flat, number(f"{label}_new", 1 - momentum)), f"new_{label}")
+        running = add("Add", (old, new), f"running_{label}")
+        steps.append(Step("Cast", (running,), (output,), {"to": site.type(index).dtype}))
+    return tuple(steps)
+
+
+def _wide(kind: DataType) -> DataType:
+    return DataType.FLOAT if kind.itemsize < 4 else kind
 
 
 # -- GroupNormalization-18 ----------------------------------------------------------------
@@ -111,6 +171,7 @@ DECOMPOSITIONS: dict[tuple[str, int], Upgrade] = {
         )
         for v in (1, 6, 7, 9)
     },
+    **{("BatchNormalization", v): Upgrade(_trained_batch_normalization) for v in (14, 15)},
     ("GroupNormalization", 18): Upgrade(
         _group_normalization, ("GroupNormalization", "Reshape", "Expand")
     ),

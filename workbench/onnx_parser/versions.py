@@ -21,7 +21,6 @@ UNCHANGED: Mapping[str, tuple[int, ...]] = {
     "Atanh": (9,),
     "Attention": (23, 24),
     "AveragePool": (1, 7, 10, 11, 19),
-    "BatchNormalization": (14,),
     "Bernoulli": (15,),
     "BitShift": (11,),
     "Cast": (6, 9, 13, 19, 21, 23, 24, 25),

@@ -14,6 +14,7 @@ from workbench.errors import InferenceError
 from workbench.operators.activations import ACTIVATIONS, ELEMENTARY
 from workbench.operators.arithmetic import ARITHMETIC, COMPARISONS, LOGIC, symbolic
 from workbench.operators.numerals import is_text, read, written
+from workbench.operators.products import operand
 from workbench.operators.rules import (
     broadcast_shape,
     certain,
@@ -107,20 +108,28 @@ def _identity(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Array, ...
 
 
 def _dropout_types(inference: Inference) -> tuple[TensorType, ...]:
-    x, training = inference.input(0), inference.value(2)
-    if len(inference.inputs) > 2 and inference.inputs[2] is not None and training is None:
-        raise InferenceError("training_mode is computed", remedy="export the model for inference")
-    if training is not None and bool(np.any(training)):
-        raise InferenceError("training_mode is true", remedy="export the model for inference")
+    x = inference.input(0)
     return (x, TensorType(DataType.BOOL, x.shape))[: inference.outputs]
 
 
 def _dropout(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Array, ...]:
-    return inputs[0], np.ones(np.shape(inputs[0]), np.bool_)
+    """In training, each element is zeroed by chance, and the others scaled to keep the mean.
+
+    Source of the mask: the standard's reference, NumPy's RandomState of the seed.
+    """
+    x, ratio, training = inputs[0], operand(inputs, 1), operand(inputs, 2)
+    share = 0.5 if ratio is None else float(np.asarray(ratio).reshape(()))
+    if training is None or not np.any(training) or not share:
+        return x, np.ones(np.shape(x), np.bool_)
+    seed = attributes["seed"]
+    drawn = np.random.RandomState(None if seed is None else seed % 2**32)
+    kept = drawn.uniform(0, 1, np.shape(x)) >= share
+    return kept * x * (1 / (1 - share)), kept
 
 
 def _dropout_bound(attributes: Attributes, x: Any, e: Any, y: Any, unit: float) -> tuple[Any, ...]:
-    return e[0], 0.0
+    """In training any mask may come out."""
+    return (e[0], 0.0) if operand(x, 2) is None else (np.inf, np.inf)
 
 
 def _where_types(inference: Inference) -> tuple[TensorType, ...]:
@@ -177,7 +186,7 @@ CHOICES: tuple[Operator, ...] = (
         layer_type="IDENTITY",
         family="pointwise",
         attributes=MappingProxyType({"seed": None}),
-        structural=frozenset({1, 2}),
+        deterministic=False,
     ),
     Operator(
         name="Where",

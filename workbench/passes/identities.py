@@ -10,7 +10,6 @@ from workbench.network import Layer, NetworkDefinition, Tensor
 from workbench.passes.rule_pass import RulePass
 from workbench.rewrite import Match, Replaced, RewriteRule
 
-ALWAYS = frozenset({"Identity", "Dropout"})
 OF_ONE = frozenset({"Concat", "Sum", "Mean", "Max", "Min"})
 NEUTRAL: dict[str, tuple[float, tuple[int, ...]]] = {
     "Add": (0.0, (0, 1)),
@@ -26,7 +25,7 @@ SAME_TYPE = frozenset({"Cast", "Expand", "Reshape", "Flatten", "Squeeze", "Unsqu
 
 @dataclass(frozen=True)
 class Identities(RulePass):
-    """Removes x + 0, x * 1, Identity, Dropout, Cast to the same type, Concat of one..."""
+    """Removes x + 0, x * 1, Identity, idle Dropout, Cast to the same type, Concat of one..."""
 
     name: str = "identities"
 
@@ -51,7 +50,7 @@ def handed_on(layer: Layer) -> Tensor | None:
         return None
     first, out = layer.inputs[0], layer.outputs[0]
     op = layer.operator.name
-    if op in ALWAYS:
+    if op == "Identity" or (op == "Dropout" and layer.get_input(2) is None):
         return first
     if op in OF_ONE and sum(t is not None for t in layer.inputs) == 1:
         return first

@@ -54,7 +54,6 @@ _UNARY: dict[str, str] = {
     "Softplus": "log1pf(expf({0}))",
     "HardSwish": "(({0}) * fminf(fmaxf(({0}) / 6.0f + 0.5f, 0.0f), 1.0f))",
     "Identity": "({0})",
-    "Dropout": "({0})",
     "Cast": "({0})",
 }
 _VARIADIC: dict[str, str] = {
