@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tactic_bodies import BF16, INT8, Draft
+from tactic_bodies import BF16, FLOAT, INT8, INT32, INT64, Draft
 
 from workbench.body import Body
 from workbench.tactics.numba.rows import REDUCTIONS
@@ -63,10 +63,32 @@ def reduction_compared(batch: int) -> Body:
     return d.body(d("Equal", top, d.literal(float("-inf"))))
 
 
+def embedding(batch: int) -> Body:
+    """Words, positions and segments looked up and summed; the sum is written too."""
+    d = Draft()
+    words = d("Gather", d.weight(11, 24), d.input(batch, 5, dtype=INT64))
+    places = d("Gather", d.weight(7, 24), d.weight(1, 5, dtype=INT64))
+    kinds = d("Gather", d.weight(2, 24), d.input(batch, 5, dtype=INT32))
+    total = d("Add", d("Add", words, places), kinds)
+    y = d.anchored("LayerNormalization", total, d.weight(24), d.weight(24), axis=-1)
+    return d.body(total, y)
+
+
+def looked_up_twice(batch: int) -> Body:
+    """One index, two tables of different lengths."""
+    d = Draft()
+    index = d.input(batch, dtype=INT64)
+    a, b = d("Gather", d.weight(9, 8), index), d("Gather", d.weight(4, 8, dtype=BF16), index)
+    total = d("Add", a, d("Cast", b, to=FLOAT))
+    return d.body(d.anchored("RMSNormalization", total, d.weight(8), axis=-1))
+
+
 ROWS: dict[str, Callable[[int], Body]] = {
     "row_masked_softmax": masked_softmax,
     "row_residual_norm": residual_norm,
     "row_rms_norm_bf16": rms_norm_bf16,
+    "row_embedding": embedding,
+    "row_looked_up_twice": looked_up_twice,
     "row_reduction_compared": reduction_compared,
     **{f"row_{op}_kept": reduction(op, keepdims=1) for op in REDUCTIONS},
     **{f"row_{op}_dropped": reduction(op, keepdims=0) for op in REDUCTIONS},

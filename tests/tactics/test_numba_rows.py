@@ -8,6 +8,7 @@ from row_bodies import ROWS
 from tactic_bodies import Draft, problem_of
 
 from workbench.checks import check_outputs
+from workbench.errors import ExecutionError
 from workbench.records import Refusal
 from workbench.tactics.launch import run_once
 from workbench.tactics.numba import NUMBA
@@ -54,3 +55,17 @@ def test_a_row_operand_that_is_broadcast_within_the_rows_is_refused() -> None:
     plan = plan_rows(d.body(d.anchored("ReduceSum", x, d.literal([1, 2], "int64"))))
     assert isinstance(plan, Refusal)
     assert "broadcast within the rows" in plan.reason
+
+
+def test_an_index_outside_a_table_is_told_and_one_from_the_back_is_read() -> None:
+    problem, dynamic, values = problem_of(ROWS["row_looked_up_twice"](2))
+    tactic = NUMBA.candidates(problem)[0]
+    assert isinstance(tactic, Tactic)
+    call = NUMBA.prepare(tactic, problem)
+    assert isinstance(call, Call)
+    name = next(i.name for i in problem.body.dynamic_inputs)
+    dynamic[name] = values[name] = np.array([-1, -4])
+    assert check_outputs(problem.body, values, run_once(call, tactic, problem, dynamic))
+    dynamic[name] = np.array([0, 5])
+    with pytest.raises(ExecutionError, match="index 5 lies outside size 4"):
+        run_once(call, tactic, problem, dynamic)

@@ -7,6 +7,7 @@ from workbench.fusions.attention import ATTENTION, ATTENTION_EPILOGUE, ATTENTION
 from workbench.fusions.bias import BIAS
 from workbench.fusions.cast_pairs import CAST_PAIRS
 from workbench.fusions.dequantize import ABSORB_DEQUANTIZE, DUPLICATE_DEQUANTIZE
+from workbench.fusions.embedding import EMBEDDING
 from workbench.fusions.horizontal import SIBLING_CONVOLUTIONS, SIBLING_PRODUCTS
 from workbench.fusions.pointwise_chain import POINTWISE_CHAIN
 from workbench.fusions.pointwise_epilogue import POINTWISE_EPILOGUE
@@ -55,6 +56,7 @@ FUSIONS: tuple[RewriteRule, ...] = (
     RESIDUAL_NORM,
     ROW_EPILOGUE,
     ROW_QUANTIZE,
+    EMBEDDING,
     # INT8: what a product reads and writes.
     DUPLICATE_DEQUANTIZE,
     ABSORB_DEQUANTIZE,

@@ -109,7 +109,7 @@ def _too_many(*layers: Layer) -> Refusal | None:
 
 
 # -- before -------------------------------------------------------------------------------
-def _feeds_only_the_rows(anchor: Layer, tensor: Tensor) -> bool:
+def feeds_only_the_rows(anchor: Layer, tensor: Tensor) -> bool:
     """Whether the tensor is read on the way to the anchor's data, and nowhere else."""
     body, node = anchor.body, anchor.body.anchor_node
     assert node is not None and body.anchor is not None
@@ -119,7 +119,7 @@ def _feeds_only_the_rows(anchor: Layer, tensor: Tensor) -> bool:
     return not beside and all(k == body.anchor or k in body.prologue for k in readers)
 
 
-def _row_shape(anchor: Layer) -> tuple[Any, ...]:
+def row_shape(anchor: Layer) -> tuple[Any, ...]:
     """The shape of the data that the anchor reads."""
     node = anchor.body.anchor_node
     assert node is not None
@@ -131,7 +131,7 @@ def _not_before(match: Match) -> Refusal | None:
     refusal = _other_rows(anchor)
     if refusal is not None:
         return refusal
-    made, shape = before.outputs[0], _row_shape(anchor)
+    made, shape = before.outputs[0], row_shape(anchor)
     if made.shape != shape:
         return Refusal(
             f"'{made.name}' is {made.type}: it is broadcast to rows of {list(shape)}, which would "
@@ -139,7 +139,7 @@ def _not_before(match: Match) -> Refusal | None:
             code="shape_mismatch",
             tensors=(made.name,),
         )
-    if not _feeds_only_the_rows(anchor, made):
+    if not feeds_only_the_rows(anchor, made):
         return Refusal(
             f"'{made.name}' is not only what '{anchor.name}' reduces", code="second_operand"
         )
@@ -205,7 +205,7 @@ def _not_after(match: Match) -> Refusal | None:
     others = [t for t in after.operands if t is not out]
     if anchor.op in REDUCTIONS:
         # Past the reduction there is one number a row.
-        kept = len(out.shape) == len(_row_shape(anchor))
+        kept = len(out.shape) == len(row_shape(anchor))
         axis = axis if kept else len(out.shape)
     return _broken_rows(others, out.shape, axis) or _too_many(*match.layers)
 

@@ -68,7 +68,7 @@ def packed_constants(
 def _packed(operand: Operand, constants: Mapping[str, Array], rank: int, layout: Format) -> Array:
     literal = operand.literal
     array = literal.array({}) if literal is not None else np.asarray(constants[operand.name])
-    array = array.reshape(operand.shape)
+    array = array.reshape(operand.stored or operand.shape)
     kept = constant_layout(operand.shape, rank, layout)
     if kept != LINEAR:
         array = kept.pack(array.reshape((*(1,) * (rank - array.ndim), *array.shape)))

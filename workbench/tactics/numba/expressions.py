@@ -39,13 +39,15 @@ from workbench.tactics.numba.mathematics import (
 class Operand:
     """What a loop reads: a Body input, or a literal too large to write into the code.
 
-    shape: as it broadcasts, aligned at the right with the loop's shape.
+    shape: as it broadcasts, aligned at the right with the loop's shape. stored: its own shape,
+    where that is another: a table of which the loop reads one row at a time.
     """
 
     name: str
     dtype: DataType
     shape: tuple[int, ...]
     literal: Literal | None = None
+    stored: tuple[int, ...] | None = None
 
 
 class Translator:
@@ -62,6 +64,10 @@ class Translator:
         self.values: dict[str, Value] = {}
         self._producers = {o: n for n in body.nodes for o in n.outputs if o}
         self._inputs = {i.name: i for i in body.inputs}
+
+    def producer(self, name: str) -> Node | None:
+        """The node that makes a value, None for an input."""
+        return self._producers.get(name)
 
     def define(self, name: str, text: str) -> None:
         """A value computed elsewhere, such as a reduction's result."""

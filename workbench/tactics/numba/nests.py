@@ -29,11 +29,13 @@ class Stream:
 
     unit: its step in the innermost loop is 1, else 0. lanes: the innermost loop has LANES turns;
     the array is then addressed without a slice, whose setup would cost more than the loop.
+    index: an earlier array whose number says which row of n elements this one is read at.
     """
 
     dtype: DataType
     unit: bool
     lanes: bool = False
+    index: int | None = None
 
 
 def load_lines(reads: Sequence[int], streams: Sequence[Stream]) -> list[str]:
@@ -100,6 +102,8 @@ def nest_text(
         steps = [f"i{level} * g{base + level}" for level in range(outer)]
         if not outer and stream.unit:
             steps = ["start"]
+        if stream.index is not None:
+            steps = [f"s{stream.index} * n"]
         offset = f"p_{array}"
         lines += indented([f"{offset} = {' + '.join(steps) or '0'}"], inside)
         row_name = f"r{index}" if array[0] == "a" else f"q{index}"

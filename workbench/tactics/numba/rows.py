@@ -18,8 +18,14 @@ from workbench.formats import LINEAR
 from workbench.records import Refusal
 from workbench.tactics.arithmetic import is_reduced
 from workbench.tactics.numba.cache import KernelCache
-from workbench.tactics.numba.calls import operand_arrays, packed_constants, part, raw
+from workbench.tactics.numba.calls import in_order, operand_arrays, packed_constants, part, raw
 from workbench.tactics.numba.expressions import Operand, Translator
+from workbench.tactics.numba.lookups import (
+    Lookup,
+    RowTranslator,
+    checked_index,
+    row_streams,
+)
 from workbench.tactics.numba.loops import Nest, broadcast_strides, collapse
 from workbench.tactics.numba.nests import (
     Stream,
@@ -43,6 +49,7 @@ class RowPlan:
     row: tuple[str, ...]
     nest: Nest
     reduces: bool
+    lookups: tuple[Lookup, ...]
 
 
 @dataclass(frozen=True)
@@ -205,8 +212,10 @@ def plan_rows(body: Body) -> RowPlan | Refusal:
         return Refusal(f"{node.op} gives {len(node.outputs)} outputs", code="outputs")
     operands: list[Operand] = []
     kept = len(written) == len(x.shape)
-    after = _PerRow(body, operands, 0 if kept else len(x.shape) - axis) if reduces else None
-    row = _Row(node, body, Translator(body, operands), after or Translator(body, operands))
+    inner = x.shape[axis:]
+    before, after = (RowTranslator(body, operands, inner) for _ in range(2))
+    once = _PerRow(body, operands, 0 if kept else len(inner)) if reduces else None
+    row = _Row(node, body, before, once or after)
     try:
         lines = _reduction(row) if reduces else FAMILIES[node.op](row)
     except Untranslatable as e:
@@ -214,7 +223,8 @@ def plan_rows(body: Body) -> RowPlan | Refusal:
     nest = _row_nest(body, operands, x.shape, axis, reduces=reduces)
     if isinstance(nest, Refusal):
         return nest
-    return RowPlan(tuple(operands), tuple(lines), nest, reduces)
+    lookups = tuple({**before.lookups, **after.lookups})
+    return RowPlan(tuple(operands), tuple(lines), nest, reduces, lookups)
 
 
 def _all_reads(body: Body) -> set[str]:
@@ -280,7 +290,7 @@ def rows_call(plan: RowPlan, problem: Problem, cache: KernelCache, threads: int)
     if unit is None:
         return Refusal("an operand is neither contiguous nor broadcast", code="strides")
     count = len(plan.operands)
-    streams = [Stream(o.dtype, u) for o, u in zip(plan.operands, unit[:count], strict=True)]
+    streams = row_streams(plan.operands, plan.lookups, unit[:count])
     outputs = [Stream(t.dtype, u) for t, u in zip(body.output_types, unit[count:], strict=True)]
     row = _with_loads(plan.row, streams)
     kernel = cache.compile(nest_text(nest.depth, streams, outputs, row, scratch=True))
@@ -296,14 +306,16 @@ def rows_call(plan: RowPlan, problem: Problem, cache: KernelCache, threads: int)
             return lambda: None
         assert workspace is not None
         arrays = operand_arrays(plan.operands, constants, body, inputs)
+        looked_up = [checked_index(plan.operands, x, arrays) for x in plan.lookups]
         arrays += [raw(b, t.dtype) for b, t in zip(results, body.output_types, strict=True)]
         scratch = raw(workspace, DataType.FLOAT)
-        return together(
+        computed = together(
             [
                 part(kernel, a, b, g, *arrays, scratch[k * length : (k + 1) * length])
                 for k, (a, b) in enumerate(ranges)
             ]
         )
+        return in_order([*looked_up, computed])
 
     return Call(
         f"numba rows {'+'.join(body.operator_names)}",
