@@ -54,9 +54,11 @@ def row(*children: ipw.Widget) -> ipw.Box:
     return box
 
 
-def plot(figure: go.Figure, *, scroll_zoom: bool = False) -> tuple[ipw.VBox, Figure]:
+def plot(
+    figure: go.Figure, *, scroll_zoom: bool = False, movable_shapes: bool = False
+) -> tuple[ipw.VBox, Figure]:
     """A figure in its place, and the figure widget itself."""
-    widget = Figure(figure, scroll_zoom=scroll_zoom)
+    widget = Figure(figure, scroll_zoom=scroll_zoom, movable_shapes=movable_shapes)
     box = ipw.VBox([widget], layout={"width": "100%"})
     box.add_class("wb-plot")
     return box, widget

@@ -105,17 +105,23 @@ class Loader(anywidget.AnyWidget):
 
 
 class Figure(go.FigureWidget):
-    """A FigureWidget without a plotly.js of its own."""
+    """A FigureWidget without a plotly.js of its own.
+
+    movable_shapes: whether the pointer takes shapes along, instead of zooming, where it meets one.
+    """
 
     _esm = _FIGURE
 
-    def __init__(self, figure: go.Figure, *, scroll_zoom: bool = False) -> None:
+    def __init__(
+        self, figure: go.Figure, *, scroll_zoom: bool = False, movable_shapes: bool = False
+    ) -> None:
         _load()
         super().__init__(figure)
         self._config = {
             "responsive": True,
             "displaylogo": False,
             "scrollZoom": scroll_zoom,
+            "edits": {"shapePosition": movable_shapes},
             "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
         }
 

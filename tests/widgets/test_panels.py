@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from digits import MODEL, QUICK, quick_session
+from digits import MODEL, QUICK, quick_session, samples
 
 from widgets.panels import (
     PANELS,
@@ -18,13 +18,21 @@ from widgets.panels import (
     RunPanel,
     TacticPanel,
 )
+from workbench.bundle import bundled
 from workbench.config import Calibrator
 from workbench.datatypes import DataType
 from workbench.errors import SessionError
 from workbench.onnx_parser import parse_model
 from workbench.plan import Plan
 from workbench.records import Stage
-from workbench.session import Session, SetCalibrator, SetDefaultPrecision, SetPrecision
+from workbench.session import (
+    Session,
+    SetCalibrator,
+    SetDefaultPrecision,
+    SetOption,
+    SetPrecision,
+    SetThreshold,
+)
 
 
 @pytest.fixture
@@ -212,6 +220,76 @@ def test_choosing_a_row_draws_that_tensor(session: Session):
     panel = CalibrationPanel(session)
     panel.table.selected = [2]
     assert panel.chooser.value == list(panel.result.ranges)[2]
+
+
+def int8_panel(**options) -> CalibrationPanel:
+    session = quick_session(DataType.INT8)
+    session.do(*(SetOption(n, v) for n, v in options.items()))
+    session.run(Stage.CALIBRATE)
+    return CalibrationPanel(session)
+
+
+def test_a_dragged_clip_line_changes_scale_share_sqnr_and_outputs_but_builds_nothing():
+    panel = int8_panel()
+    panel.show_tensor("relu_1")
+    before, actions = panel.clip.numbers.value, panel.session.actions
+    line = panel.figure.layout.shapes[0]
+    assert panel.figure._config["edits"]["shapePosition"]
+    # What the browser sends when the line is let go.
+    line.x0 = line.x1 = 0.25
+    assert panel.clip.threshold == 0.25
+    assert panel.clip.slider.value == pytest.approx(0.25)
+    assert panel.clip.numbers.value != before
+    assert f"{0.25 / 127:.4g}" in panel.clip.numbers.value
+    for said in ("SQNR of this tensor", "SQNR of the outputs", "same answer as float"):
+        assert said in panel.clip.numbers.value
+    assert panel.figure.layout.shapes[0].x0 == panel.figure.layout.shapes[0].x1 == 0.25
+    assert "clip at 0.25" in panel.figure.layout.annotations[0].text
+    clipped = next(t for t in panel.figure.data if t.name == "clipped")
+    assert min(clipped.x) > 0.25
+    assert panel.session.actions == actions
+
+
+def test_a_threshold_is_used_and_given_back_to_calibration():
+    panel = int8_panel()
+    panel.show_tensor("relu_1")
+    calibrated = panel.clip.threshold
+    panel.clip.slider.value = 1.0
+    panel.clip.apply_button.click()
+    assert panel.session.actions[-1] == SetThreshold("relu_1", panel.clip.threshold)
+    assert panel.result.ranges["relu_1"].threshold == pytest.approx(1.0, rel=0.01)
+    assert "threshold set by hand" in panel.table.rows["Note"].tolist()
+    panel.clip.reset_button.click()
+    assert panel.result.ranges["relu_1"].threshold == calibrated
+
+
+def test_every_other_calibrators_line_is_on_the_histogram():
+    panel = int8_panel()
+    names = [t.name.split(" ")[0] for t in panel.figure.data if t.type == "scatter"]
+    assert names == [c.value for c in Calibrator if c is not panel.result.calibrator]
+
+
+def test_a_finding_names_its_remedy_and_the_button_applies_it():
+    session = Session(bundled("datasets", "digits_cnn_rescaled.onnx"), calibration=samples())
+    session.do(*QUICK, *session.suggested_profile(), SetDefaultPrecision(DataType.INT8))
+    session.run(Stage.CALIBRATE)
+    panel = CalibrationPanel(session)
+    assert "one scale for channels of very different range" in texts(panel)
+    mend = next(b for b in _buttons(panel) if b.description == "config.equalize_channels = True")
+    mend.click()
+    assert session.config.equalize_channels
+    assert panel.equalize.value
+    assert "Finding" not in texts(panel)
+    panel.smooth.value = 0.5
+    assert session.config.smooth_alpha == 0.5
+
+
+def test_what_the_editor_cannot_answer_is_explained_under_the_figure():
+    panel = int8_panel()
+    before = panel.clip.threshold
+    panel.clip.set_threshold(float("nan"))
+    assert "no usable scale" in panel.clip.words.value
+    assert panel.clip.threshold == before
 
 
 def test_unreadable_data_is_explained_and_random_data_is_labelled(tmp_path: Path):

@@ -7,18 +7,24 @@ from typing import Any, ClassVar
 
 import ipywidgets as ipw
 
-from widgets.figures import calibration_figure
 from widgets.panels.base import Panel
-from widgets.parts import button, dropdown, note, plot, row
+from widgets.panels.clip import ClipControl
+from widgets.parts import button, dropdown, note, row
 from widgets.runner import Failure
 from widgets.table import Table
 from workbench.builder import BuildState
-from workbench.calibration import CalibrationResult
+from workbench.calibration import CalibrationResult, scale_threshold
 from workbench.config import Calibrator
 from workbench.errors import WorkbenchError
+from workbench.lab import ClipEditor, Clipped, Finding, range_findings
+from workbench.network import NetworkDefinition
 from workbench.records import Stage
-from workbench.reports import calibration_rows, histogram_rows
-from workbench.session import SetCalibrator
+from workbench.reports import calibration_rows
+from workbench.session import SetCalibrator, SetOption, SetThreshold
+
+OFF = "off"
+ALPHAS = (OFF, 0.25, 0.5, 0.75)
+"""Choices of smooth scaling: how much moves into the weights."""
 
 
 class CalibrationPanel(Panel):
@@ -30,6 +36,7 @@ class CalibrationPanel(Panel):
 
     def setup(self) -> None:
         self.tensor = ""
+        self._editor: tuple[NetworkDefinition, ClipEditor] | None = None
         self.path = ipw.Text(
             placeholder="an npz with one array an input",
             description="Data",
@@ -48,7 +55,7 @@ class CalibrationPanel(Panel):
         if result is None:
             text = "Nothing was calibrated: there is no data, and no layer is requested in INT8."
             return [note(text), *self._data_controls()]
-        self.result = result
+        self.result, self._built = result, state
         names = list(result.ranges)
         if self.tensor not in names:
             most = sorted(names, key=lambda n: -result.ranges[n].clipped_share)
@@ -72,7 +79,8 @@ class CalibrationPanel(Panel):
                 "Values beyond the clip line become ±127; the step between stored values is the "
                 "scale."
             ),
-            row(self.calibrator, self.chooser),
+            *self._findings(state),
+            row(self.calibrator, self.chooser, *self._scalings()),
             self.picture,
             self.table,
             *self._data_controls(),
@@ -83,22 +91,38 @@ class CalibrationPanel(Panel):
         """Read the same histograms with another calibrator."""
         self.request(SetCalibrator(calibrator))
 
+    def set_equalize(self, on: bool) -> None:
+        """Move differences between channels into the weights, or no longer."""
+        self.request(SetOption("equalize_channels", on))
+
+    def set_smooth(self, alpha: float | str) -> None:
+        """Move outliers of activations into the weights, or no longer (``off``)."""
+        self.request(SetOption("smooth_alpha", None if alpha == OFF else alpha))
+
+    def set_threshold(self, tensor: str, threshold: float | None) -> None:
+        """Clip a tensor by hand; None lets calibration decide again."""
+        self.request(SetThreshold(tensor, threshold))
+
     def show_tensor(self, name: str) -> None:
-        """Draw a tensor's histogram."""
+        """Draw a tensor's histogram, with the line to drag."""
         self.tensor = name
         found = self.result.ranges[name]
         old = self.picture.children
-        box, self.figure = plot(
-            calibration_figure(
-                histogram_rows(found),
-                tensor=name,
-                threshold=found.threshold,
-                scale=found.scale,
-                clipped_share=found.clipped_share,
-                source=_source(self.result, str(self.session.device)),
-            )
+        percentile = self.result.percentile
+        others = {
+            c.value: scale_threshold(found.histogram, c, percentile=percentile)
+            for c in Calibrator
+            if found.histogram.amax > 0 and (found.by_hand or c is not self.result.calibrator)
+        }
+        self.clip = ClipControl(
+            found,
+            others=others,
+            source=_source(self.result, str(self.session.device)),
+            judge=self._judge,
+            apply=self.set_threshold,
         )
-        self.picture.children = (box,)
+        self.figure = self.clip.figure
+        self.picture.children = (self.clip,)
         self.chooser.value = name
         for widget in old:
             widget.close()
@@ -111,6 +135,49 @@ class CalibrationPanel(Panel):
             self.show_failure(Failure(error))
             return
         self.requested()
+
+    def _judge(self, tensor: str, threshold: float) -> Clipped:
+        """What a threshold does; the editor's engines are built on the first question."""
+        network = self._built.networks[Stage.CALIBRATE]
+        if self._editor is None or self._editor[0] is not network:
+            self._editor = (network, ClipEditor(self._built))
+        return self._editor[1].at(tensor, threshold)
+
+    def _findings(self, state: BuildState) -> list[ipw.Widget]:
+        """What one scale cannot serve, and a button for what would mend it."""
+        findings = range_findings(state)
+        if not findings:
+            return []
+        worst = findings[0]
+        names = ", ".join(f.tensor for f in findings)
+        parts: list[ipw.Widget] = [
+            note(
+                f"Finding: {worst.hazard} in {names}. Worst, {worst.tensor}: {worst.evidence}. "
+                f"Remedy: {worst.remedy}."
+            )
+        ]
+        if worst.setting is not None:
+            parts.append(row(button(worst.code, lambda: self._mend(worst), primary=True)))
+        return parts
+
+    def _mend(self, finding: Finding) -> None:
+        assert finding.setting is not None
+        self.request(SetOption(*finding.setting))
+
+    def _scalings(self) -> list[ipw.Widget]:
+        config = self.session.config
+        self.equalize = ipw.Checkbox(
+            value=config.equalize_channels,
+            description="Equalise channels",
+            tooltip="cross-layer equalisation: the float function stays to the bit",
+            indent=False,
+            layout={"width": "auto"},
+        )
+        self.equalize.observe(lambda change: self.set_equalize(change["new"]), "value")
+        alpha = OFF if config.smooth_alpha is None else config.smooth_alpha
+        options = dict.fromkeys((*ALPHAS, alpha))
+        self.smooth = dropdown("Smooth scaling", tuple(options), alpha, self.set_smooth)
+        return [self.equalize, self.smooth]
 
     def _picked(self, change: Any) -> None:
         if change["new"]:

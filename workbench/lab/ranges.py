@@ -58,13 +58,12 @@ def range_findings(state: BuildState) -> tuple[Finding, ...]:
             place=state.name,
             remedy="run Calibrate with calibration data",
         )
+    weak = [r for r in result.ranges.values() if weak_share(r) >= WEAK_SHARE]
+    if not weak:
+        return ()
     remedies = _Remedies(state.networks[Stage.FOLD], result)
     scaled = state.config.equalize_channels or state.config.smooth_alpha is not None
-    found = [
-        remedies.finding(r, tried=scaled)
-        for r in result.ranges.values()
-        if weak_share(r) >= WEAK_SHARE
-    ]
+    found = [remedies.finding(r, tried=scaled) for r in weak]
     return tuple(sorted(found, key=lambda f: (-f.weak_share, -f.spread)))
 
 
