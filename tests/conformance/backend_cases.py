@@ -103,11 +103,11 @@ def run_case(case: TestCase, backend: type[WorkbenchBackend]) -> Outcome:
     return Outcome("passed", sources=rep.executed)
 
 
-def _same(some: Sequence[Any], others: Sequence[Any]) -> bool:
-    return all(
-        np.asarray(a).tobytes() == np.asarray(b).tobytes()
-        for a, b in zip(some, others, strict=True)
-    )
+def _same(some: Any, others: Any) -> bool:
+    """Whether two values are bit-equal; a sequence is a list of values."""
+    if isinstance(some, list | tuple):
+        return len(some) == len(others) and all(map(_same, some, others))
+    return np.asarray(some).tobytes() == np.asarray(others).tobytes()
 
 
 def _model(case: TestCase) -> ModelProto:
