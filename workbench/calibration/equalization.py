@@ -28,8 +28,8 @@ from workbench.records import Attempt
 RULE = "cross_layer_equalization"
 ROUNDS = 40
 """Passes over the groups; a chain of layers settles after about as many as it is long."""
-SETTLED = 0.02
-"""Change of log2 of a factor below which another round is not worth it."""
+SETTLED = 0.05
+"""Change of log2 of a factor below which another round is not worth it: factors are rounded."""
 
 
 def equalize(network: NetworkDefinition, *, verify: str = "distinct") -> tuple[Attempt, ...]:
@@ -80,7 +80,7 @@ class WeightRanges:
         for layer in group.sources:
             place = group.places[layer.outputs[0].name]
             here = slice(place.offset, place.offset + place.width)
-            largest[here] = np.maximum(largest[here], self._matrix(layer).max(axis=1))
+            largest[here] = np.maximum(largest[here], self._rows(layer))
         return largest
 
     def read(self, group: ChannelGroup) -> Array:
@@ -90,9 +90,7 @@ class WeightRanges:
             tensor = layer.inputs[0]
             assert tensor is not None
             place = group.places[tensor.name]
-            matrix = self._matrix(layer)
-            each = matrix[:, 0] if is_depthwise(layer) else matrix.max(axis=0)
-            each = each.reshape(place.width, place.repeat).max(axis=1)
+            each = self._columns(layer).reshape(place.width, place.repeat).max(axis=1)
             here = slice(place.offset, place.offset + place.width)
             largest[here] = np.maximum(largest[here], each)
         return largest
@@ -100,33 +98,42 @@ class WeightRanges:
     def scale(self, group: ChannelGroup, factors: Array) -> None:
         """Divide the group's tensors by ``factors``."""
         for layer in group.sources:
-            self._matrix(layer)
+            self._known(layer)
             self._outer[layer] = self._outer[layer] * group.of(factors, layer.outputs[0])
         for layer in group.sinks:
             tensor = layer.inputs[0]
             assert tensor is not None
-            self._matrix(layer)
+            self._known(layer)
             self._inner[layer] = self._inner[layer] * group.of(factors, tensor)
 
-    def _matrix(self, layer: Layer) -> Array:
-        """Largest |w| by (output channel, input channel); one column where it has no matrix."""
-        if layer not in self._magnitudes:
-            self._magnitudes[layer] = _magnitudes(layer)
-            self._outer[layer] = np.ones(self._magnitudes[layer].shape[0])
-            self._inner[layer] = np.ones(self._inputs(layer))
-        inner = self._inner[layer]
-        by = inner[:, None] if is_depthwise(layer) else inner[None, :]
-        return self._magnitudes[layer] * by / self._outer[layer][:, None]
+    def _rows(self, layer: Layer) -> Array:
+        """Largest |w| per output channel."""
+        matrix, inner, outer = self._known(layer)
+        if is_depthwise(layer):
+            return matrix[:, 0] * inner / outer
+        return (matrix * inner.astype(np.float32)).max(axis=1) / outer
 
-    def _inputs(self, layer: Layer) -> int:
-        magnitudes = self._magnitudes[layer]
-        return magnitudes.shape[0] if is_depthwise(layer) else magnitudes.shape[1]
+    def _columns(self, layer: Layer) -> Array:
+        """Largest |w| per input channel."""
+        matrix, inner, outer = self._known(layer)
+        if is_depthwise(layer):
+            return matrix[:, 0] * inner / outer
+        return (matrix / outer.astype(np.float32)[:, None]).max(axis=0) * inner
+
+    def _known(self, layer: Layer) -> tuple[Array, Array, Array]:
+        """Largest |w| by (output channel, input channel), and the factors put on either."""
+        if layer not in self._magnitudes:
+            matrix = _magnitudes(layer)
+            inputs = matrix.shape[0] if is_depthwise(layer) else matrix.shape[1]
+            self._magnitudes[layer] = matrix
+            self._inner[layer], self._outer[layer] = np.ones(inputs), np.ones(matrix.shape[0])
+        return self._magnitudes[layer], self._inner[layer], self._outer[layer]
 
 
 def _magnitudes(layer: Layer) -> Array:
     tensor = layer.inputs[1]
     assert tensor is not None and tensor.weight is not None
-    weight = np.abs(tensor.weight.array.astype(np.float64))
+    weight = np.abs(tensor.weight.array)
     if layer.op not in PRODUCTS:
         return weight.reshape(-1, 1)
     if layer.op == "Conv":
