@@ -200,7 +200,7 @@ def _edges(graph: LayeredGraph, axes: dict[str, str]) -> list[dict[str, Any]]:
 
     As traces they would be an SVG element an edge, and 2,000 of them take a third of a second.
     """
-    lines = "".join("M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in route) for route in graph.routes)
+    lines = "".join("M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in line) for line in graph.lines())
     heads = "".join(
         f"M{x - 3.5:.1f},{y + 6:.1f}L{x + 3.5:.1f},{y + 6:.1f}L{x:.1f},{y:.1f}Z"
         for x, y in (route[-1] for route in graph.routes)
@@ -248,8 +248,8 @@ def _edge_dots(graph: LayeredGraph) -> dict[str, Any]:
 
 
 def _middle(route: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """The middle of a line's first stretch: there it has left its box and crossed nothing."""
-    (x, y), (u, v) = route[0], route[1]
+    """The middle of a line's last stretch: that one it shares with no other."""
+    (x, y), (u, v) = route[-2], route[-1]
     return (x + u) / 2, (y + v) / 2
 
 

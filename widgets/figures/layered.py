@@ -1,22 +1,20 @@
-"""Where the boxes and arrows of a network's graph go: layers from top to bottom.
-
-Source: K. Sugiyama, S. Tagawa and M. Toda, "Methods for Visual Understanding of Hierarchical
-System Structures" (1981), as igraph implements it.
-"""
+"""Where the boxes and arrows of a network's graph go: layers from top to bottom."""
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
 
-import igraph
-
+from widgets.figures.alignment import abscissas
+from widgets.figures.rows import layering
 from workbench.reports import GraphView
 
 BOX_HEIGHT = 21.0
 RANK_HEIGHT = 33.0
 GAP = 18.0
+BEND = 12.0
+"""Room that an arrow takes where it crosses a row."""
 CHARACTER = 6.7
 """Width of an average character of the 11 px label."""
 LONGEST = 26
@@ -55,20 +53,35 @@ class LayeredGraph:
     def height(self) -> float:
         return -min((y for _, y in self.centres), default=0.0) + BOX_HEIGHT
 
+    def lines(self) -> Iterator[Sequence[Point]]:
+        """What to draw of the routes: arrows from one box share a trunk, which is drawn once."""
+        drawn: set[tuple[Point, ...]] = set()
+        for route in self.routes:
+            shared = 0
+            while shared < len(route) - 2 and route[shared : shared + 2] in drawn:
+                shared += 1
+            drawn.update(pairwise(route))
+            yield route[shared:]
+
 
 def lay_out(view: GraphView) -> LayeredGraph:
     """Place a graph's boxes and route its arrows."""
     labels = tuple(label_of(n.label, n.precision) for n in view.nodes)
     box_width = CHARACTER * max((len(x) for x in labels), default=8) + 16
-    pairs = [(a, b) for a, b, _ in view.edges]
-    graph = igraph.Graph(len(view.nodes), pairs, directed=True)
-    gaps = {"hgap": int(box_width + GAP), "vgap": int(RANK_HEIGHT)}
-    found: Any = graph.layout_sugiyama(layers=ranks(view), **gaps)
-    placed = [(float(x), -float(y)) for x, y in found.coords[: len(view.nodes)]]
-    centres = _apart(placed, box_width + GAP / 2)
+    rows = ranks(view)
+    found = layering(rows, [(a, b) for a, b, _ in view.edges])
+    widths = [box_width if v < found.boxes else BEND for v in range(len(found.above))]
+    top = min(rows, default=0)
+    heights = {rank: (top - rank) * RANK_HEIGHT for rank in range(top, top + len(found.rows))}
+    xs = abscissas(found, lambda v, w: (widths[v] + widths[w]) / 2 + GAP)
+    centres = tuple((xs[i], heights[rank]) for i, rank in enumerate(rows))
     routes = tuple(
-        _route(centres[a], [(float(x), -float(y)) for x, y in bends], centres[b])
-        for (a, b), bends in zip(pairs, found.edge_routing, strict=True)
+        _route(
+            centres[a],
+            [(xs[found.trunks[a][r]], heights[r]) for r in range(rows[a] + 1, rows[b])],
+            centres[b],
+        )
+        for a, b, _ in view.edges
     )
     return LayeredGraph(view, labels, centres, routes, box_width)
 
@@ -91,17 +104,6 @@ def ranks(view: GraphView) -> list[int]:
         if n.kind != "Input" and not before[i] and after[i]:
             found[i] = min(found[k] for k in after[i]) - 1
     return found
-
-
-def _apart(centres: list[Point], step: float) -> tuple[Point, ...]:
-    """Boxes of a row at least ``step`` apart: igraph sometimes puts two on one place."""
-    moved = list(centres)
-    order = sorted(range(len(centres)), key=lambda i: (-centres[i][1], centres[i][0]))
-    for a, b in itertools.pairwise(order):
-        (left, height), (right, other) = moved[a], moved[b]
-        if height == other and right < left + step:
-            moved[b] = (left + step, other)
-    return tuple(moved)
 
 
 def label_of(operators: str, precision: str) -> str:
@@ -127,7 +129,7 @@ def _route(start: Point, bends: list[Point], end: Point) -> tuple[Point, ...]:
     """A line that moves sideways only between the ranks, so that it crosses no box."""
     half = BOX_HEIGHT / 2
     points = [(start[0], start[1] - half)]
-    for x, y in sorted(bends, key=lambda p: -p[1]):
+    for x, y in bends:
         points += [(x, y + half), (x, y - half)]
     points.append((end[0], end[1] + half))
     return tuple(points)
