@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from attention_bodies import ATTENTIONS
+from join_bodies import JOINS
 from row_bodies import ROWS
 from tactic_bodies import BODIES as PARTS
 from tactic_bodies import problem_of
@@ -21,7 +22,7 @@ from workbench.tactics.protocol import Call, Problem, Tactic, tactic_from_json, 
 
 CPU = [s for s in sources_for("cpu") if s.unavailable() is None]
 BATCHES = (2, 3)
-BODIES = PARTS | ATTENTIONS | ROWS
+BODIES = PARTS | ATTENTIONS | ROWS | JOINS
 
 
 def prepared(source, tactic: Tactic, problem: Problem) -> Call:

@@ -9,6 +9,7 @@ from workbench.fusions.cast_pairs import CAST_PAIRS
 from workbench.fusions.dequantize import ABSORB_DEQUANTIZE, DUPLICATE_DEQUANTIZE
 from workbench.fusions.embedding import EMBEDDING
 from workbench.fusions.horizontal import SIBLING_CONVOLUTIONS, SIBLING_PRODUCTS
+from workbench.fusions.joins import JOIN_EPILOGUE, JOIN_PROLOGUE
 from workbench.fusions.pointwise_chain import POINTWISE_CHAIN
 from workbench.fusions.pointwise_epilogue import POINTWISE_EPILOGUE
 from workbench.fusions.quantize import (
@@ -23,6 +24,7 @@ from workbench.fusions.rows import RESIDUAL_NORM, ROW_EPILOGUE, ROW_PROLOGUE, RO
 from workbench.fusions.scale import SCALE
 from workbench.fusions.sizes_only import SIZES_ONLY
 from workbench.fusions.split_later import SPLIT_LATER
+from workbench.fusions.split_views import SPLIT_VIEWS
 from workbench.network import NetworkDefinition
 from workbench.records import Attempt, Stage
 from workbench.rewrite import RewriteRule, apply_rules
@@ -57,6 +59,10 @@ FUSIONS: tuple[RewriteRule, ...] = (
     ROW_EPILOGUE,
     ROW_QUANTIZE,
     EMBEDDING,
+    # Joins: what is finished where it is joined, then what is joined.
+    JOIN_EPILOGUE,
+    JOIN_PROLOGUE,
+    SPLIT_VIEWS,
     # INT8: what a product reads and writes.
     DUPLICATE_DEQUANTIZE,
     ABSORB_DEQUANTIZE,

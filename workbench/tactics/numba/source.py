@@ -20,6 +20,7 @@ from workbench.tactics.numba.copies import (
     plan_copies,
     plan_reformat,
 )
+from workbench.tactics.numba.joins import join_call, plan_join
 from workbench.tactics.numba.pointwise import plan_pointwise, pointwise_call
 from workbench.tactics.numba.rows import plan_rows, rows_call
 from workbench.tactics.numba.windows import plan_windows, windows_call
@@ -65,6 +66,8 @@ class NumbaSource:
             return _tactics_or_refusals(found)
         if all(n.op in (*VIEWS, "Concat", "Constant") for n in problem.body.nodes):
             return self._copies(problem)
+        if node is not None and node.op == "Concat":
+            return self._join(problem)
         if problem.body.operator_names == ("Gather",):
             return self._gather(problem)
         return self._pointwise(problem)
@@ -87,6 +90,11 @@ class NumbaSource:
                 if isinstance(plan, Refusal):
                     return plan
                 return attention_call(plan, problem, self.cache, threads)
+            case "join":
+                plan = plan_join(problem.body)
+                if isinstance(plan, Refusal):
+                    return plan
+                return join_call(plan, problem, self.cache, threads)
             case "window":
                 plan = plan_windows(problem.body, tactic.outputs[0])
                 if isinstance(plan, Refusal):
@@ -183,6 +191,18 @@ class NumbaSource:
         return [
             self._tactic("attention", problem, inputs, (LINEAR,), threads)
             for threads in thread_counts(problem, plan.elements)
+        ]
+
+    def _join(self, problem: Problem) -> Sequence[Tactic | Refusal]:
+        plan = plan_join(problem.body)
+        if isinstance(plan, Refusal):
+            return (plan,)
+        inputs = (LINEAR,) * len(problem.body.dynamic_inputs)
+        outputs = (LINEAR,) * len(problem.body.outputs)
+        count = sum(s.nest.count for s in plan)
+        return [
+            self._tactic("join", problem, inputs, outputs, threads)
+            for threads in thread_counts(problem, count)
         ]
 
     def _windows(self, problem: Problem) -> Sequence[Tactic | Refusal]:
