@@ -18,8 +18,9 @@ FLOOR = 1725
 """Cases that pass, of the 1,884 of onnx 1.23. The others are declined: control flow, sequences,
 optionals, strings, training, other domains, and shapes that depend on data."""
 
-HALF_SOFTMAX = ("test_attention_4d_causal_fp16", "test_attention_4d_causal_fp16_expanded")
-"""Two elements of 192 are one half-precision step off: the case rounds within Softmax."""
+HALF_SOFTMAX = ("test_attention_4d_causal_fp16_expanded",)
+"""Two elements of 192 are one half-precision step off, unless a fusion keeps the probabilities in
+float32: the case rounds within Softmax."""
 
 
 def test_no_case_of_any_operator_is_answered_wrongly():

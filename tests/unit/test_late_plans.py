@@ -56,7 +56,7 @@ def test_a_shape_computed_from_data_is_bound_when_it_is_known():
     context = engine.create_execution_context()
     (y,) = context.run({"x": X, "shape": np.array([8, 3])}).values()
     np.testing.assert_allclose(y, expected(8), rtol=1e-6)
-    with pytest.raises(ExecutionError, match="MatMul_1.*K=6"):
+    with pytest.raises(ExecutionError, match=r"MatMul_1.*K=6"):
         context.run({"x": X, "shape": np.array([4, 6])})  # the product wants 3 columns
     (again,) = context.run({"x": X, "shape": np.array([-1, 3])}).values()
     np.testing.assert_array_equal(again, y)
@@ -100,6 +100,22 @@ def test_an_output_of_open_size_goes_through_its_allocator():
     assert context.execute_async_v3()
     y = allocator.memory.view(np.float32).reshape(allocator.shape)
     np.testing.assert_allclose(y, expected(8), rtol=1e-6)
+
+
+def test_a_size_that_is_read_keeps_the_layer_that_finds_it():
+    engine = engine_of(
+        [
+            helper.make_node("NonZero", ["x"], ["places"]),
+            helper.make_node("Shape", ["places"], ["sizes"]),
+            helper.make_node("Gather", ["sizes", "one"], ["count"]),
+            helper.make_node("ConstantOfShape", ["count"], ["y"]),
+        ],
+        [value("x", [6, 4])],
+        [value("y", [None])],
+        initializers=[helper.make_tensor("one", TensorProto.INT64, [1], [1])],
+    )
+    (y,) = engine.create_execution_context().run({"x": np.maximum(X, 0)}).values()
+    assert y.shape == (np.count_nonzero(X > 0),)
 
 
 def test_a_dynamic_batch_and_sizes_from_data_go_together():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx.parser
 import pytest
 from onnx_cases import (
     Case,
@@ -128,8 +129,9 @@ def test_an_expanded_operator_gives_what_onnx_runtime_gives(case: Case, batch: b
 def test_every_expanded_operator_is_tried_and_none_has_a_row() -> None:
     expanded = set(LOWERED) | set(STANDARD_BODIES)
     untried = expanded - {case.operator for case in CASES}
-    # Of opsets 27 and 28, which ONNX Runtime does not read yet, and random.
-    assert untried == {"CausalConvWithState", "SwiGLU", "Bernoulli"}
+    # Of opsets 27 and 28 and of a preview, which ONNX Runtime does not read yet, and random.
+    preview = "ai.onnx.preview::FlexAttention"
+    assert untried == {"CausalConvWithState", "SwiGLU", "Bernoulli", preview}
     assert not expanded & set(OPERATORS)
 
 
@@ -137,6 +139,52 @@ def test_swiglu_is_the_swish_of_its_gate_times_its_value() -> None:
     gate, rest = numbers(2, 6), numbers(2, 6)
     (ours,) = run_ours(Case("SwiGLU", 28, [gate, rest], attributes={"alpha": 1.5}))
     np.testing.assert_allclose(ours, gate / (1 + np.exp(-1.5 * gate)) * rest, rtol=1e-5)
+
+
+def softmax(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def flex_attention(score: str, *, outer: str = "") -> str:
+    """A model whose scores pass through a graph of its own; ``outer`` is an input around it."""
+    more = f", float[1] {outer}" if outer else ""
+    return (
+        '<ir_version: 13, opset_import: ["": 26, "ai.onnx.preview": 1]> '
+        f"g (float[2,3,4,8] q, float[2,3,5,8] k, float[2,3,5,6] v{more}) => (float[2,3,4,6] y) "
+        "{ y = ai.onnx.preview.FlexAttention <score_mod: graph = bend (float[B,H,L,S] s) => "
+        f"(float[B,H,L,S] t) {{ {score} }}> (q, k, v) }}"
+    )
+
+
+def test_flex_attention_runs_the_graphs_that_it_carries() -> None:
+    text = flex_attention("h = Tanh(s) t = Add(h, h)")
+    network = parse_model(onnx.parser.parse_model(text).SerializeToString())
+    feeds = {"q": HEADS, "k": KEYS, "v": VALUES}
+    scores = HEADS @ KEYS.swapaxes(2, 3) / np.sqrt(8)
+    wanted = softmax(2 * np.tanh(scores)) @ VALUES
+    np.testing.assert_allclose(network.run(feeds)["y"], wanted, rtol=1e-4, atol=1e-5)
+    names = set(network.model_nodes)
+    assert len(names) == 3
+    assert names <= {n for x in network.layers for n in x.origin} | set(network.absorbed)
+
+
+def test_a_graph_of_flex_attention_that_reads_from_around_it_is_refused() -> None:
+    text = flex_attention("t = Mul(s, factor)", outer="factor")
+    with pytest.raises(ParserError, match="reads factor from around it"):
+        parse_model(onnx.parser.parse_model(text).SerializeToString())
+
+
+@pytest.mark.parametrize("causal", [0, 1])
+def test_attention_of_halves_is_as_exact_as_its_last_rounding(causal: int) -> None:
+    halves = [x.astype(np.float16) for x in (HEADS, KEYS, VALUES)]
+    (ours,) = run_ours(Case("Attention", 23, halves, attributes={"is_causal": causal}))
+    q, k, v = (x.astype(np.float64) for x in halves)
+    scores = q @ k.swapaxes(2, 3) / np.sqrt(8)
+    if causal:
+        scores = np.where(np.tri(4, 5, dtype=bool), scores, -np.inf)
+    assert ours.dtype == np.float16
+    np.testing.assert_allclose(ours, softmax(scores) @ v, rtol=4e-3, atol=4e-3)
 
 
 def test_an_expanded_node_is_the_origin_of_all_its_layers() -> None:

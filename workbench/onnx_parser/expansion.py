@@ -17,6 +17,7 @@ from workbench.onnx_parser.expansion_attention import attention
 from workbench.onnx_parser.problems import ErrorCode
 from workbench.onnx_parser.schemas import OPSET, OPSETS, schema
 from workbench.onnx_parser.site import Rule, Site, Step
+from workbench.onnx_parser.source import NestedGraph
 
 
 def _cast_like(site: Site) -> tuple[Step, ...]:
@@ -152,6 +153,7 @@ STANDARD_BODIES: frozenset[str] = frozenset(
         "Shrink",
         "SoftmaxCrossEntropyLoss",
         "SwiGLU",
+        "ai.onnx.preview::FlexAttention",
     }
 )
 """Operators that the standard itself defines by a function body, which is inlined."""
@@ -176,6 +178,14 @@ def _plain(value: Any) -> Any:
     """A value as ONNX's helper takes it."""
     if isinstance(value, DataType):
         return TO_ONNX[value]
+    if isinstance(value, NestedGraph):
+        if value.captures:
+            raise NetworkError(
+                f"its graph '{value.proto.name}' reads {', '.join(value.captures)} from around it, "
+                "which the standard's body of the operator cannot",
+                remedy="store what it reads inside it",
+            )
+        return value.proto
     if isinstance(value, np.ndarray):
         return numpy_helper.from_array(cast("Array", value))
     return value
@@ -202,4 +212,8 @@ def standard_body(proto: NodeProto, types: Sequence[TensorType | None]) -> Funct
     data: bytes = row.get_context_dependent_function(proto.SerializeToString(), kinds)
     if not data:
         raise NetworkError(f"the standard gives no body of {proto.op_type} for these inputs")
-    return FunctionProto.FromString(data)
+    function = FunctionProto.FromString(data)
+    if all(o.domain for o in function.opset_import):
+        # A body of another domain's operator is made of the newest operators of ai.onnx.
+        function.opset_import.append(helper.make_opsetid("", OPSET))
+    return function

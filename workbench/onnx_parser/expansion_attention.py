@@ -38,11 +38,10 @@ def attention(site: Site) -> tuple[Step, ...]:
     chain.hand_out(2, value)
     key, value = (_repeated(chain, v, queries, keys, n) for v, n in ((key, "k"), (value, "v")))
     scores = _scores(chain, query, key, depth)
-    probabilities = _probabilities(chain, scores)
+    mixed = _mixed(chain, _probabilities(chain, scores, (query, key)), value)
     if len(site.type(0).shape) == 4:
-        chain.add("MatMul", (probabilities, value), output=site.node.outputs[0])
+        chain.rename(mixed, site.node.outputs[0])
         return tuple(chain.steps)
-    mixed = chain.add("MatMul", (probabilities, value), "mixed")
     rows = chain.add("Transpose", (mixed,), "rows", perm=(0, 2, 1, 3))
     shape = site.constant("shape", [0, 0, -1])
     chain.add("Reshape", (rows, shape), output=site.node.outputs[0])
@@ -70,9 +69,15 @@ class _Chain:
         self.steps.append(Step(operator, inputs, (name,), attributes))
         return name
 
-    def number(self, label: str, value: float) -> str:
-        """A scalar constant of the operands' type."""
-        return self.site.constant(label, value, self.site.type(0).dtype.numpy)
+    def rename(self, name: str, output: str) -> None:
+        """Give the last step's output another name."""
+        last = self.steps.pop()
+        assert last.outputs == (name,)
+        self.steps.append(Step(last.operator, last.inputs, (output,), last.attributes))
+
+    def number(self, label: str, value: float, kind: DataType | None = None) -> str:
+        """A scalar constant, of the operands' type unless another one is given."""
+        return self.site.constant(label, value, (kind or self.site.type(0).dtype).numpy)
 
     def hand_out(self, index: int, name: str) -> None:
         """Give an optional output of the node, where it is read."""
@@ -168,27 +173,44 @@ def _scores(chain: _Chain, query: str, key: str, depth: int) -> str:
     return chain.add("Mul", (bent, cap), "capped")
 
 
-def _probabilities(chain: _Chain, scores: str) -> str:
-    """Softmax of the scores plus the bias; a row in which all is masked gives zeros."""
+def _probabilities(chain: _Chain, scores: str, factors: tuple[str, str]) -> str:
+    """Softmax of the scores plus the bias, in ``_wide``; a row that is all masked gives zeros."""
     site = chain.site
     bias = _mask_bias(chain)
     total = chain.add("Add", (scores, bias), "masked") if bias else scores
     if site.attribute("is_causal", 0):
-        total = chain.add("Add", (total, _causal_bias(chain, scores)), "causal")
-    own = site.type(0).dtype
+        total = chain.add("Add", (total, _causal_bias(chain, factors)), "causal")
+    own, wide = site.type(0).dtype, _wide(site)
     asked = site.attribute("softmax_precision")
     precise = FROM_ONNX.get(asked, own) if isinstance(asked, int) else asked or own
+    precise = wide if precise.itemsize < wide.itemsize else precise
     if precise is not own:
         total = chain.add("Cast", (total,), "precise", to=precise)
     result = chain.add("Softmax", (total,), "softmax", axis=-1)
-    if precise is not own:
-        result = chain.add("Cast", (result,), "probabilities", to=own)
+    if precise is not wide:
+        result = chain.add("Cast", (result,), "probabilities", to=wide)
     if not bias or _leaves_every_row(site):
         return result
-    axes, nothing = site.constant("last", [-1]), chain.number("nothing", 0)
+    axes, nothing = site.constant("last", [-1]), chain.number("nothing", 0, wide)
     most = chain.add("ReduceMax", (bias, axes), "most")
     dark = chain.add("Equal", (most, chain.number("never", -math.inf)), "dark")
     return chain.add("Where", (dark, nothing, result), "lit")
+
+
+def _wide(site: Site) -> DataType:
+    """The type of the probabilities: not a half, whose rounding would show in the result."""
+    own = site.type(0).dtype
+    return DataType.FLOAT if own.itemsize < DataType.FLOAT.itemsize else own
+
+
+def _mixed(chain: _Chain, probabilities: str, value: str) -> str:
+    """The values, weighted by the probabilities."""
+    own, wide = chain.site.type(0).dtype, _wide(chain.site)
+    if wide is own:
+        return chain.add("MatMul", (probabilities, value), "mixed")
+    widened = chain.add("Cast", (value,), "v_wide", to=wide)
+    product = chain.add("MatMul", (probabilities, widened), "mixed_wide")
+    return chain.add("Cast", (product,), "mixed", to=own)
 
 
 def _mask_bias(chain: _Chain) -> str:
@@ -210,9 +232,13 @@ def _leaves_every_row(site: Site) -> bool:
     return bool(np.all(np.any(seen, axis=-1)))
 
 
-def _causal_bias(chain: _Chain, scores: str) -> str:
-    """Zero on and below the diagonal, minus infinity above."""
-    size = chain.add("Shape", (scores,), "square", start=-2)
+def _causal_bias(chain: _Chain, factors: tuple[str, str]) -> str:
+    """Zero on and below the diagonal, minus infinity above; a row a query, a column a key."""
+    lengths = (
+        chain.add("Shape", (v,), n, start=-2, end=-1)
+        for v, n in zip(factors, ("queries", "keys_now"), strict=True)
+    )
+    size = chain.add("Concat", tuple(lengths), "square", axis=0)
     ones = chain.add("ConstantOfShape", (size,), "ones", value=np.ones(1, np.bool_))
     seen = chain.add("Trilu", (ones,), "seen", upper=0)
     zero, never = chain.number("kept", 0), chain.number("hidden", -math.inf)

@@ -217,6 +217,7 @@ class Flattener:
             outputs,
             {names[v]: t for v, t in stored.items()},
             tuple(v for v in read if v not in own),
+            graph,
         )
 
     def _broken_call(self, call: SourceNode, rule: str, wrong: str) -> SourceNode:

@@ -19,7 +19,7 @@ from workbench.onnx_parser.element_types import DATA_TYPE_ATTRIBUTES, FROM_ONNX,
 from workbench.onnx_parser.expansion import LOWERED, node_proto, standard_body
 from workbench.onnx_parser.functions import Flattener, domain
 from workbench.onnx_parser.input_sizes import InputSizes
-from workbench.onnx_parser.nested import CONTROL_FLOW, import_control_flow
+from workbench.onnx_parser.nested import CONTROL_FLOW, absorb, import_control_flow
 from workbench.onnx_parser.problems import ErrorCode, ParserErrorRecord, record, record_of, refuse
 from workbench.onnx_parser.schemas import OPSET, schema
 from workbench.onnx_parser.site import Site, Step
@@ -249,6 +249,7 @@ class Importer:
         body = standard_body(proto, types)
         for inner in self._flattener.body(body, _as_node(node, step), proto):
             self._import_source(inner)
+        absorb(self._network, node, f"the layers of node '{node.name}'")
 
     def _add_layer(self, node: SourceNode, step: Step, *, alone: bool) -> None:
         inputs = [self._tensor(v) if v else None for v in step.inputs]

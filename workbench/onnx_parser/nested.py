@@ -283,6 +283,11 @@ def _add(
         outputs=outputs,
         origin=(node.origin,),
     )
+    absorb(frame.network, node, f"layer {node.name}, inside it")
+
+
+def absorb(network: NetworkDefinition, node: SourceNode, into: str) -> None:
+    """Say where the nodes of a node's graphs went."""
     for graph in node.nested:
         for name in _names(graph.nodes):
-            frame.network.absorbed[name] = f"layer {node.name}, inside it"
+            network.absorbed[name] = into

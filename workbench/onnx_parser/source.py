@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from onnx import AttributeProto, SparseTensorProto, TensorProto
+from onnx import AttributeProto, GraphProto, SparseTensorProto, TensorProto
 
 from workbench.onnx_parser.value_types import declared_type, why_not
 from workbench.onnx_parser.weights import WeightReader
@@ -24,6 +24,7 @@ class NestedGraph:
     """A graph inside a node, its names made unique. constants: initializers by name.
 
     captures: names of the graphs around it that it reads. outputs may be inputs or captures.
+    proto: as the model writes it.
     """
 
     inputs: tuple[str, ...]
@@ -31,6 +32,7 @@ class NestedGraph:
     outputs: tuple[str, ...]
     constants: Mapping[str, TensorProto | SparseTensorProto]
     captures: tuple[str, ...]
+    proto: GraphProto
 
     @property
     def read(self) -> frozenset[str]:
