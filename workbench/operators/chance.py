@@ -1,7 +1,7 @@
 """Random numbers: RandomNormal, RandomUniform, their Like forms, and Multinomial.
 
-No two implementations give the same numbers, so nothing bounds them: a check of values says
-nothing. With a seed, the reference gives the same numbers at every call.
+No two implementations give the same numbers: a check of values says that they lie in the range of
+what can be drawn. With a seed, the reference gives the same numbers at every call.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from workbench.body import (
     REQUIRED,
     Array,
     Attributes,
+    BoundRule,
     Inference,
     InferRule,
     Operator,
@@ -42,11 +43,28 @@ def _normal(generator: np.random.Generator, a: Attributes, shape: tuple[int, ...
     return generator.normal(a["mean"], a["scale"], shape)
 
 
-def _open(
+FARTHEST = 16.0
+"""Standard deviations within which every normal number lies (all but one of 10**56)."""
+
+
+def _uniform_range(
     attributes: Attributes, inputs: Sequence[Any], bounds: Any, outputs: Any, unit: float
 ) -> tuple[Any, ...]:
-    """Any number may come out."""
-    return (np.inf,)
+    """Two numbers of the range are this far apart at most."""
+    return (abs(attributes["high"] - attributes["low"]),)
+
+
+def _normal_range(
+    attributes: Attributes, inputs: Sequence[Any], bounds: Any, outputs: Any, unit: float
+) -> tuple[Any, ...]:
+    return (2 * FARTHEST * abs(attributes["scale"]),)
+
+
+def _class_range(
+    attributes: Attributes, inputs: Sequence[Any], bounds: Any, outputs: Any, unit: float
+) -> tuple[Any, ...]:
+    """Any class may come out."""
+    return (float(inputs[0].shape[1] - 1),)
 
 
 def _shaped_types(inference: Inference) -> tuple[TensorType, ...]:
@@ -86,13 +104,17 @@ def _multinomial(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Array, 
 
 
 def _row(
-    name: str, infer: InferRule, reference: Reference, attributes: Mapping[str, Any]
+    name: str,
+    infer: InferRule,
+    reference: Reference,
+    bound: BoundRule,
+    attributes: Mapping[str, Any],
 ) -> Operator:
     return Operator(
         name=name,
         infer=infer,
         reference=reference,
-        bound=_open,
+        bound=bound,
         layer_type="FILL",
         family="random",
         deterministic=False,
@@ -105,14 +127,23 @@ _UNIFORM = {"high": 1.0, "low": 0.0}
 _SHAPED = {"dtype": DataType.FLOAT, "shape": REQUIRED}
 
 CHANCE: tuple[Operator, ...] = (
-    _row("RandomNormal", _shaped_types, _drawn(_normal), {**_NORMAL, **_SHAPED}),
-    _row("RandomNormalLike", _like_types, _drawn(_normal), {**_NORMAL, "dtype": None}),
-    _row("RandomUniform", _shaped_types, _drawn(_uniform), {**_UNIFORM, **_SHAPED}),
-    _row("RandomUniformLike", _like_types, _drawn(_uniform), {**_UNIFORM, "dtype": None}),
+    _row("RandomNormal", _shaped_types, _drawn(_normal), _normal_range, {**_NORMAL, **_SHAPED}),
+    _row(
+        "RandomNormalLike", _like_types, _drawn(_normal), _normal_range, {**_NORMAL, "dtype": None}
+    ),
+    _row("RandomUniform", _shaped_types, _drawn(_uniform), _uniform_range, {**_UNIFORM, **_SHAPED}),
+    _row(
+        "RandomUniformLike",
+        _like_types,
+        _drawn(_uniform),
+        _uniform_range,
+        {**_UNIFORM, "dtype": None},
+    ),
     _row(
         "Multinomial",
         _multinomial_types,
         _multinomial,
+        _class_range,
         {"dtype": DataType.INT32, "sample_size": 1},
     ),
 )

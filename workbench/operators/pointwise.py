@@ -128,8 +128,13 @@ def _dropout(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Array, ...]
 
 
 def _dropout_bound(attributes: Attributes, x: Any, e: Any, y: Any, unit: float) -> tuple[Any, ...]:
-    """In training any mask may come out."""
-    return (e[0], 0.0) if operand(x, 2) is None else (np.inf, np.inf)
+    """In training any mask may come out: an element is 0 or what is kept of it."""
+    ratio, training = operand(x, 1), operand(x, 2)
+    share = 0.5 if ratio is None else float(np.asarray(ratio).reshape(()))
+    if training is None or not np.any(training) or not share:
+        return (e[0], 0.0)
+    kept = abs(1 / (1 - share)) if share != 1 else np.inf
+    return ((np.abs(x[0]) + e[0]) * kept, 1.0)
 
 
 def _where_types(inference: Inference) -> tuple[TensorType, ...]:
