@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import sys
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -48,6 +49,22 @@ def write_in_parts(path: Path, parts: Iterable[bytes]) -> None:
                 f"cannot be written: {_words(e)}", place=str(path), remedy=remedy
             ) from e
         raise
+
+
+def cache_folder(name: str) -> Path:
+    """Where this user's caches live, by the rules of the operating system; one folder a name.
+
+    Windows: %LOCALAPPDATA%; macOS: ~/Library/Caches; else $XDG_CACHE_HOME or ~/.cache: the
+    system's own settings.
+    """
+    own = Path("inference-workbench") / name
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA")
+        return (Path(base) if base else Path.home() / "AppData" / "Local") / own
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / own
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / own
 
 
 def check_target(path: Path) -> None:

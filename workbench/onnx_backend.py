@@ -55,7 +55,18 @@ class WorkbenchRep(BackendRep):
         self.outputs = tuple(t.name for t in network.outputs)
 
     def prepare(self) -> None:
-        """Build where that needs no input. Raises NoTacticError."""
+        """Build where that needs no input. Raises NoTacticError, and UnsupportedModel for chance.
+
+        A suite compares numbers, and no two implementations draw the same ones.
+        """
+        for layer in self._state.network.layers:
+            drawn = [n.op for n in layer.body.nodes if n.operator.family == "random"]
+            if drawn:
+                raise UnsupportedModel(
+                    f"{drawn[0]} draws random numbers: there are none to compare them with",
+                    place=layer.name,
+                    remedy="to run it, build it with workbench.Builder",
+                )
         if not self._state.network.symbols:
             self.engine({})
 

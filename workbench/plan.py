@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from workbench.body import Array, Body, HostType, TensorType, type_from_json, type_to_json
@@ -96,7 +97,10 @@ class PlanProfile:
 
 @dataclass(frozen=True)
 class Plan:
-    """A built engine. ``weights`` are the linear execution weights, by name."""
+    """A built engine. ``weights`` are the linear execution weights, by name.
+
+    code: machine code of its kernels, by key, where a tactic source compiles any ahead of time.
+    """
 
     name: str
     device: Fingerprint
@@ -108,6 +112,7 @@ class Plan:
     absorbed: Mapping[str, str]
     config: Mapping[str, Any]
     versions: Mapping[str, str]
+    code: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
 
     @cached_property
     def late(self) -> frozenset[str]:
@@ -129,7 +134,7 @@ class Plan:
 
     def to_bytes(self) -> bytes:
         """The plan file. Equal plans give equal bytes."""
-        return write_file(self.records(), self.weights)
+        return write_file(self.records(), self.weights, self.code)
 
     def save(self, path: str | Path) -> str:
         """Write the plan file atomically; returns its SHA-256."""
@@ -140,8 +145,8 @@ class Plan:
     @classmethod
     def from_bytes(cls, data: bytes | memoryview, *, verify: str = "full") -> Plan:
         """Read a plan. Raises PlanError on any damage; ``verify="lazy"`` skips the weights."""
-        records, weights = read_file(data, verify=verify)
-        return _plan_from_records(records, weights)
+        records, weights, code = read_file(data, verify=verify)
+        return _plan_from_records(records, weights, code)
 
     @classmethod
     def load(cls, path: str | Path, *, verify: str = "full") -> Plan:
@@ -214,7 +219,9 @@ def _range_from_json(value: Any) -> tuple[tuple[int, ...], tuple[int, ...], tupl
     return tuple(low), tuple(opt), tuple(high)
 
 
-def _plan_from_records(data: Mapping[str, Any], weights: Mapping[str, Array]) -> Plan:
+def _plan_from_records(
+    data: Mapping[str, Any], weights: Mapping[str, Array], code: Mapping[str, bytes]
+) -> Plan:
     bodies = [Body.from_json(b, operator_named) for b in data["bodies"]]
     return Plan(
         data["name"],
@@ -259,4 +266,5 @@ def _plan_from_records(data: Mapping[str, Any], weights: Mapping[str, Array]) ->
         data["absorbed"],
         data["config"],
         data["versions"],
+        code,
     )

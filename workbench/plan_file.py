@@ -2,10 +2,10 @@
 
 Layout: 8-byte little-endian header length; a compact JSON header, sorted, padded with spaces so
 that the data start at a multiple of 64; then the sections. Tensors named ``pad/N`` make each
-section start at a multiple of 64 bytes. ``records`` is JSON in a uint8 tensor; ``weights/NAME`` are
-the execution weights; a type that safetensors has no name for (INT4, FP4, complex) is stored as
-its bytes, one element a byte where it is smaller; strings as JSON. The header's ``__metadata__``
-says which type that is, and holds a digest of header and records, and one of the weights. Any
+section start at a multiple of 64 bytes. ``records`` is JSON in a uint8 tensor; ``code/KEY`` is
+machine code, always verified; ``weights/NAME`` are the execution weights. A type that safetensors
+has no name for (INT4, FP4, complex) is stored as its bytes, one element a byte where it is smaller;
+strings as JSON. The header's ``__metadata__`` says which type that is, and holds digests. Any
 safetensors reader opens the file.
 """
 
@@ -18,6 +18,7 @@ import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from workbench.datatypes import DataType
 from workbench.errors import PlanError
 
 FORMAT = "inference-workbench-plan"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 ANY_FILE = "plan file"
 """The place named in an error while the path is not known."""
 _ALIGN = 64
@@ -53,12 +54,17 @@ _TYPES: dict[DataType, str] = {
 _NAMES = {v: k for k, v in _TYPES.items()}
 
 
-def write_file(records: Mapping[str, Any], weights: Mapping[str, Array]) -> bytes:
+def write_file(
+    records: Mapping[str, Any],
+    weights: Mapping[str, Array],
+    code: Mapping[str, bytes] = MappingProxyType({}),
+) -> bytes:
     """The bytes of a plan file."""
     text = json.dumps(records, sort_keys=True, separators=(",", ":"), allow_nan=True).encode()
     sections: list[tuple[str, str, tuple[int, ...], bytes]] = [
         ("records", "U8", (len(text),), text)
     ]
+    sections.extend((f"code/{k}", "U8", (len(c),), c) for k, c in sorted(code.items()))
     unnamed: dict[str, str] = {}
     for name, array in sorted(weights.items()):
         kind = DataType.of(array)
@@ -85,12 +91,13 @@ def write_file(records: Mapping[str, Any], weights: Mapping[str, Array]) -> byte
             chunks.append(bytes(pad))
             end += pad
     digest = hashlib.sha256()
-    for _, _, _, raw in sections[1:]:
+    for _, _, _, raw in sections[1 + len(code) :]:
         digest.update(raw)
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
         "weights_sha256": digest.hexdigest(),
+        "code_sha256": hashlib.sha256(b"".join(c for _, c in sorted(code.items()))).hexdigest(),
     }
     if unnamed:
         metadata["weight_types"] = _encode(unnamed).decode()
@@ -102,8 +109,8 @@ def write_file(records: Mapping[str, Any], weights: Mapping[str, Array]) -> byte
 
 def read_file(
     data: bytes | memoryview | mmap.mmap, *, verify: str = "full"
-) -> tuple[dict[str, Any], dict[str, Array]]:
-    """(records, weights) of a plan file; weights are read-only views of ``data``.
+) -> tuple[dict[str, Any], dict[str, Array], dict[str, bytes]]:
+    """(records, weights, code) of a plan file; weights are read-only views of ``data``.
 
     Raises PlanError naming what is damaged. ``verify="lazy"`` leaves the weights unverified.
     """
@@ -121,6 +128,9 @@ def read_file(
             f"header and records have SHA-256 {found[:12]}..., the file says {expected[:12]}..."
         )
     names = sorted(n for n in header if n.startswith("weights/"))
+    code = {n.removeprefix("code/"): bytes(raw[n]) for n in sorted(header) if n.startswith("code/")}
+    if hashlib.sha256(b"".join(code.values())).hexdigest() != metadata.get("code_sha256"):
+        raise _damaged("its machine code is not what was written")
     if verify == "full":
         digest = hashlib.sha256()
         for name in names:
@@ -138,7 +148,7 @@ def read_file(
         (name := n.removeprefix("weights/")): _array(raw[n], header[n], unnamed.get(name, ""))
         for n in names
     }
-    return json.loads(bytes(raw["records"])), weights
+    return json.loads(bytes(raw["records"])), weights, code
 
 
 def map_file(path: Path) -> memoryview:

@@ -17,10 +17,11 @@ from tactic_bodies import BODIES, FLOAT, INT64, Draft, pointwise, problem_of, so
 
 from workbench.checks import bit_equal, check_outputs
 from workbench.errors import ExecutionError
+from workbench.files import cache_folder
 from workbench.records import Refusal
 from workbench.tactics.launch import bind, run_once
 from workbench.tactics.numba import NUMBA, NumbaSource, mathematics
-from workbench.tactics.numba.cache import KernelCache, KernelText, default_cache_folder
+from workbench.tactics.numba.cache import KernelCache, KernelText
 from workbench.tactics.numba.nests import Stream, load_lines, nest_text, store_line
 
 UNIT = 2.0**-24
@@ -103,7 +104,7 @@ def test_the_cache_folder_follows_the_operating_system(monkeypatch, tmp_path):
     if sys.platform != "linux":
         pytest.skip("the rule of Linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_cache_folder() == tmp_path / "inference-workbench" / "kernels"
+    assert cache_folder("kernels") == tmp_path / "inference-workbench" / "kernels"
 
 
 def test_importing_the_source_does_not_import_numba():

@@ -22,6 +22,7 @@ from workbench.errors import CalibrationError, PrecisionContractError
 from workbench.network import Cause, NetworkDefinition
 from workbench.onnx_parser import parse_model
 from workbench.records import BuildLog, Progress, Stage, StageRecord
+from workbench.runtime import Engine
 from workbench.selection import lost_fusions, tune
 from workbench.timing import TimingCache
 
@@ -196,13 +197,16 @@ def plan_memory_stage(state: BuildState) -> BuildState:
 
 
 def serialize(state: BuildState) -> BuildState:
-    """Write the plan's bytes."""
+    """Write the plan's bytes, a GPU's machine code included."""
     clock = Clock()
     assert state.plan is not None
-    data = state.plan.to_bytes()
+    plan = state.plan
+    if plan.device.kind == "gpu":
+        plan = replace(plan, code=Engine(plan, state.device).machine_code())
+    data = plan.to_bytes()
     digest = hashlib.sha256(data).hexdigest()
     summary = f"{len(data) / 1024:.0f} KiB, SHA-256 {digest[:16]}..."
-    state = replace(state, plan_bytes=data)
+    state = replace(state, plan=plan, plan_bytes=data)
     return after(state, Stage.SERIALIZE, state.network, clock, summary, facts={"sha256": digest})
 
 

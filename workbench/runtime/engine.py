@@ -239,6 +239,16 @@ class Engine:
             self.preparations.append(Preparation(key, time.perf_counter() - start))
         return self._calls[key]
 
+    def machine_code(self) -> dict[str, bytes]:
+        """Code of every kernel at the smallest, usual and largest sizes of each profile, by key."""
+        for profile in self.plan.profiles:
+            for which in range(3):
+                sizes = self.bindings_of({k: v[which] for k, v in profile.shapes.items()})
+                if not self.plan.is_late:
+                    self.calls(sizes)
+        made = [c for calls in self._calls.values() for c in calls]
+        return {k: v for c in (*made, *self._late_calls.values()) for k, v in c.code.items()}
+
     def call(self, index: int, bindings: Mapping[str, int]) -> Call:
         """One step's prepared Call at these sizes, made once. Raises ExecutionError, PlanError.
 
@@ -289,6 +299,7 @@ class Engine:
             {n: self.plan.weights[w] for n, w in zip(constants, step.constants, strict=True)},
             self.device,
             self.plan.threads,
+            code=self.plan.code,
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from workbench.body import Array, Body, TensorType
@@ -267,7 +267,7 @@ def _prepare_step(step: ComposedStep, problem: Problem, names: Sequence[str]) ->
     constants: dict[str, Array] = {
         i.name: problem.constants[i.name] for i in body.inputs if i.constant
     }
-    inner = Problem(body, constants, problem.device, problem.threads, problem.workspace_limit)
+    inner = replace(problem, body=body, constants=constants)
     source: TacticSource = source_named(step.tactic.source)
     return source.prepare(step.tactic, inner)
 

@@ -25,6 +25,7 @@ class Problem:
 
     body: with every size a number. constants: values of its constant inputs, by input name.
     workspace_limit: bytes that a Call may ask for. threads: what a CPU kernel may use.
+    code: machine code that a plan brings, by key; see ``machine_code``.
     """
 
     body: Body
@@ -32,6 +33,7 @@ class Problem:
     device: Device
     threads: int = 1
     workspace_limit: int = 1 << 30
+    code: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Call:
     kernel: the implementation's own name, shown by the profiler.
     capturable: whether a CUDA graph may record the Launch.
     packed: derived constants that it keeps (bytes are counted as weights).
+    code: machine code that it runs, by key: a plan carries it, so that loading compiles nothing.
     """
 
     kernel: str
@@ -88,6 +91,7 @@ class Call:
     workspace_bytes: int = 0
     capturable: bool = True
     packed: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    code: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class TacticSource(Protocol):

@@ -23,22 +23,6 @@ from typing import Any
 Compiled = Callable[..., Any]
 
 
-def default_cache_folder() -> Path:
-    """Where this user's caches live, by the rules of the operating system.
-
-    Windows: %LOCALAPPDATA%; macOS: ~/Library/Caches; else $XDG_CACHE_HOME or ~/.cache. These are
-    the system's own settings; a KernelCache takes any other folder as an argument.
-    """
-    name = "inference-workbench"
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA")
-        return (Path(base) if base else Path.home() / "AppData" / "Local") / name / "kernels"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / name / "kernels"
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / name / "kernels"
-
-
 @dataclass(frozen=True)
 class KernelText:
     """A generated kernel: source of a module with a function ``kernel``, and its type.

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 from workbench.body import TensorType
 from workbench.datatypes import DataType
+from workbench.files import cache_folder
 from workbench.formats import FORMATS, LINEAR, Format
 from workbench.records import Refusal
 from workbench.tactics.arithmetic import emulated_in_float
 from workbench.tactics.launch import reformat_body
 from workbench.tactics.numba import rows, windows
 from workbench.tactics.numba.attention import attention_call, plan_attention
-from workbench.tactics.numba.cache import KernelCache, default_cache_folder, numba_version
+from workbench.tactics.numba.cache import KernelCache, numba_version
 from workbench.tactics.numba.copies import (
     copies_call,
     gather_call,
@@ -44,7 +45,7 @@ class NumbaSource:
     device_kind = "cpu"
 
     def __init__(self, cache: KernelCache | None = None) -> None:
-        self.cache = cache or KernelCache(default_cache_folder())
+        self.cache = cache or KernelCache(cache_folder("kernels"))
 
     def unavailable(self) -> Refusal | None:
         return None

@@ -14,6 +14,7 @@ from workbench.formats import HWC, LINEAR, Format
 from workbench.gpu_device import gpu_of
 from workbench.records import Refusal
 from workbench.tactics.launch import reformat_body
+from workbench.tactics.machine_code import machine_code
 from workbench.tactics.nvrtc.expressions import C_TYPES
 from workbench.tactics.nvrtc.frame import KernelText
 from workbench.tactics.nvrtc.kernels import Variant, kernel, reformat_kernel, variants
@@ -97,8 +98,13 @@ def _follows(type_: TensorType, out: TensorType) -> bool:
 
 
 def _call(text: KernelText, tactic: Tactic, problem: Problem) -> Call:
-    cupy = gpu_of(problem.device).cupy
-    module = cupy.RawModule(code=text.code, backend="nvrtc", options=("--std=c++17",))
+    device = gpu_of(problem.device)
+    cupy = device.cupy
+    target = f"sm_{device.compute_capability}"
+    parts = ("nvrtc", str(cupy.cuda.nvrtc.getVersion()), target, text.code)
+    key, code = machine_code(problem, parts, lambda: compile_text(cupy, text.code, target))
+    module = cupy.cuda.function.Module()
+    module.load(code)
     function = module.get_function("run")
     constants = [
         cupy.asarray(_plain(problem.constants[i.name])) for i in problem.body.inputs if i.constant
@@ -120,7 +126,19 @@ def _call(text: KernelText, tactic: Tactic, problem: Problem) -> Call:
         return launch
 
     packed = {f"c{k}": c for k, c in enumerate(constants)}
-    return Call(f"nvrtc {tactic.name}", bind, packed={"module": module, **packed})
+    kept = {"module": module, **packed}
+    return Call(f"nvrtc {tactic.name}", bind, packed=kept, code={key: code})
+
+
+def compile_text(cupy: Any, text: str, target: str) -> bytes:
+    """CUDA C++ as machine code (cubin) for ``target``, such as ``sm_90``. Needs no GPU."""
+    nvrtc = cupy.cuda.nvrtc
+    program = nvrtc.createProgram(text, "kernel.cu", (), ())
+    try:
+        nvrtc.compileProgram(program, (f"--gpu-architecture={target}", "--std=c++17"))
+        return bytes(nvrtc.getCUBIN(program))
+    finally:
+        nvrtc.destroyProgram(program)
 
 
 def _plain(array: Any) -> Any:
