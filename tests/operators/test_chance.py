@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx_peer import one_node
 
+from workbench.checks import check_outputs
 from workbench.datatypes import DataType
 
 SHAPE = (50, 40)
@@ -61,3 +64,18 @@ def test_classes_are_drawn_by_their_probability():
     share = np.bincount(y[0], minlength=3) / 2000
     np.testing.assert_allclose(share, [0.7, 0.2, 0.1], atol=0.06)
     assert (y[1] == 1).mean() > 0.99
+
+
+@given(
+    shape=st.lists(st.integers(0, 5), min_size=0, max_size=3),
+    low=st.floats(-5, 5, width=32),
+    width=st.floats(0.125, 8, width=32),
+)
+def test_two_draws_are_within_the_bound_of_each_other_and_others_are_not(shape, low, width):
+    attributes = {"shape": tuple(shape), "low": low, "high": low + width}
+    body, values = one_node("RandomUniform", (), attributes)
+    y = body.evaluate(values)["o0"]
+    assert y.shape == tuple(shape) and y.dtype == np.float32
+    assert check_outputs(body, values, {"o0": y}).passed
+    if y.size:
+        assert not check_outputs(body, values, {"o0": y + np.float32(3 * width)}).passed

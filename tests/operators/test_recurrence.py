@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx_peer import against_peer, four_bounds_off, normal, one_node
 
 STEPS, BATCH, SIZE, HIDDEN = 4, 3, 2, 5
@@ -97,3 +99,28 @@ def test_linear_attention_with_neither_gate_nor_correction_sums_keys_times_value
     found = body.evaluate(values)
     np.testing.assert_allclose(found["o0"][0], weights @ value[0], rtol=1e-5, atol=1e-5)
     assert not four_bounds_off(body, values)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    op=st.sampled_from(sorted(GATES)),
+    direction=st.sampled_from(["forward", "reverse", "bidirectional"]),
+    sizes=st.tuples(*[st.integers(1, 5)] * 4),
+    biased=st.booleans(),
+    data=st.data(),
+)
+def test_a_recurrent_layer_of_any_size_agrees_with_onnx_runtime(op, direction, sizes, biased, data):
+    steps, batch, size, hidden = sizes
+    directions = 2 if direction == "bidirectional" else 1
+    rows = GATES[op] * hidden
+    lengths = data.draw(st.lists(st.integers(1, steps), min_size=batch, max_size=batch))
+    inputs = (
+        normal(0, steps, batch, size),
+        normal(1, directions, rows, size),
+        normal(2, directions, rows, hidden),
+        normal(3, directions, 2 * rows) if biased else None,
+        np.array(lengths, np.int32),
+    )
+    attributes = {"direction": direction, "hidden_size": hidden}
+    found = against_peer(op, inputs, attributes, outputs=3 if op == "LSTM" else 2)
+    assert found, found.message

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx_peer import against_peer, four_bounds_off, normal, one_node
 
 
@@ -42,3 +44,23 @@ def test_mel_weights_agree_with_onnx_runtime():
     edges = [np.array(f, np.float32) for f in (20.0, 4000.0)]
     found = against_peer("MelWeightMatrix", (*numbers, *edges), {}, opset=17)
     assert found, found.message
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    shape=st.lists(st.integers(1, 6), min_size=1, max_size=3),
+    parts=st.sampled_from([1, 2]),
+    length=st.one_of(st.none(), st.integers(1, 9)),
+    inverse=st.sampled_from([0, 1]),
+    data=st.data(),
+)
+def test_dft_of_any_shape_and_axis_is_numpy_s(shape, parts, length, inverse, data):
+    axis = data.draw(st.integers(0, len(shape) - 1))
+    x = normal(0, *shape, parts)
+    count = None if length is None else np.array(length, np.int64)
+    body, values = one_node("DFT", (x, count, np.array(axis, np.int64)), {"inverse": inverse})
+    signal = x[..., 0] + 1j * x[..., 1] if parts == 2 else x[..., 0]
+    expected = (np.fft.ifft if inverse else np.fft.fft)(signal, n=length, axis=axis)
+    found = body.evaluate(values)["o0"]
+    np.testing.assert_allclose(found[..., 0], expected.real, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found[..., 1], expected.imag, rtol=1e-4, atol=1e-5)
