@@ -116,8 +116,12 @@ class Device(Protocol):
         """Work enqueued on ``later`` from now on starts after what is on ``earlier``."""
         ...
 
-    def burst(self, launch: Callable[[], None], count: int, stream: Any) -> Callable[[], None]:
-        """One callable that runs a bound launch ``count`` times, with the least overhead."""
+    def timer(self, launch: Callable[[], None], stream: Any) -> Callable[[int], list[float]]:
+        """Times a bound launch by itself: given a number of samples, microseconds of a run each.
+
+        The CPU's caches are warm (a layer's inputs were just written by its neighbour) and a sample
+        is long enough for its clock; the GPU's L2 cache is emptied before each run.
+        """
         ...
 
     def synchronize(self, stream: Any = None) -> None: ...
@@ -125,6 +129,10 @@ class Device(Protocol):
     def time_us(self, launch: Callable[[], None], repeats: int, stream: Any = None) -> list[float]:
         """Microseconds of each of ``repeats`` runs, by the device's own clock."""
         ...
+
+
+SAMPLE_US = 60.0
+"""Shortest sample worth reading off a CPU's clock."""
 
 
 class CpuStream:
@@ -217,12 +225,15 @@ class CpuDevice:
     def wait(self, later: Any, earlier: Any) -> None:
         """A CPU runs its launches in the order in which they are made."""
 
-    def burst(self, launch: Callable[[], None], count: int, stream: Any) -> Callable[[], None]:
+    def timer(self, launch: Callable[[], None], stream: Any) -> Callable[[int], list[float]]:
+        first = self.time_us(launch, 1)[0]
+        inner = max(1, min(256, int(SAMPLE_US / max(first, 0.1))))
+
         def run() -> None:
-            for _ in range(count):
+            for _ in range(inner):
                 launch()
 
-        return run
+        return lambda count: [s / inner for s in self.time_us(run, count)]
 
     def synchronize(self, stream: Any = None) -> None:
         if stream is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -150,12 +151,30 @@ class GpuDevice:
             event.record(earlier)
             later.wait_event(event)
 
-    def burst(self, launch: Callable[[], None], count: int, stream: Any) -> Callable[[], None]:
-        own = stream or self.main_stream
+    def timer(self, launch: Callable[[], None], stream: Any) -> Callable[[int], list[float]]:
+        own, event = stream or self.main_stream, self.cupy.cuda.Event
         launch()  # outside the capture: libraries allocate and load on first use
         own.synchronize()
-        graph = self.capture([launch] * count, own)
-        return lambda: graph.launch(own)
+        graph = self.capture([launch], own)
+        flush = self._flush
+
+        def sample(count: int) -> list[float]:
+            pairs = [(event(), event()) for _ in range(count)]
+            for begin, end in pairs:
+                # Long enough for the host to enqueue what follows: no launch gap is timed.
+                flush.memset_async(0, flush.mem.size, own)
+                begin.record(own)
+                graph.launch(own)
+                end.record(own)
+            own.synchronize()
+            return [1e3 * self.cupy.cuda.get_elapsed_time(b, e) for b, e in pairs]
+
+        return sample
+
+    @cached_property
+    def _flush(self) -> Any:
+        """Memory three times the size of the L2 cache; writing it empties the cache."""
+        return self.cupy.cuda.alloc(3 * max(self._properties["l2CacheSize"], 1 << 24))
 
     def synchronize(self, stream: Any = None) -> None:
         if isinstance(stream, int):

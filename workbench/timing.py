@@ -1,8 +1,7 @@
 """How a tactic is timed, and the TimingCache that keeps what was measured.
 
-A timing is taken after warm-up, alone on the machine, on warm data (a layer's inputs were just
-written by its neighbour): microseconds, the median of several samples, each long enough for the
-clock. Hopeless tactics are cut off early.
+A timing is taken after warm-up, alone on the machine: microseconds, the median of several samples
+(``Device.timer`` says in which state the caches are). Hopeless tactics are cut off early.
 """
 
 from __future__ import annotations
@@ -22,10 +21,8 @@ from workbench.errors import TimingCacheError
 from workbench.files import read_file, write_atomically
 from workbench.tactics.protocol import Tactic, tactic_to_json
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Version of the timing method; part of every key."""
-SAMPLE_US = 60.0
-"""Shortest sample worth reading off the clock."""
 CUT_OFF = 4.0
 """A tactic whose first run takes this many times the best median so far is timed no further."""
 
@@ -73,16 +70,14 @@ def measure(
     """Time a bound launch. ``best_us``: the best median so far, for the early cut-off."""
     launch()
     device.synchronize(stream)
-    once = device.burst(launch, 1, stream)
-    first = device.time_us(once, 1, stream)[0]
+    timer = device.timer(launch, stream)
+    first = timer(1)[0]
     if first > CUT_OFF * best_us:
         # Twice more: one slow run may be the machine's fault, not the tactic's.
-        first = min(first, *device.time_us(once, 2, stream))
+        first = min(first, *timer(2))
         if first > CUT_OFF * best_us:
             return Timing.of([first], cut_off=True)
-    inner = max(1, min(256, int(SAMPLE_US / max(first, 0.1))))
-    samples = device.time_us(device.burst(launch, inner, stream), iterations, stream)
-    return Timing.of([s / inner for s in samples])
+    return Timing.of(timer(iterations))
 
 
 @dataclass(frozen=True)

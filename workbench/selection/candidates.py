@@ -10,12 +10,13 @@ from workbench.body import Array, Body, TensorType
 from workbench.checks import Expected, bit_equal, expect, sample_inputs
 from workbench.config import BuilderConfig, BuilderFlag, MemoryPoolType
 from workbench.datatypes import DataType
-from workbench.devices import Device
+from workbench.devices import Buffer, Device
 from workbench.dimensions import volume
 from workbench.errors import NetworkError, TimingCacheError
+from workbench.formats import Format
 from workbench.records import Refusal
 from workbench.tactics import SLOW_COMPILERS, sources_for
-from workbench.tactics.launch import bind, run_once
+from workbench.tactics.launch import bind, run_once, upload
 from workbench.tactics.protocol import Call, Problem, Tactic, TacticSource
 from workbench.timing import Entry, Timing, TimingCache, measure
 
@@ -239,6 +240,7 @@ class Trial:
         self._single = layer.single
         self._references: dict[str, Expected] = {}
         self._inputs: dict[str, dict[str, Array]] = {}
+        self._buffers: dict[tuple[str, tuple[Format, ...]], tuple[Buffer, ...]] = {}
 
     def candidate(self, source: Any, tactic: Tactic) -> Candidate:
         """One tactic's outcome, from the cache where it is known."""
@@ -307,8 +309,8 @@ class Trial:
             problem = self.shop.problem(self.layer.opt, self.layer.constants)
             call = next(c for b, c in calls if b is self.layer.opt)
             stream = self.shop._stream  # pyright: ignore[reportPrivateUsage]
-            bound = bind(call, tactic, problem, stream)
-            bound.write(self._inputs_for(self.layer.opt), stream)
+            inputs = self._buffers_for(tactic, problem)
+            bound = bind(call, tactic, problem, stream, inputs)
             timing = measure(
                 bound.launch,
                 self.shop.device,
@@ -337,7 +339,7 @@ class Trial:
         worst = 0.0
         for body, call in calls:
             problem = self.shop.problem(body, self.layer.constants)
-            inputs = self._inputs_for(body)
+            inputs = self._buffers_for(tactic, problem)
             outputs = run_once(call, tactic, problem, inputs)
             result = self._reference_for(body).check(outputs)
             worst = max(worst, result.worst)
@@ -356,6 +358,13 @@ class Trial:
             drawn = sample_inputs(body, seed=0, constants=self.layer.constants)
             self._inputs[key] = {i.name: drawn[i.name] for i in body.dynamic_inputs}
         return self._inputs[key]
+
+    def _buffers_for(self, tactic: Tactic, problem: Problem) -> tuple[Buffer, ...]:
+        """The sampled inputs on the device, in the tactic's layouts; no kernel writes to them."""
+        key = (problem.body.signature, tactic.inputs)
+        if key not in self._buffers:
+            self._buffers[key] = upload(tactic, problem, self._inputs_for(problem.body))
+        return self._buffers[key]
 
     def _reference_for(self, body: Body) -> Expected:
         key = body.signature

@@ -32,16 +32,7 @@ class BoundCall:
 
     def write(self, inputs: Mapping[str, Array], stream: Any = None) -> None:
         """Pack linear arrays, by input name, into the input buffers."""
-        device, body = self.problem.device, self.problem.body
-        for i, layout, b in zip(body.dynamic_inputs, self.tactic.inputs, self.inputs, strict=True):
-            array = inputs[i.name]
-            if array.shape != tuple(i.type.shape) or array.dtype != i.type.dtype.numpy:
-                raise ExecutionError(
-                    f"needs {i.type}, given {array.dtype}{list(array.shape)}",
-                    place=f"input '{i.name}'",
-                    remedy="bind the Body to the arrays' shapes and cast them first",
-                )
-            device.upload(layout.pack(array), b, stream)
+        _write(self.tactic, self.problem, self.inputs, inputs, stream)
 
     def read(self, stream: Any = None) -> dict[str, Array]:
         """The outputs by name, as linear arrays."""
@@ -60,15 +51,40 @@ def stored_bytes(type_: TensorType, layout: Format) -> int:
     return int(layout.volume(type_.shape)) * type_.dtype.itemsize
 
 
-def bind(call: Call, tactic: Tactic, problem: Problem, stream: Any = None) -> BoundCall:
-    """Allocate buffers for one Call on the problem's device and bind it to them."""
+def bind(
+    call: Call,
+    tactic: Tactic,
+    problem: Problem,
+    stream: Any = None,
+    inputs: tuple[Buffer, ...] | None = None,
+) -> BoundCall:
+    """Bind one Call to buffers of its own, or to ``inputs`` that hold its operands already."""
     body, device = problem.body, problem.device
-    types = [i.type for i in body.dynamic_inputs]
-    inputs = _allocate(device, types, tactic.inputs)
+    if inputs is None:
+        inputs = _allocate(device, [i.type for i in body.dynamic_inputs], tactic.inputs)
     outputs = _allocate(device, body.output_types, tactic.outputs)
     workspace = device.allocate(call.workspace_bytes) if call.workspace_bytes else None
     launch = call.bind(inputs, outputs, workspace, stream)
     return BoundCall(launch, inputs, outputs, workspace, tactic, problem)
+
+
+def _write(
+    tactic: Tactic,
+    problem: Problem,
+    buffers: Sequence[Buffer],
+    inputs: Mapping[str, Array],
+    stream: Any,
+) -> None:
+    operands = problem.body.dynamic_inputs
+    for i, layout, b in zip(operands, tactic.inputs, buffers, strict=True):
+        array = inputs[i.name]
+        if array.shape != tuple(i.type.shape) or array.dtype != i.type.dtype.numpy:
+            raise ExecutionError(
+                f"needs {i.type}, given {array.dtype}{list(array.shape)}",
+                place=f"input '{i.name}'",
+                remedy="bind the Body to the arrays' shapes and cast them first",
+            )
+        problem.device.upload(layout.pack(array), b, stream)
 
 
 def _allocate(
@@ -79,17 +95,31 @@ def _allocate(
     )
 
 
+def upload(
+    tactic: Tactic, problem: Problem, inputs: Mapping[str, Array], stream: Any = None
+) -> tuple[Buffer, ...]:
+    """Linear arrays, by input name, in new buffers in the tactic's layouts."""
+    types = [i.type for i in problem.body.dynamic_inputs]
+    made = _allocate(problem.device, types, tactic.inputs)
+    _write(tactic, problem, made, inputs, stream)
+    return made
+
+
 def run_once(
-    call: Call, tactic: Tactic, problem: Problem, inputs: Mapping[str, Array]
+    call: Call,
+    tactic: Tactic,
+    problem: Problem,
+    inputs: Mapping[str, Array] | tuple[Buffer, ...],
 ) -> dict[str, Array]:
     """Run a Call on linear arrays (dynamic inputs by name); gives linear outputs by name.
 
-    Output buffers hold NaN bit patterns (0xFF bytes) before the launch, so that an element
-    which the kernel leaves unwritten is seen.
+    inputs may also be buffers that hold them already. Output buffers hold NaN bit patterns (0xFF
+    bytes) before the launch, so that an element which the kernel leaves unwritten is seen.
     """
     stream = problem.device.stream()
-    bound = bind(call, tactic, problem, stream)
-    bound.write(inputs, stream)
+    if not isinstance(inputs, tuple):
+        inputs = upload(tactic, problem, inputs, stream)
+    bound = bind(call, tactic, problem, stream, inputs)
     for b in bound.outputs:
         problem.device.upload(np.full(b.nbytes, 0xFF, np.uint8), b, stream)
     bound.launch()
