@@ -1,4 +1,6 @@
 import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sketch import Sketch, applied
 
 from workbench.network import Tensor
@@ -65,3 +67,45 @@ def test_a_number_on_its_way_to_the_weights_is_not_met_half_way() -> None:
     s.output(s("Softmax", turn(s, y, 0, 1, 3, 2)))
     s.fold()
     assert s.operators() == ["MatMul", "Reshape", "Transpose", "Softmax"]
+
+
+def test_a_transpose_between_two_shuffles_comes_to_rest() -> None:
+    """One rule could send it on to the reshape, another back to the Unsqueeze, without end."""
+    s = Sketch()
+    x = s("Tanh", s("Unsqueeze", s.input(2, 4, 6), s.value(np.array([0]))))
+    x = s("Sub", turn(s, x, 1, 2, 3, 0), s.value(0.5))
+    x = s("Mul", x, s.value(2.0))
+    s.output(s("Reshape", x, s.value(np.array([2, 24]))))
+    assert len(applied(s.fold(), "transpose_earlier")) < 3
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_chains_of_shuffles_factors_and_products_come_to_rest(data: st.DataObject) -> None:
+    s = Sketch(data.draw(st.integers(0, 999)))
+    x = s.input(2, 4, 6)
+    kinds = ("turn", "turn", "split", "merge", "unsqueeze", "scale", "shift", "act", "fc", "bias")
+    for kind in data.draw(st.lists(st.sampled_from(kinds), min_size=3, max_size=12)):
+        rank, last = len(x.shape), x.shape[-1]
+        match kind:
+            case "turn":
+                x = turn(s, x, *data.draw(st.permutations(range(rank))))
+            case "split" if rank < 5 and last % 2 == 0:
+                x = s("Reshape", x, s.value(np.array([*x.shape[:-1], 2, last // 2])))
+            case "merge" if rank > 2:
+                x = s("Reshape", x, s.value(np.array([*x.shape[:-2], -1])))
+            case "unsqueeze" if rank < 5:
+                x = s("Unsqueeze", x, s.value(np.array([data.draw(st.integers(0, rank))])))
+            case "scale":
+                x = s("Mul", x, s.value(data.draw(st.sampled_from([0.5, 2.0]))))
+            case "shift":
+                x = s("Sub", x, s.value(0.5))
+            case "fc":
+                x = s.linear(x, data.draw(st.sampled_from([4, 6])), name="fc")
+            case "bias":
+                x = s("Add", x, s.weight(last))
+            case _:
+                x = s("Tanh", x)
+    s.output(s("Identity", x))
+    s.fold()
+    s.fuse()

@@ -21,8 +21,8 @@ SHUFFLES = RESHAPES | {"Transpose"}
 class Transposes(RulePass):
     """Moves a Transpose behind, or before, layers that work the same on transposed tensors.
 
-    Later only where nothing shuffles before it and something does after; earlier only where
-    something shuffles before: so that no Transpose comes back.
+    Earlier only where it would come to a shuffle; later only where it would not, and something
+    shuffles behind: so that no Transpose comes back.
     """
 
     name: str = "transposes"
@@ -84,6 +84,22 @@ def _only_reader(tensor: Tensor) -> Layer | None:
     return tensor.users[0] if len(tensor.users) == 1 and not tensor.is_network_output else None
 
 
+def _layers_back_to_shuffle(turn: Layer, perm: tuple[int, ...]) -> int | None:
+    """How many layers a Transpose would pass to the shuffle before it; None if none is reached."""
+    tensor, passed = turn.inputs[0], 0
+    while tensor is not None and tensor.producer is not None and tensor.value is None:
+        made = tensor.producer
+        if made.op in SHUFFLES:
+            return passed if made.operator is not None else None
+        # A factor is on its way to a product's weights: see ScaleFolding.
+        if _only_reader(tensor) is None or not _passes(made, perm) or made.op == "Mul":
+            return None
+        index = _turned_operand(made)
+        assert index is not None
+        tensor, passed = made.inputs[index], passed + 1
+    return None
+
+
 # -- later --------------------------------------------------------------------------------
 def _leads_to_shuffle(layer: Layer, perm: tuple[int, ...]) -> bool:
     """Whether only layers that a Transpose passes lie between this one's result and a shuffle."""
@@ -101,9 +117,9 @@ def _goes_later(layer: Layer) -> bool:
     made = x.producer if x is not None else None
     if made is None or made.op != "Transpose" or made.operator is None:
         return False
-    source = made.inputs[0]
-    shuffled = source is not None and source.producer is not None and source.producer.op in SHUFFLES
-    return not shuffled and _passes(layer, _perm(made)) and _leads_to_shuffle(layer, _perm(made))
+    perm = _perm(made)
+    back = _layers_back_to_shuffle(made, perm) is not None
+    return not back and _passes(layer, perm) and _leads_to_shuffle(layer, perm)
 
 
 def _later(network: NetworkDefinition, match: Match) -> Replaced:
@@ -142,18 +158,7 @@ def _goes_earlier(layer: Layer) -> bool:
     """A Transpose of layers that it passes, up to a shuffle."""
     if layer.operator is None or layer.op != "Transpose":
         return False
-    perm, tensor, passed = _perm(layer), layer.inputs[0], 0
-    while tensor is not None and tensor.producer is not None and tensor.value is None:
-        made = tensor.producer
-        if made.op in SHUFFLES:
-            return passed > 0 and made.operator is not None
-        # A factor is on its way to a product's weights: see ScaleFolding.
-        if _only_reader(tensor) is None or not _passes(made, perm) or made.op == "Mul":
-            return False
-        index = _turned_operand(made)
-        assert index is not None
-        tensor, passed = made.inputs[index], passed + 1
-    return False
+    return bool(_layers_back_to_shuffle(layer, _perm(layer)))
 
 
 def _earlier(network: NetworkDefinition, match: Match) -> Replaced:

@@ -19,6 +19,8 @@ from workbench.sampling import sample_inputs, small_bindings
 SMALL_SIZES = (6, 8, 12, 16, 32, 64)
 """Sizes behind the channels at which a rewrite is tried, until its layers accept them."""
 SEEDS = (0, 1)
+SMALL = 1024
+"""Elements of a constant of which rules may look at single ones, as ``twins.SMALL``."""
 
 
 class Checker:
@@ -50,7 +52,7 @@ class Checker:
             seeds = SEEDS[:1] if key in self._known else SEEDS
             self._known[key] = None
             return _unequal(rule, before, after, constants, seeds)
-        key = (*key, _digest(constants))
+        key = (*key, _digest(before, after, constants))
         if key not in self._known:
             self._known[key] = _unequal(rule, before, after, constants, SEEDS)
         return self._known[key]
@@ -104,11 +106,23 @@ def _unchecked(error: NetworkError) -> Refusal:
     )
 
 
-def _digest(constants: Mapping[str, Array]) -> str:
-    """Of the constants' values: a rule may look at them before it fits."""
+def _digest(before: Body, after: Body, constants: Mapping[str, Array]) -> str:
+    """Of which input of one Body is which of the other, and of what rules look at in constants.
+
+    That is every value, but for large weights: of those whether all are one number, and which.
+    """
     digest = hashlib.blake2b(digest_size=16)
-    for name, array in sorted(constants.items()):
-        digest.update(name.encode())
+    names = list(dict.fromkeys(i.name for i in (*before.inputs, *after.inputs)))
+    for i in (*before.inputs, *after.inputs):
+        digest.update(f"{names.index(i.name)} {i.type};".encode())
+    for name in names:
+        array = constants.get(name)
+        if array is None:
+            continue
+        if array.size > SMALL and array.dtype.kind == "f":
+            first = array.reshape(-1)[:1]
+            array = first if bool(np.all(array == first)) else first[:0]
+        digest.update(f"{names.index(name)}:".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
