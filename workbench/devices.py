@@ -100,6 +100,14 @@ class Device(Protocol):
         """Write a buffer to an address or array of the caller's."""
         ...
 
+    def address_of(self, place: Any) -> int:
+        """The address of an array of the caller's, or what already is one."""
+        ...
+
+    def foreign(self, place: Any, nbytes: int) -> Buffer | None:
+        """The caller's memory as kernels may use it, without a copy; None where they cannot."""
+        ...
+
     def capture(self, launches: Sequence[Callable[[], None]], stream: Any) -> Any:
         """Record launches as a graph with a method ``launch(stream)``. Raises DeviceError."""
         ...
@@ -212,6 +220,12 @@ class CpuDevice:
 
     def copy_out(self, target: Any, slot: Buffer, stream: Any = None) -> None:
         ctypes.memmove(_host_address(target, slot.nbytes), slot.address, slot.nbytes)
+
+    def address_of(self, place: Any) -> int:
+        return place if isinstance(place, int) else int(place.ctypes.data)
+
+    def foreign(self, place: Any, nbytes: int) -> Buffer | None:
+        return None  # copies within the host's caches are cheap, binding anew is not
 
     def capture(self, launches: Sequence[Callable[[], None]], stream: Any) -> Any:
         raise DeviceError("a CPU records no graphs", place=self.fingerprint.name)

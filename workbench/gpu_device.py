@@ -23,6 +23,10 @@ _NATIVE_SINCE = {
 """Compute capability (times ten) that first multiplies the type in hardware."""
 
 
+_DEVICE_MEMORY = (2, 3)
+"""cudaMemoryTypeDevice and cudaMemoryTypeManaged."""
+
+
 def _version(number: int) -> str:
     """CUDA's 12040 as 12.4."""
     return f"{number // 1000}.{number % 1000 // 10}"
@@ -117,6 +121,18 @@ class GpuDevice:
 
     def copy_out(self, target: Any, slot: Buffer, stream: Any = None) -> None:
         self._copy(_address(target), slot.address, slot.nbytes, stream)
+
+    def address_of(self, place: Any) -> int:
+        return _address(place)
+
+    def foreign(self, place: Any, nbytes: int) -> Buffer | None:
+        address = _address(place)
+        cuda = self.cupy.cuda
+        kind = cuda.runtime.pointerGetAttributes(address).type
+        if address % ALIGNMENT or kind not in _DEVICE_MEMORY:
+            return None
+        pointer = cuda.MemoryPointer(cuda.UnownedMemory(address, nbytes, place, self.index), 0)
+        return Buffer(self.cupy.ndarray(nbytes, self.cupy.uint8, pointer), address, nbytes)
 
     def _copy(self, target: int, source: int, nbytes: int, stream: Any) -> None:
         # cudaMemcpyDefault (4): the direction follows from the addresses.

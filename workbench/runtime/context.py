@@ -14,6 +14,7 @@ from workbench.body import Array, HostType, Value
 from workbench.devices import Buffer
 from workbench.errors import ExecutionError
 from workbench.formats import LINEAR
+from workbench.runtime.direct import NONE, CallersMemory, Owned
 from workbench.runtime.engine import Engine
 from workbench.runtime.given import as_value, check_input
 from workbench.runtime.late import LateRun, OutputAllocator, allocated, profile_of
@@ -21,10 +22,13 @@ from workbench.runtime.profiler import LayerProfile, Profile, Profiler
 from workbench.runtime.taps import Observe, TappedRun, Taps
 from workbench.tactics.protocol import Launch
 
+MOST_BOUND = 32
+"""Sets of sizes and of the caller's addresses to which the launches stay bound."""
+
 
 @dataclass(frozen=True, eq=False)
 class _Bound:
-    """Every launch, bound to this context's memory at one set of sizes."""
+    """Every launch, bound to memory at one set of sizes: this context's, but for the caller's."""
 
     launches: tuple[Launch, ...]
     bindings: Mapping[str, int]
@@ -36,8 +40,8 @@ class _Bound:
 class ExecutionContext:
     """Runs an engine. Several contexts share the engine's weights; each has its own arena.
 
-    One context is for one thread at a time. Inputs and outputs pass through fixed slots, so that
-    another address never rebinds anything.
+    One context is for one thread at a time. Inputs and outputs pass through fixed slots; on a GPU,
+    addresses that are set a second time are used as they are, without a copy.
     """
 
     def __init__(self, engine: Engine, profile: int = 0) -> None:
@@ -48,7 +52,8 @@ class ExecutionContext:
         self._addresses: dict[str, Any] = {}
         self._allocators: dict[str, OutputAllocator] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
-        self._bound: dict[tuple[tuple[str, int], ...], _Bound] = {}
+        self._callers = CallersMemory(engine.device)
+        self._bound: dict[tuple[Any, ...], _Bound] = {}
         self._graphs: dict[_Bound, Any] = {}
         self.use_graph = engine.device.kind == "gpu"
         self.active_optimization_profile = -1
@@ -302,15 +307,17 @@ class ExecutionContext:
                 remedy="call set_input_shape first",
             )
 
-    def _bind(self) -> _Bound:
+    def _bind(self, owned: Owned = NONE) -> _Bound:
         self._check_shapes_set()
         bindings = self.engine.bindings_of(self._shapes)
-        key = tuple(sorted(bindings.items()))
+        key = (*sorted(bindings.items()), *((n, b.address) for n, b in owned.items()))
         if key not in self._bound:
-            self._bound[key] = self._bind_at(bindings)
+            self._bound[key] = self._bind_at(bindings, owned)
+            while len(self._bound) > MOST_BOUND:
+                self._graphs.pop(self._bound.pop(next(iter(self._bound))), None)
         return self._bound[key]
 
-    def _bind_at(self, bindings: Mapping[str, int]) -> _Bound:
+    def _bind_at(self, bindings: Mapping[str, int], owned: Owned) -> _Bound:
         calls = self.engine.calls(bindings)
         needed = max((c.workspace_bytes for c in calls), default=0)
         if needed and (self._workspace is None or needed > self._workspace.nbytes):
@@ -324,8 +331,8 @@ class ExecutionContext:
         }
         launches = tuple(
             call.bind(
-                [self._buffer(n, shapes[n], bindings) for n in step.inputs],
-                [self._buffer(n, shapes[n], bindings) for n in step.outputs],
+                [self._buffer(n, shapes[n], bindings, owned) for n in step.inputs],
+                [self._buffer(n, shapes[n], bindings, owned) for n in step.outputs],
                 self._workspace if call.workspace_bytes else None,
                 self._stream,
             )
@@ -339,11 +346,19 @@ class ExecutionContext:
             all(c.capturable for c in calls),
         )
 
-    def _buffer(self, name: str, shape: tuple[int, ...], bindings: Mapping[str, int]) -> Buffer:
+    def _buffer(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        bindings: Mapping[str, int],
+        owned: Owned = NONE,
+    ) -> Buffer:
         tensor = self.engine.tensor(name)
         nbytes = int(tensor.format.volume(shape)) * tensor.type.dtype.itemsize
         owner = tensor.root or name
         offset = dimensions.evaluate(tensor.offset, bindings) if tensor.root else 0
+        if owner in owned:
+            return owned[owner].slice(offset, nbytes)
         if owner in self._slots:
             return self._slots[owner].slice(offset, nbytes)
         return self._arena.slice(self._profile.offsets[owner] + offset, nbytes)
@@ -379,13 +394,19 @@ class ExecutionContext:
                 raise ExecutionError(
                     f"no address is set for '{t.name}'", remedy="call set_tensor_address first"
                 )
-        places = [
-            (
-                t.kind,
-                self._addresses[t.name],
-                self._buffer(t.name, bound.shapes[t.name], bound.bindings),
-            )
+        slots = {
+            t.name: self._buffer(t.name, bound.shapes[t.name], bound.bindings)
             for t in self.engine.io_tensors
+        }
+        owned = self._callers.buffers(
+            {n: (self._addresses[n], slot.nbytes) for n, slot in slots.items()}
+        )
+        if owned:
+            bound = self._bind(owned)
+        places = [
+            (t.kind, self._addresses[t.name], slots[t.name])
+            for t in self.engine.io_tensors
+            if not owned
         ]
 
         def run() -> None:
