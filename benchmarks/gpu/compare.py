@@ -1,0 +1,225 @@
+"""Ours and PyTorch on the same model, weights and inputs, interleaved, each in one CUDA graph.
+
+    python benchmarks/gpu/compare.py OUT.json resnet50:32 bert:1 [--types fp16 bf16] [--no-compile]
+
+One row a model, batch and candidate: median, minimum and spread of the GPU's time for a whole run
+(inputs and outputs on the device), and the relative L2 error against PyTorch in float32.
+Candidates: ``workbench``; ``eager``, PyTorch's eager mode; ``compile``, ``torch.compile`` in its
+mode max-autotune.
+Needs: torch, onnxscript, cupy, and the extra ``gpu``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import datetime
+import json
+import statistics
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from models import MODELS, export, make
+from torch import Tensor, nn
+
+import workbench as wb
+from workbench.builder import build
+from workbench.config import BuilderConfig
+
+TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+ROUNDS, RUNS = 15, 10
+Replay = Callable[[], None]
+
+
+def captured(module: nn.Module, inputs: list[Tensor]) -> tuple[Replay, Tensor]:
+    """A module's run as one CUDA graph, and its output."""
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream), torch.no_grad():
+        for _ in range(3):
+            module(*inputs)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.no_grad(), torch.cuda.graph(graph):
+        output = module(*inputs)
+    return graph.replay, output
+
+
+def compiled(module: nn.Module) -> nn.Module:
+    """``torch.compile`` in its mode max-autotune; the graph is captured here, not by it."""
+    torch._dynamo.reset()
+    return torch.compile(module, mode="max-autotune-no-cudagraphs")
+
+
+class Ours:
+    """The workbench's engine of an ONNX file, on PyTorch's tensors."""
+
+    def __init__(self, path: Path, inputs: dict[str, Tensor], output: Tensor, level: int) -> None:
+        config = BuilderConfig()
+        config.builder_optimization_level = level
+        start = time.perf_counter()
+        self.state = build(
+            path,
+            config,
+            device="gpu",
+            tell=lambda r: print(
+                f"    {r.stage.value:<10} {r.seconds:6.2f} s  {r.summary}", flush=True
+            ),
+        )
+        self.seconds = time.perf_counter() - start
+        again = config.clone()
+        again.timing_cache = self.state.cache
+        start = time.perf_counter()
+        build(path, again, device="gpu")
+        self.warm_seconds = time.perf_counter() - start
+        assert self.state.plan_bytes is not None
+        start = time.perf_counter()
+        self.engine = wb.Runtime("gpu").deserialize(self.state.plan_bytes)
+        self.load_seconds = time.perf_counter() - start
+        self.context = self.engine.create_execution_context()
+        names = [t.name for t in self.engine.io_tensors]
+        self.output = output
+        for name, tensor in zip(names, [*inputs.values(), output], strict=True):
+            self.context.set_tensor_address(name, tensor)
+
+    def __call__(self) -> None:
+        self.context.execute_async_v3(torch.cuda.current_stream().cuda_stream)
+
+
+def timed(candidates: dict[str, Replay]) -> dict[str, list[float]]:
+    """Microseconds of single runs, the candidates taking turns."""
+    samples: dict[str, list[float]] = {n: [] for n in candidates}
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for run in candidates.values():
+            for _ in range(5):
+                run()
+        for _ in range(ROUNDS):
+            for name, run in candidates.items():
+                run()
+                pairs = [[torch.cuda.Event(enable_timing=True) for _ in "ab"] for _ in range(RUNS)]
+                for begin, end in pairs:
+                    begin.record()
+                    run()
+                    end.record()
+                stream.synchronize()
+                samples[name] += [1e3 * a.elapsed_time(b) for a, b in pairs]
+    return samples
+
+
+def error(found: Tensor, exact: Tensor) -> float:
+    """Relative L2 distance."""
+    a, b = found.double(), exact.double()
+    return float((a - b).norm() / b.norm())
+
+
+def compare(name: str, batch: int, kind: str, options: Any) -> list[dict[str, Any]]:
+    """The rows of one model, batch and type."""
+    model = MODELS[name]
+    module, given = make(name, batch)
+    module = module.cuda()
+    inputs = {n: t.cuda() for n, t in given.items()}
+    with torch.no_grad():
+        exact = module(*inputs.values())
+    half = copy.deepcopy(module).to(TYPES[kind])
+    cast = {n: t.to(TYPES[kind]) if t.is_floating_point() else t for n, t in inputs.items()}
+    runs: dict[str, Replay] = {}
+    outputs: dict[str, Tensor] = {}
+    facts: dict[str, dict[str, Any]] = {}
+    output = torch.empty_like(exact, dtype=TYPES[kind])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{name}.onnx"
+        export(half, cast, model.output, path)
+        try:
+            ours = Ours(path, cast, output, options.level)
+            ours()
+            torch.cuda.synchronize()
+            runs["workbench"], outputs["workbench"] = ours, output
+            steps = Counter(s.tactic.source for s in ours.engine.plan.steps)
+            facts["workbench"] = {
+                "build_s": round(ours.seconds, 1),
+                "warm_build_s": round(ours.warm_seconds, 2),
+                "load_ms": round(1e3 * ours.load_seconds),
+                "steps": dict(steps),
+            }
+            if options.layers:
+                rows = ours.context.profile(
+                    {n: t.cpu().numpy() for n, t in cast.items()}, iterations=10
+                ).layers
+                for r in sorted(rows, key=lambda r: -r.median_us)[: options.layers]:
+                    print(f"    {r.median_us:8.1f} us  {r.name[:60]:<60} {r.kernel[:70]}")
+        except Exception:
+            traceback.print_exc()
+    layout = torch.channels_last if model.convolutional else torch.contiguous_format
+    half = half.to(memory_format=layout)
+    peers = [t.to(memory_format=layout) if t.dim() == 4 else t for t in cast.values()]
+    torch.backends.cudnn.benchmark = True
+    makers = {"eager": lambda: half, "compile": lambda: compiled(half)}
+    for peer, maker in makers.items():
+        if peer in options.peers:
+            start = time.perf_counter()
+            runs[peer], outputs[peer] = captured(maker(), peers)
+            facts[peer] = {"build_s": round(time.perf_counter() - start, 1)}
+    rows = []
+    for who, samples in timed(runs).items():
+        row = {
+            "model": name,
+            "batch": batch,
+            "type": kind,
+            "who": who,
+            "median_us": round(statistics.median(samples), 1),
+            "min_us": round(min(samples), 1),
+            "spread_us": round(statistics.pstdev(samples), 1),
+            "error": error(outputs[who], exact),
+            **facts.get(who, {}),
+        }
+        print(json.dumps(row), flush=True)
+        rows.append(row)
+    return rows
+
+
+def main() -> None:
+    """Run every job and write the rows, whatever fails."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("jobs", nargs="+", help="model:batch")
+    parser.add_argument("--types", nargs="+", default=["fp16"], choices=tuple(TYPES))
+    parser.add_argument("--peers", nargs="*", default=["eager", "compile"])
+    parser.add_argument("--level", type=int, default=3)
+    parser.add_argument("--layers", type=int, default=0, help="print so many slowest layers")
+    options = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for job in options.jobs:
+        name, _, batch = job.partition(":")
+        for kind in options.types:
+            print(f"{name} b{batch} {kind}", flush=True)
+            try:
+                rows += compare(name, int(batch), kind, options)
+            except Exception:
+                traceback.print_exc()
+    import cupy
+    import triton
+
+    table = {
+        "device": torch.cuda.get_device_name(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "versions": {
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            "triton": triton.__version__,
+            "cupy": cupy.__version__,
+            "inference-workbench": wb.__version__,
+        },
+        "rows": rows,
+    }
+    options.out.write_text(json.dumps(table, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

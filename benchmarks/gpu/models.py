@@ -1,0 +1,88 @@
+"""The models of the GPU comparison: made on the machine from a seed, random weights and inputs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / "datasets"), str(ROOT / "benchmarks")]
+
+from large_models import BertEncoder, MobileNetV2, ResNet50  # noqa: E402
+from transformer_models import VisionTransformer  # noqa: E402
+
+SEED = 2026
+WORDS, TOKENS = 30522, 128
+
+
+@dataclass(frozen=True)
+class Model:
+    """How a network is made and fed. convolutional: its peers run with channels last."""
+
+    make: Callable[[], nn.Module]
+    inputs: Callable[[int], dict[str, Tensor]]
+    output: str
+    convolutional: bool
+
+
+def images(batch: int) -> dict[str, Tensor]:
+    """``image`` [batch, 3, 224, 224], standard normal."""
+    return {"image": torch.randn(batch, 3, 224, 224)}
+
+
+def sentences(batch: int) -> dict[str, Tensor]:
+    """``input_ids`` and an ``attention_mask`` of ones, [batch, 128]."""
+    ids = torch.randint(1, WORDS, (batch, TOKENS))
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+MODELS = {
+    "resnet50": Model(ResNet50, images, "logits", True),
+    "mobilenetv2": Model(MobileNetV2, images, "logits", True),
+    "bert": Model(lambda: BertEncoder(attention="sdpa"), sentences, "last_hidden_state", False),
+    "vit": Model(lambda: VisionTransformer(attention="sdpa"), images, "logits", False),
+}
+
+
+def make(name: str, batch: int) -> tuple[nn.Module, dict[str, Tensor]]:
+    """The float32 module in inference mode, and its inputs, on the CPU."""
+    torch.manual_seed(SEED)
+    model = MODELS[name]
+    module = model.make()
+    _initialize(module)
+    if model.convolutional:
+        # Batch-norm statistics of what the weights give, so that activations keep their size.
+        module.train()
+        with torch.no_grad():
+            module(**model.inputs(4))
+    return module.eval(), model.inputs(batch)
+
+
+def _initialize(module: nn.Module) -> None:
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(part, nn.Linear | nn.Embedding):
+            nn.init.normal_(part.weight, std=0.02)
+        if isinstance(part, nn.BatchNorm2d):
+            part.momentum = None
+            nn.init.uniform_(part.weight, 0.2, 0.6)
+
+
+def export(module: nn.Module, inputs: dict[str, Tensor], output: str, path: Path) -> None:
+    """Write the module as ONNX at these sizes, in its own types."""
+    program = torch.onnx.export(
+        module,
+        tuple(inputs.values()),
+        dynamo=True,
+        input_names=list(inputs),
+        output_names=[output],
+        verbose=False,
+    )
+    assert program is not None
+    program.save(path)
