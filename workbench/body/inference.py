@@ -30,6 +30,8 @@ from workbench.datatypes import DataType
 from workbench.dimensions import SymbolicDim
 from workbench.errors import InferenceError, NetworkError, ValueNeeded
 
+LARGEST = 2**63 - 1
+"""Largest number among sizes: Python's integers would grow without end."""
 SMALL = 1024
 """Largest element count of a value that inference computes ahead of folding."""
 
@@ -108,9 +110,9 @@ def infer_node(
             read = (lambda v: v) if operator.stored else widened
             arguments = [None if v is None else read(v) for v in values]
             results = operator.reference(attributes, arguments)[: len(types)]
+            return types, tuple(_settled(r, t) for r, t in zip(results, types, strict=True))
     except (TypeError, ValueError, IndexError, ArithmeticError, NetworkError):
         return types, unknown
-    return types, tuple(_settled(r, t) for r, t in zip(results, types, strict=True))
 
 
 def _types(operator: Operator, seen: Inference) -> tuple[TensorType, ...]:
@@ -170,4 +172,6 @@ def _settled(value: Any, type_: TensorType) -> Array:
     array = np.asarray(value)
     if array.dtype == object and not any(isinstance(v, SymbolicDim) for v in array.reshape(-1)):
         return array.astype(type_.dtype.numpy)
+    if array.dtype == object and any(isinstance(v, int) and abs(v) > LARGEST for v in array.flat):
+        raise OverflowError(f"a size beyond {LARGEST}")
     return array if array.dtype == object else array.astype(type_.dtype.numpy, copy=False)

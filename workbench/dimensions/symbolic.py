@@ -23,6 +23,11 @@ LARGEST = 1 << 40
 """Larger than any size of an axis."""
 
 
+MOST_TERMS, MOST_DEGREE, LONGEST_CALL = 4096, 64, 4096
+"""Of a size, in terms, factors a term, and characters a call. Sizes of real models stay far below;
+without limits a model could square one until it fills the memory."""
+
+
 class _Atom:
     """A symbol, or a call of floordiv/max/min that does not simplify."""
 
@@ -32,6 +37,11 @@ class _Atom:
         self.call = call
         self.args = args
         self.key = args[0] if call == "symbol" else f"{call}({', '.join(map(str, args))})"
+        if len(self.key) > LONGEST_CALL:
+            raise NetworkError(
+                f"a {call} of sizes has more than {LONGEST_CALL} characters",
+                remedy="give the inputs fixed sizes",
+            )
 
     def value(self, of: Callable[[Any], int], bindings: Bindings) -> int:
         if self.call == "symbol":
@@ -70,6 +80,11 @@ class SymbolicDim:
         if (o := _lift(other)) is None:
             return NotImplemented
         terms: dict[Monomial, int] = {}
+        if len(self.terms) * len(o.terms) > MOST_TERMS or _degree(self) + _degree(o) > MOST_DEGREE:
+            raise NetworkError(
+                f"a product of sizes has more than {MOST_TERMS} terms or {MOST_DEGREE} factors",
+                remedy="give the inputs fixed sizes",
+            )
         for m, c in self.terms.items():
             for n, d in o.terms.items():
                 k = tuple(sorted(m + n))
@@ -183,6 +198,10 @@ def _call_interval(call: str, a: tuple[int, int], b: tuple[int, int]) -> tuple[i
         b = (max(b[0], 1), max(b[1], 1))
     corners = [_apply(call, x, y) for x in a for y in b]
     return min(corners), max(corners)
+
+
+def _degree(size: SymbolicDim) -> int:
+    return max(map(len, size.terms), default=0)
 
 
 def _product(values: Iterable[int]) -> int:

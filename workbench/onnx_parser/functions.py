@@ -17,14 +17,13 @@ from onnx import (
 )
 
 from workbench.errors import ParserError
+from workbench.onnx_parser.inlined_sizes import FunctionKey, InlinedSizes, domain, function_key
+from workbench.onnx_parser.limits import MOST_INLINED
 from workbench.onnx_parser.names import Names
-from workbench.onnx_parser.problems import ErrorCode, ParserErrorRecord, record, record_of
+from workbench.onnx_parser.problems import ErrorCode, ParserErrorRecord, record, record_of, refuse
 from workbench.onnx_parser.schemas import operator_key
 from workbench.onnx_parser.source import NestedGraph, SourceNode, attribute_value, kind_name
 from workbench.onnx_parser.weights import WeightReader
-
-FunctionKey = tuple[str, str, str]
-"""Domain, name, overload."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,17 @@ class Flattener:
         self.problems: list[ParserErrorRecord] = []
 
     def nodes(self, nodes: Sequence[NodeProto]) -> Iterator[SourceNode]:
-        """The flat list of the main graph."""
+        """The flat list of the main graph. Raises ParserError where it would be too long."""
+        sizes = InlinedSizes(self._functions)
+        if (largest := sizes.too_many(nodes)) is not None:
+            name, function, count = largest
+            refuse(
+                ErrorCode.UNSUPPORTED_GRAPH,
+                f"the calls of its functions would become {count:,} nodes, most of them in "
+                f"'{name}', which calls {function}; {MOST_INLINED:,} are the most",
+                rule="function_size",
+                remedy="export the model with fewer, or without functions",
+            )
         return self._walk(nodes, _Scope(self._versions))
 
     def body(self, function: FunctionProto, call: SourceNode, proto: NodeProto) -> list[SourceNode]:
@@ -245,16 +254,6 @@ class Flattener:
             return names[v]
 
         return rename
-
-
-def domain(name: str) -> str:
-    """The domain's name; ``ai.onnx`` is the empty one."""
-    return "" if name == "ai.onnx" else name
-
-
-def function_key(function: FunctionProto) -> FunctionKey:
-    """What a call names."""
-    return domain(function.domain), function.name, function.overload
 
 
 def _resolved(

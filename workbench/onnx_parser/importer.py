@@ -19,8 +19,17 @@ from workbench.onnx_parser.element_types import DATA_TYPE_ATTRIBUTES, FROM_ONNX,
 from workbench.onnx_parser.expansion import LOWERED, node_proto, standard_body
 from workbench.onnx_parser.functions import Flattener, domain
 from workbench.onnx_parser.input_sizes import InputSizes
+from workbench.onnx_parser.limits import Limits, too_large, wrong_shape
 from workbench.onnx_parser.nested import CONTROL_FLOW, absorb, import_control_flow
-from workbench.onnx_parser.problems import ErrorCode, ParserErrorRecord, record, record_of, refuse
+from workbench.onnx_parser.problems import (
+    UNEXPECTED,
+    ErrorCode,
+    ParserErrorRecord,
+    record,
+    record_of,
+    refuse,
+    unforeseen,
+)
 from workbench.onnx_parser.schemas import OPSET, schema
 from workbench.onnx_parser.site import Site, Step
 from workbench.onnx_parser.source import NestedGraph, SourceNode
@@ -30,6 +39,8 @@ from workbench.onnx_parser.upgrade import is_rewritten, upgraded
 from workbench.onnx_parser.value_types import declared_type, why_not
 from workbench.onnx_parser.weights import WeightReader
 from workbench.operators import OPERATORS
+
+_DEFAULT = Limits()
 
 
 class Importer:
@@ -44,12 +55,12 @@ class Importer:
         model: ModelProto,
         weights: WeightReader,
         network: NetworkDefinition,
-        max_loop_steps: int | None = None,
+        limits: Limits = _DEFAULT,
         known_sizes: Mapping[str, Dim] = MappingProxyType({}),
     ) -> None:
         self.problems: list[ParserErrorRecord] = []
         self._known_sizes = known_sizes
-        self.max_loop_steps = max_loop_steps
+        self._limits = limits
         self._graph = model.graph
         self._imports = {domain(o.domain): o.version for o in model.opset_import}
         self._weights = weights
@@ -61,6 +72,11 @@ class Importer:
         self._around: Importer | None = None
 
     @property
+    def max_loop_steps(self) -> int | None:
+        """Iterations after which a Loop counts as endless; None: as the operator has it."""
+        return self._limits.max_loop_steps
+
+    @property
     def network(self) -> NetworkDefinition:
         """What is being filled."""
         return self._network
@@ -68,7 +84,11 @@ class Importer:
     def run(self) -> None:
         """Check, then import; the import stops where the checks found something."""
         self._read_initializers()
-        nodes = list(self._flattener.nodes(self._graph.node))
+        try:
+            nodes = list(self._flattener.nodes(self._graph.node))
+        except ParserError as e:
+            self.problems.extend(r for r in e.errors if isinstance(r, ParserErrorRecord))
+            return
         inputs = [v for v in self._graph.input if v.name not in self._constants]
         self._check(nodes, inputs)
         if self.problems:
@@ -146,6 +166,14 @@ class Importer:
             except ParserError as e:
                 self.problems.extend(r for r in e.errors if isinstance(r, ParserErrorRecord))
                 self._constants[name] = np.zeros(0)
+            except MemoryError:
+                self._problem(
+                    ErrorCode.MEM_ALLOC_FAILED,
+                    f"there is no memory for tensor '{name}'",
+                    "memory",
+                    "import the model where more memory is free",
+                )
+                self._constants[name] = np.zeros(0)
 
     def _check(self, nodes: Sequence[SourceNode], inputs: Sequence[ValueInfoProto]) -> None:
         seen: set[str] = set()
@@ -187,6 +215,17 @@ class Importer:
                 "input_type",
                 "export the model with tensors, or sequences or optionals of them",
             )
+        sizes = [
+            d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else d.dim_param
+            for d in value.type.tensor_type.shape.dim
+        ]
+        if wrong := wrong_shape(sizes):
+            self._problem(
+                ErrorCode.INVALID_GRAPH,
+                f"input '{value.name}' {wrong}",
+                "tensor_shape",
+                "re-export the model",
+            )
 
     def _problem(self, code: ErrorCode, desc: str, rule: str, remedy: str) -> None:
         self.problems.append(record(code, desc, rule=rule, remedy=remedy))
@@ -210,6 +249,9 @@ class Importer:
             self._import_source(node)
         except (NetworkError, ParserError) as e:
             self.problems.extend(self._with_needs(r, node) for r in record_of(e, node))
+            self._unmade.update(v for v in node.outputs if v)
+        except UNEXPECTED as e:
+            self.problems.append(unforeseen(e, node))
             self._unmade.update(v for v in node.outputs if v)
 
     def _with_needs(self, reason: ParserErrorRecord, node: SourceNode) -> ParserErrorRecord:
@@ -280,6 +322,15 @@ class Importer:
             )
             reason = replace(reason, needs=_deciding([inputs[e.index]]))
             raise ParserError(e.problem, place=e.place, remedy=e.remedy, errors=(reason,)) from None
+        for made in layer.outputs:
+            if wrong := too_large(made.type, self._limits.max_tensor_bytes):
+                refuse(
+                    ErrorCode.UNSUPPORTED_NODE_SHAPE,
+                    f"its output '{made.name}' {wrong}",
+                    rule="tensor_bytes",
+                    remedy="check the sizes, or allow more with OnnxParser(max_tensor_bytes=...)",
+                    node=node,
+                )
         if len(layer.outputs) < len(named):
             refuse(
                 ErrorCode.UNSUPPORTED_NODE,

@@ -38,7 +38,10 @@ class Frame(Protocol):
     @property
     def network(self) -> NetworkDefinition: ...
 
-    max_loop_steps: int | None
+    @property
+    def max_loop_steps(self) -> int | None:
+        """Iterations after which a Loop counts as endless."""
+        ...
 
     def tensor(self, name: str) -> Tensor:
         """A value that exists, a stored constant included."""

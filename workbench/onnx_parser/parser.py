@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -16,7 +17,15 @@ from workbench.onnx_parser.accepted import accepted_opsets
 from workbench.onnx_parser.blockers import blocked_nodes, further_reasons
 from workbench.onnx_parser.equal_sizes import forced_sizes
 from workbench.onnx_parser.importer import Importer
-from workbench.onnx_parser.problems import ErrorCode, ParserErrorRecord, all_reasons, refuse
+from workbench.onnx_parser.limits import MOST_BYTES, MOST_FILE_BYTES, Limits
+from workbench.onnx_parser.problems import (
+    UNEXPECTED,
+    ErrorCode,
+    ParserErrorRecord,
+    all_reasons,
+    refuse,
+    unforeseen,
+)
 from workbench.onnx_parser.subgraphs import Subgraph, partitioned, producers_of
 from workbench.onnx_parser.texts import first_that_is_no_text
 from workbench.onnx_parser.weights import WeightReader
@@ -27,11 +36,18 @@ class OnnxParser:
 
     A call that returns False has changed nothing in the network; the reasons are in the errors.
     max_loop_steps: iterations after which a Loop of the model counts as endless.
+    max_tensor_bytes: the largest tensor that the model may compute at sizes that it fixes.
     """
 
-    def __init__(self, network: NetworkDefinition, *, max_loop_steps: int | None = None) -> None:
+    def __init__(
+        self,
+        network: NetworkDefinition,
+        *,
+        max_loop_steps: int | None = None,
+        max_tensor_bytes: int = MOST_BYTES,
+    ) -> None:
         self._network = network
-        self._max_loop_steps = max_loop_steps
+        self._limits = Limits(max_loop_steps, max_tensor_bytes)
         self._errors: list[ParserErrorRecord] = []
         self._metadata: Mapping[str, str] = {}
         self._subgraphs: tuple[Subgraph, ...] = ()
@@ -114,26 +130,28 @@ class OnnxParser:
             self._collect(e)
             return None
         self._metadata = _metadata(model)
-        network, found = self._import(model, folder)
+        self._weights = WeightReader(folder)
+        network, found = self._import(model)
         self._errors += found
         if blocked_nodes(found) is None:
             return None
         before = producers_of(model.graph)
-        self._errors += further_reasons(model, found, lambda m: self._import(m, folder)[1])
+        self._errors += further_reasons(model, found, lambda m: self._import(m)[1])
         self._errors.sort(key=lambda e: e.node)
         blocked = blocked_nodes(self._errors)
         self._subgraphs = () if blocked is None else partitioned(before, blocked)
         return None if self._errors else network
 
-    def _import(
-        self, model: ModelProto, folder: Path | None
-    ) -> tuple[NetworkDefinition, list[ParserErrorRecord]]:
+    def _import(self, model: ModelProto) -> tuple[NetworkDefinition, list[ParserErrorRecord]]:
         known: dict[str, Dim] = {}
         while True:
             network = NetworkDefinition(self._network.name or model.graph.name)
-            importer = Importer(model, WeightReader(folder), network, self._max_loop_steps, known)
-            importer.run()
-            more = {} if importer.problems else forced_sizes(network)
+            importer = Importer(model, self._weights, network, self._limits, known)
+            try:
+                importer.run()
+                more = {} if importer.problems else forced_sizes(network)
+            except UNEXPECTED as e:
+                return network, [*importer.problems, unforeseen(e)]
             if not more:
                 return network, importer.problems
             known = {k: substitute(v, more) for k, v in known.items()} | more
@@ -153,15 +171,19 @@ def _metadata(model: ModelProto) -> dict[str, str]:
 
 
 def parse_model(
-    model: str | PathLike[str] | bytes, *, name: str = "", max_loop_steps: int | None = None
+    model: str | PathLike[str] | bytes,
+    *,
+    name: str = "",
+    max_loop_steps: int | None = None,
+    max_tensor_bytes: int = MOST_BYTES,
 ) -> NetworkDefinition:
     """The network of a model file, or of a model's bytes.
 
-    name: of the network; the graph's own where it is left out. max_loop_steps: iterations after
-    which a Loop counts as endless. Raises ParserError with every reason in ``errors``.
+    name: of the network; the graph's own where it is left out. max_loop_steps, max_tensor_bytes:
+    see ``OnnxParser``. Raises ParserError with every reason in ``errors``.
     """
     network = NetworkDefinition(name)
-    parser = OnnxParser(network, max_loop_steps=max_loop_steps)
+    parser = OnnxParser(network, max_loop_steps=max_loop_steps, max_tensor_bytes=max_tensor_bytes)
     if isinstance(model, bytes):
         place = name or "model"
         parsed = parser.parse(model)
@@ -176,14 +198,31 @@ def parse_model(
 
 def read_file(path: str | PathLike[str]) -> bytes:
     """The file's bytes. Raises ParserError naming it."""
+    remedy = "give the path of an .onnx file"
     try:
+        found = Path(path).stat()
+        if not stat.S_ISREG(found.st_mode):
+            refuse(
+                ErrorCode.MODEL_DESERIALIZE_FAILED,
+                "the file cannot be read: it is no regular file",
+                rule="file",
+                remedy=remedy,
+            )
+        if found.st_size > MOST_FILE_BYTES:
+            refuse(
+                ErrorCode.MODEL_DESERIALIZE_FAILED,
+                f"the file has {found.st_size} bytes, protobuf reads {MOST_FILE_BYTES} at most",
+                rule="file",
+                remedy="save the model with its weights as external data, beside it",
+            )
         return Path(path).read_bytes()
-    except OSError as e:
+    except (OSError, ValueError, MemoryError) as e:
+        # A ValueError is a zero byte in the path.
         refuse(
             ErrorCode.MODEL_DESERIALIZE_FAILED,
-            f"the file cannot be read: {e.strerror}",
+            f"the file cannot be read: {getattr(e, 'strerror', None) or e or 'out of memory'}",
             rule="file",
-            remedy="give the path of an .onnx file",
+            remedy=remedy,
         )
 
 

@@ -107,6 +107,35 @@ def record_of(error: WorkbenchError, node: SourceNode) -> tuple[ParserErrorRecor
     )
 
 
+UNEXPECTED = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What code raises that meets a model which nobody thought of: reported as INTERNAL_ERROR."""
+
+
+def unforeseen(error: Exception, node: SourceNode | None = None) -> ParserErrorRecord:
+    """The reason that an error is, which no check foresaw: ours to mend, and said so."""
+    memory = isinstance(error, MemoryError)
+    text = " ".join(str(error).split())[:200]
+    return _record(
+        _caller(),
+        ErrorCode.MEM_ALLOC_FAILED if memory else ErrorCode.INTERNAL_ERROR,
+        f"{type(error).__name__} while it was imported{': ' if text else ''}{text}",
+        "memory" if memory else "unforeseen",
+        "import it where more memory is free"
+        if memory
+        else "no check foresaw this model: report it, with the model",
+        node,
+    )
+
+
 def all_reasons(records: Sequence[ParserErrorRecord], *, place: str) -> ParserError:
     """One ParserError of every reason; its message spells out the first ones."""
     if len(records) == 1:

@@ -1,21 +1,18 @@
-"""WeightReader: a model's stored tensors as read-only arrays, external data memory-mapped.
-
-External data is read only from inside the model's folder: the standard lets ``location`` be any
-relative path, and a model from elsewhere must not make us read other files.
-"""
+"""WeightReader: a model's stored tensors as read-only arrays, external data memory-mapped."""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 from onnx import SparseTensorProto, TensorProto
 
 from workbench.body import Array
 from workbench.datatypes import DataType
+from workbench.onnx_parser.data_files import DataFiles, shown
 from workbench.onnx_parser.element_types import FROM_ONNX, type_name
+from workbench.onnx_parser.limits import MOST_BYTES, size_text, wrong_shape
 from workbench.onnx_parser.problems import ErrorCode, refuse
 
 _PACKED = {2: 4, 4: 2}
@@ -26,8 +23,7 @@ class WeightReader:
     """Decodes TensorProto. folder: where external data may lie; None: nowhere (bytes only)."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder
-        self._files: dict[Path, Array] = {}
+        self._files = DataFiles(folder)
 
     def read(self, tensor: TensorProto | SparseTensorProto) -> Array:
         """As ``array``, or ``dense`` for a sparse tensor."""
@@ -35,7 +31,7 @@ class WeightReader:
 
     def array(self, tensor: TensorProto) -> Array:
         """The value, C-contiguous and read-only. Raises ParserError naming the tensor."""
-        name = tensor.name or "(unnamed)"
+        name = shown(tensor.name) or "(unnamed)"
         dtype = FROM_ONNX.get(tensor.data_type)
         if dtype is None:
             refuse(
@@ -45,17 +41,14 @@ class WeightReader:
                 remedy="store it as a number type",
             )
         shape = tuple(tensor.dims)
-        if any(d < 0 for d in shape):
-            refuse(
-                ErrorCode.INVALID_VALUE,
-                f"tensor '{name}' has the negative size {min(shape)} in its shape {shape}",
-                rule="tensor_shape",
-                remedy="re-export the model",
-            )
+        _check_shape(name, shape)
         if dtype is DataType.STRING:
             values = _texts(tensor, shape, name)
         elif tensor.data_location == TensorProto.EXTERNAL:
-            values = self._stored(self._external(tensor, name), dtype, shape, name)
+            entries = {e.key: e.value for e in tensor.external_data}
+            extent = self._files.extent(entries, name)
+            _check_bytes(extent.length, dtype, shape, name)
+            values = self._stored(self._files.read(extent, name), dtype, shape, name)
         elif tensor.HasField("raw_data"):
             values = self._stored(np.frombuffer(tensor.raw_data, np.uint8), dtype, shape, name)
         else:
@@ -67,7 +60,16 @@ class WeightReader:
         """A sparse tensor written out. Raises ParserError where an index is out of range."""
         values, indices = self.array(sparse.values), self.array(sparse.indices)
         shape = tuple(sparse.dims)
-        name = sparse.values.name or "(unnamed)"
+        name = shown(sparse.values.name) or "(unnamed)"
+        _check_shape(name, shape)
+        if (nbytes := math.prod(shape) * values.dtype.itemsize) > MOST_BYTES:
+            refuse(
+                ErrorCode.INVALID_VALUE,
+                f"sparse tensor '{name}' with {values.size} values is {size_text(nbytes)} when "
+                f"written out, more than {size_text(MOST_BYTES)}",
+                rule="tensor_bytes",
+                remedy="store it dense, in a data file beside the model",
+            )
         if indices.ndim == 1:
             flat = indices
         elif indices.ndim == 2 and indices.shape[1] == len(shape):
@@ -77,24 +79,24 @@ class WeightReader:
                 flat = np.ravel_multi_index(tuple(indices.T), shape)
         else:
             flat = np.array([-1])
-        out = np.zeros(math.prod(shape), values.dtype)
-        if np.any(flat < 0) or np.any(flat >= out.size) or flat.size != values.size:
+        size = math.prod(shape)
+        whole = values.ndim == 1 and indices.dtype == np.int64
+        if not whole or np.any(flat < 0) or np.any(flat >= size) or flat.size != values.size:
             refuse(
                 ErrorCode.INVALID_VALUE,
-                f"sparse tensor '{name}': its {values.size} values and indices of shape "
-                f"{indices.shape} do not fit the shape {shape}",
+                f"sparse tensor '{name}': its values of shape {values.shape} and {indices.dtype} "
+                f"indices of shape {indices.shape} do not fit the shape {shape}",
                 rule="sparse_indices",
                 remedy="re-export the model",
             )
+        out = np.zeros(size, values.dtype)
         out[flat] = values
         out.flags.writeable = False
         return out.reshape(shape)
 
     def _stored(self, data: Array, dtype: DataType, shape: tuple[int, ...], name: str) -> Array:
         count, bits = math.prod(shape), dtype.info.bits
-        need = (count * bits + 7) // 8
-        if data.nbytes != need:
-            _refuse_size(name, f"{data.nbytes} bytes", f"{need} bytes", dtype, shape)
+        _check_bytes(data.nbytes, dtype, shape, name)
         if bits in _PACKED:
             return _unpacked(data, bits, count).view(dtype.numpy).reshape(shape)
         if dtype is DataType.BOOL:
@@ -103,86 +105,6 @@ class WeightReader:
         if not values.flags.aligned:
             values = values.copy()
         return values.reshape(shape)
-
-    def _external(self, tensor: TensorProto, name: str) -> Array:
-        entries = {e.key: e.value for e in tensor.external_data}
-        data = self._mapped(self._located(entries.get("location", ""), name))
-        offset = _count(entries, "offset", 0, name)
-        length = _count(entries, "length", data.nbytes - offset, name)
-        if offset + length > data.nbytes:
-            refuse(
-                ErrorCode.INVALID_VALUE,
-                f"tensor '{name}' lies at bytes {offset} to {offset + length} of "
-                f"'{entries['location']}', which has {data.nbytes} bytes",
-                rule="external_data",
-                remedy="copy the complete data file beside the model",
-            )
-        return data[offset : offset + length]
-
-    def _located(self, location: str, name: str) -> Path:
-        if self._folder is None:
-            refuse(
-                ErrorCode.INVALID_GRAPH,
-                f"tensor '{name}' lies in the file '{location}', and bytes have no folder",
-                rule="external_data",
-                remedy="parse the model from its file, or store the weights inside it",
-            )
-        remedy = "move the data file into the model's folder and name it by its file name"
-        posix, windows = PurePosixPath(location), PureWindowsPath(location)
-        if (
-            not location
-            or "\0" in location
-            or posix.is_absolute()
-            or windows.anchor
-            or ".." in posix.parts
-            or ".." in windows.parts
-        ):
-            refuse(
-                ErrorCode.INVALID_VALUE,
-                f"tensor '{name}' has the external location '{location}', "
-                "which is not a relative path inside the model's folder",
-                rule="external_data",
-                remedy=remedy,
-            )
-        folder = self._folder.resolve()
-        path = (folder / location).resolve()
-        if not path.is_relative_to(folder):
-            refuse(
-                ErrorCode.INVALID_VALUE,
-                f"tensor '{name}': '{location}' is a link out of the model's folder, to {path}",
-                rule="external_data",
-                remedy=remedy,
-            )
-        if not path.is_file():
-            refuse(
-                ErrorCode.INVALID_VALUE,
-                f"tensor '{name}' lies in '{location}', and {folder} has no such file",
-                rule="external_data",
-                remedy="copy the data file beside the model",
-            )
-        return path
-
-    def _mapped(self, path: Path) -> Array:
-        if path not in self._files:
-            empty = path.stat().st_size == 0
-            # The array stays a view of the file: nothing is read until it is used.
-            data: Any = np.zeros(0, np.uint8) if empty else np.memmap(path, np.uint8, "r")
-            self._files[path] = np.asarray(data)
-        return self._files[path]
-
-
-def _count(entries: dict[str, str], key: str, default: int, name: str) -> int:
-    text = entries.get(key)
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdigit():
-        refuse(
-            ErrorCode.INVALID_VALUE,
-            f"tensor '{name}' has the external {key} '{text}', which is not a count of bytes",
-            rule="external_data",
-            remedy="re-export the model",
-        )
-    return int(text)
 
 
 def _typed(tensor: TensorProto, dtype: DataType, shape: tuple[int, ...], name: str) -> Array:
@@ -212,6 +134,23 @@ def _typed(tensor: TensorProto, dtype: DataType, shape: tuple[int, ...], name: s
     if values.size != count:
         _refuse_size(name, f"{values.size} elements", f"{count} elements", dtype, shape)
     return values.reshape(shape)
+
+
+def _check_shape(name: str, shape: tuple[int, ...]) -> None:
+    """Raise ParserError naming the tensor where no array can have this shape."""
+    if wrong := wrong_shape(shape):
+        refuse(
+            ErrorCode.INVALID_VALUE,
+            f"tensor '{name}' {wrong}",
+            rule="tensor_shape",
+            remedy="re-export the model",
+        )
+
+
+def _check_bytes(have: int, dtype: DataType, shape: tuple[int, ...], name: str) -> None:
+    need = (math.prod(shape) * dtype.info.bits + 7) // 8
+    if have != need:
+        _refuse_size(name, f"{have} bytes", f"{need} bytes", dtype, shape)
 
 
 def _texts(tensor: TensorProto, shape: tuple[int, ...], name: str) -> Array:
