@@ -40,6 +40,7 @@ _PUBLIC = {
     "bundled": "workbench.bundle",
     "type_table": "workbench.reports",
     "export_onnx": "workbench.onnx_export",
+    "inspect_model": "workbench.lab",
     "support_matrix": "workbench.reports.support",
 }
 

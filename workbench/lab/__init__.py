@@ -3,8 +3,12 @@
 from workbench.lab.bisect import BadRewrite, bisect_engines, bisect_rewrites
 from workbench.lab.clipping import ClipEditor, Clipped, EndMetric
 from workbench.lab.difference import FusionDifference, diff_fusions
+from workbench.lab.inspection import FileNode, ModelInspection, ModelPart, inspect_model
+from workbench.lab.model_parts import cut_part
+from workbench.lab.operator_uses import OperatorUse
 from workbench.lab.ranges import Finding, range_findings
 from workbench.lab.steps import Edge, RewriteSteps, edges_of
+from workbench.lab.stored_weights import StoredWeight, WeightStatistics, total_bytes
 
 __all__ = [
     "BadRewrite",
@@ -12,12 +16,21 @@ __all__ = [
     "Clipped",
     "Edge",
     "EndMetric",
+    "FileNode",
     "Finding",
+    "ModelInspection",
+    "ModelPart",
+    "OperatorUse",
     "FusionDifference",
     "RewriteSteps",
+    "StoredWeight",
+    "WeightStatistics",
     "bisect_engines",
     "bisect_rewrites",
+    "cut_part",
     "diff_fusions",
     "edges_of",
+    "inspect_model",
     "range_findings",
+    "total_bytes",
 ]

@@ -8,6 +8,14 @@ from workbench.reports.graph import GraphView, network_graph
 from workbench.reports.layers import layer_rows, tactic_rows
 from workbench.reports.ledger import ledger_rows, ledger_summary
 from workbench.reports.memory import memory_rows
+from workbench.reports.model import (
+    file_graph,
+    interface_rows,
+    operator_rows,
+    part_rows,
+    refusal_rows,
+    weight_rows,
+)
 from workbench.reports.number_types import type_table
 from workbench.reports.precision import precision_rows
 from workbench.reports.profile import profile_rows
@@ -24,21 +32,27 @@ __all__ = [
     "calibration_rows",
     "classification_accuracy",
     "coverage",
+    "file_graph",
     "finding_rows",
     "histogram_rows",
     "layer_rows",
+    "interface_rows",
     "load_recording",
     "ledger_rows",
     "ledger_summary",
     "memory_rows",
     "network_graph",
+    "operator_rows",
+    "part_rows",
     "precision_rows",
     "profile_rows",
     "record",
+    "refusal_rows",
     "short_layer_rows",
     "short_tactic_rows",
     "stage_rows",
     "tactic_rows",
     "timing_rows",
     "type_table",
+    "weight_rows",
 ]

@@ -10,7 +10,10 @@ from workbench.network import NetworkDefinition
 
 @dataclass(frozen=True)
 class GraphNode:
-    """One box: an input, a layer or an output. origin: the model nodes that it stands for."""
+    """One box: an input, a layer or an output. origin: the model nodes that it stands for.
+
+    support: which supported part of a refused model it is of, or ``refused``.
+    """
 
     id: str
     label: str
@@ -18,6 +21,7 @@ class GraphNode:
     origin: tuple[str, ...]
     precision: str
     detail: str
+    support: str = ""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from workbench.devices import Device, open_device
 from workbench.dimensions import evaluate_shape, symbols_of
 from workbench.errors import SessionError
 from workbench.files import make_folder, read_file, write_atomically
+from workbench.lab import ModelInspection, inspect_model
 from workbench.network import NetworkDefinition
 from workbench.onnx_export import OPSET, export_onnx
 from workbench.records import ProgressMonitor, Stage, StageRecord
@@ -58,6 +59,7 @@ class Session:
         first = start(model, BuilderConfig(), device=self.device, name=name)
         self.name = first.name
         self._model_digest = _digest_of(model)
+        self._inspection: ModelInspection | None = None
         self.parsed = self.run(Stage.PARSE)
         if calibration is not None:
             self.use_calibration(calibration)
@@ -149,6 +151,15 @@ class Session:
             if all(taken[n].shape == shape for n, shape in shapes.items()):
                 return taken, f"calibration data ({data.label})"
         return random_inputs(network, shapes), "random data"
+
+    def inspect(self) -> ModelInspection:
+        """What the model is made of, and what of it this device runs. Looked at once."""
+        if self._inspection is None:
+            network = self.parsed.networks[Stage.PARSE]
+            self._inspection = inspect_model(
+                self.model, device=self.device, network=network, name=self.name
+            )
+        return self._inspection
 
     @property
     def config(self) -> BuilderConfig:
