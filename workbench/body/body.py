@@ -57,6 +57,11 @@ class Body:
         """The type of every value. Raises InferenceError naming the node."""
         return infer(self.nodes, {i.name: i.type for i in self.inputs})[0]
 
+    def typed(self, types: Mapping[str, TensorType]) -> Body:
+        """This Body, told the types of all its values: it need not infer them again."""
+        vars(self)["types"] = types
+        return self
+
     @property
     def anchor_node(self) -> Node | None:
         return None if self.anchor is None else self.nodes[self.anchor]

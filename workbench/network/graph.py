@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ import numpy as np
 from workbench.body import CONSTANT, Array, Body, BodyInput, Literal, Node, Operator, TensorType
 from workbench.datatypes import DataType
 from workbench.dimensions import Shape
+
+SMALL = 1024
+"""Weights of up to this many elements are compared by value."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,13 @@ class Weight:
         inputs = {i.name: s.array for i, s in zip(body.inputs, sources, strict=True)}
         value = body.evaluate(inputs)[body.outputs[0]]
         return cls(name, frozen_array(value), Recipe(body, sources))
+
+    @cached_property
+    def digest(self) -> object:
+        """Equal for weights of the same values, where these are few; else this weight's own."""
+        if self.array.size > SMALL:
+            return self
+        return self.array.dtype, self.array.shape, self.array.tobytes()
 
     @property
     def model_weights(self) -> tuple[str, ...]:
@@ -114,6 +125,15 @@ class Tensor:
         """Whether it is a stored constant (a weight)."""
         return self.weight is not None
 
+    @property
+    def content(self) -> object:
+        """Equal for tensors that surely hold the same: itself, few known values, known sizes."""
+        if self.weight is not None:
+            return self.weight.digest
+        if self.value is None:
+            return self
+        return self.dtype, self.value.shape, tuple(self.value.reshape(-1).tolist())
+
     def __repr__(self) -> str:
         return f"Tensor({self.name}: {self.type})"
 
@@ -138,6 +158,8 @@ class Layer:
     fused: Body | None = None
     place: tuple[int, int] = (0, 0)
     _cached: tuple[Body, tuple[Tensor, ...]] | None = field(default=None, repr=False)
+    _on_host: bool | None = field(default=None, repr=False)
+    _reads: tuple[object, ...] | None = field(default=None, repr=False)
 
     @property
     def op(self) -> str:
@@ -162,12 +184,24 @@ class Layer:
         return anchor.operator.layer_type if anchor is not None else "ELEMENTWISE"
 
     @property
+    def reads(self) -> tuple[object, ...]:
+        """The ``content`` of its operands: equal for layers that read the same."""
+        if self._reads is None:
+            self._reads = tuple(None if t is None else t.content for t in self.inputs)
+        return self._reads
+
+    @property
     def on_host(self) -> bool:
         """Whether only the host runs it, value by value, and no rewrite looks inside.
 
         So it is where it touches values that are no tensors of numbers, where its operator says
         so, and where a value that is only known at run time decides the shape of its output.
         """
+        if self._on_host is None:
+            self._on_host = self._needs_host()
+        return self._on_host
+
+    def _needs_host(self) -> bool:
         row = self.operator
         if row is None:
             return False
@@ -213,8 +247,8 @@ class Layer:
         return len(self.outputs)
 
     def forget(self) -> None:
-        """Drop the cached Body after an edit."""
-        self._cached = None
+        """Drop what was computed of the layer, after an edit."""
+        self._cached = self._on_host = self._reads = None
 
     def _closed(self) -> tuple[Body, tuple[Tensor, ...]]:
         if self.fused is not None:

@@ -99,10 +99,11 @@ class LayerStore:
         return (self._inserted if position is None else position, self._inserted)
 
     def _insert(self, layer: Layer, made: list[Tensor]) -> Layer:
-        names = [t.name for t in made]
-        for name in names:
-            if not name or name in self.tensors or names.count(name) > 1:
-                raise NetworkError(f"tensor name '{name}' is empty or taken", place=layer.name)
+        names = set[str]()
+        for t in made:
+            if not t.name or t.name in self.tensors or t.name in names:
+                raise NetworkError(f"tensor name '{t.name}' is empty or taken", place=layer.name)
+            names.add(t.name)
         for t in made:
             self._new_tensor(t)
         layer.outputs = made

@@ -111,25 +111,38 @@ def _per_channel(net: NetworkDefinition, vector: Tensor, rank: int, axis: int) -
     return apply(net, "Reshape", vector, net.constant(shape))
 
 
+@dataclass(frozen=True)
+class _Norm:
+    """What a batch norm's recipes depend on beside its statistics.
+
+    rank, axis: of the tensor that it scales, and of its channels there.
+    """
+
+    epsilon: float
+    rank: int
+    axis: int
+
+
+def _weight(net: NetworkDefinition, norm: _Norm, w: Tensor, s: Tensor, v: Tensor) -> Tensor:
+    factor = inverse(net, s, v, norm.epsilon)
+    return apply(net, "Mul", w, _per_channel(net, factor, norm.rank, norm.axis))
+
+
+def _bias(
+    net: NetworkDefinition, norm: _Norm, s: Tensor, b: Tensor, m: Tensor, v: Tensor, *old: Tensor
+) -> Tensor:
+    before = apply(net, "Sub", old[0], m) if old else apply(net, "Neg", m)
+    return apply(net, "Add", apply(net, "Mul", before, inverse(net, s, v, norm.epsilon)), b)
+
+
 def _folded(network: NetworkDefinition, match: Match) -> Replaced:
-    layer, norm = match.layer("product"), match.root
-    weight = match["w"]
+    layer, weight = match.layer("product"), match["w"]
     old_bias = layer.inputs[2] if len(layer.inputs) > 2 else None
     scale, bias, mean, var = (match[n] for n in STATISTICS)
-    epsilon, axis, rank = norm.attributes["epsilon"], _channel_axis(layer), len(weight.shape)
-
-    def new_weight(net: NetworkDefinition, w: Tensor, s: Tensor, v: Tensor) -> Tensor:
-        return apply(net, "Mul", w, _per_channel(net, inverse(net, s, v, epsilon), rank, axis))
-
-    def new_bias(
-        net: NetworkDefinition, s: Tensor, b: Tensor, m: Tensor, v: Tensor, *old: Tensor
-    ) -> Tensor:
-        before = apply(net, "Sub", old[0], m) if old else apply(net, "Neg", m)
-        return apply(net, "Add", apply(net, "Mul", before, inverse(net, s, v, epsilon)), b)
-
-    w = derive(network, f"{weight.name}_bn", (weight, scale, var), new_weight)
+    norm = _Norm(match.root.attributes["epsilon"], len(weight.shape), _channel_axis(layer))
+    w = derive(network, f"{weight.name}_bn", (weight, scale, var), _weight, norm)
     given = (scale, bias, mean, var, *([old_bias] if old_bias is not None else []))
-    b = derive(network, f"{bias.name}_bn", given, new_bias)
+    b = derive(network, f"{bias.name}_bn", given, _bias, norm)
     assert layer.operator is not None
     new = network.add_layer(
         layer.operator, [layer.inputs[0], w, b], layer.attributes, name=layer.name
@@ -155,22 +168,25 @@ def _cannot_lower(match: Match) -> Refusal | None:
     return _unfit(match.root) or _mixed(match.root)
 
 
+def _factor(net: NetworkDefinition, norm: _Norm, s: Tensor, v: Tensor) -> Tensor:
+    return _per_channel(net, inverse(net, s, v, norm.epsilon), norm.rank, norm.axis)
+
+
+def _offset(
+    net: NetworkDefinition, norm: _Norm, s: Tensor, b: Tensor, m: Tensor, v: Tensor
+) -> Tensor:
+    moved = apply(net, "Mul", m, inverse(net, s, v, norm.epsilon))
+    return _per_channel(net, apply(net, "Sub", b, moved), norm.rank, norm.axis)
+
+
 def _lowered(network: NetworkDefinition, match: Match) -> Replaced:
-    x, norm = match["x"], match.root
+    x, root = match["x"], match.root
     scale, bias, mean, var = (match[n] for n in STATISTICS)
-    epsilon, rank = norm.attributes["epsilon"], len(x.shape)
-
-    def factor(net: NetworkDefinition, s: Tensor, v: Tensor) -> Tensor:
-        return _per_channel(net, inverse(net, s, v, epsilon), rank - 1, 0)
-
-    def offset(net: NetworkDefinition, s: Tensor, b: Tensor, m: Tensor, v: Tensor) -> Tensor:
-        moved = apply(net, "Mul", m, inverse(net, s, v, epsilon))
-        return _per_channel(net, apply(net, "Sub", b, moved), rank - 1, 0)
-
-    f = derive(network, f"{scale.name}_factor", (scale, var), factor)
-    o = derive(network, f"{bias.name}_offset", (scale, bias, mean, var), offset)
-    scaled = network.add_layer("Mul", [x, f], name=f"{norm.name}_scale").outputs[0]
-    return network.add_layer("Add", [scaled, o], name=norm.name).outputs[0]
+    norm = _Norm(root.attributes["epsilon"], len(x.shape) - 1, 0)
+    f = derive(network, f"{scale.name}_factor", (scale, var), _factor, norm)
+    o = derive(network, f"{bias.name}_offset", (scale, bias, mean, var), _offset, norm)
+    scaled = network.add_layer("Mul", [x, f], name=f"{root.name}_scale").outputs[0]
+    return network.add_layer("Add", [scaled, o], name=root.name).outputs[0]
 
 
 BATCH_NORM_LOWERING = RewriteRule(

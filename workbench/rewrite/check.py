@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from workbench.body import Array, Body, BodyInput, TensorType
-from workbench.checks import bit_equal, check_rewrite
+from workbench.checks import bit_equal, check_rewrite, equivalent
 from workbench.errors import NetworkError
 from workbench.network.editing import Closure
+from workbench.network.graph import SMALL
 from workbench.records import Refusal
 from workbench.rewrite.rule import RewriteRule
 from workbench.sampling import sample_inputs, small_bindings
@@ -19,8 +20,6 @@ from workbench.sampling import sample_inputs, small_bindings
 SMALL_SIZES = (6, 8, 12, 16, 32, 64)
 """Sizes behind the channels at which a rewrite is tried, until its layers accept them."""
 SEEDS = (0, 1)
-SMALL = 1024
-"""Elements of a constant of which rules may look at single ones, as ``twins.SMALL``."""
 
 
 class Checker:
@@ -35,6 +34,7 @@ class Checker:
             raise NetworkError(f"verify is '{verify}'", remedy="use 'all', 'distinct' or 'none'")
         self.verify = verify
         self._known: dict[tuple[str, ...], Refusal | None] = {}
+        self._samples: dict[tuple[str, ...], _Sample] = {}
 
     def asks(self, rule: RewriteRule) -> bool:
         """Whether a replacement by this rule is looked at."""
@@ -46,16 +46,35 @@ class Checker:
         """Why the Bodies before and after differ by more than their bounds, or None."""
         if self.verify == "all":
             return _unequal(rule, before, after, constants, SEEDS)
-        key = (rule.name, before.signature, after.signature)
+        inputs = _inputs(before, after)
+        key = (rule.name, before.signature, after.signature, *_wiring(before, after, inputs))
         if rule.changes_weights:
-            # The same change of other weights needs only one look.
-            seeds = SEEDS[:1] if key in self._known else SEEDS
-            self._known[key] = None
-            return _unequal(rule, before, after, constants, seeds)
-        key = (*key, _digest(before, after, constants))
+            return self._weights(rule, before, after, constants, key)
+        key = (*key, _digest(inputs, constants))
         if key not in self._known:
             self._known[key] = _unequal(rule, before, after, constants, SEEDS)
         return self._known[key]
+
+    def _weights(
+        self,
+        rule: RewriteRule,
+        before: Body,
+        after: Body,
+        constants: Mapping[str, Array],
+        key: tuple[str, ...],
+    ) -> Refusal | None:
+        """As ``replaced``, of a rule that makes new weights: each by itself.
+
+        The same change of other weights needs one sample only, and that of the first.
+        """
+        inputs = _inputs(before, after)
+        sample = self._samples.get(key)
+        if sample is not None:
+            return sample.unequal({i: constants[n] for i, n in enumerate(inputs) if n in constants})
+        refusal = _unequal(rule, before, after, constants, SEEDS)
+        if refusal is None:
+            self._samples[key] = _sampled(rule, before, after, constants)
+        return refusal
 
     def fused(self, rule: RewriteRule, closure: Closure) -> Refusal | None:
         """Why the fused Body does not give what its layers give one by one, or None.
@@ -106,23 +125,66 @@ def _unchecked(error: NetworkError) -> Refusal:
     )
 
 
-def _digest(before: Body, after: Body, constants: Mapping[str, Array]) -> str:
-    """Of which input of one Body is which of the other, and of what rules look at in constants.
+@dataclass(frozen=True)
+class _Sample:
+    """A rewrite at small sizes, with samples of what is read, for the same one of other weights.
+
+    inputs: names of the inputs of both Bodies, as ``_inputs`` orders them.
+    """
+
+    before: Body
+    after: Body
+    inputs: tuple[str, ...]
+    data: Mapping[str, Array]
+
+    def unequal(self, constants: Mapping[int, Array]) -> Refusal | None:
+        """Why the Bodies differ on these constants, by place in ``inputs``; None if they do not."""
+        given = {**self.data, **{self.inputs[i]: array for i, array in constants.items()}}
+        try:
+            result = equivalent(self.before, self.after, given)
+        except NetworkError as e:
+            return _unchecked(e)
+        return None if result.passed else _quarantined(result.message)
+
+
+def _sampled(
+    rule: RewriteRule, before: Body, after: Body, constants: Mapping[str, Array]
+) -> _Sample:
+    inputs = _inputs(before, after)
+    if rule.any_size:
+        before, after = at_small_sizes(before, after)
+    sizes = small_bindings(before)
+    small, changed = before.substitute(sizes), after.substitute(sizes)
+    given = sample_inputs(small, constants=constants)
+    data = {name: array for name, array in given.items() if name not in constants}
+    return _Sample(small, changed, inputs, data)
+
+
+def _inputs(before: Body, after: Body) -> tuple[str, ...]:
+    """Names of the inputs of both Bodies, each once."""
+    return tuple(dict.fromkeys(i.name for i in (*before.inputs, *after.inputs)))
+
+
+def _wiring(before: Body, after: Body, inputs: Sequence[str]) -> tuple[str, ...]:
+    """Which input of one Body is which of the other."""
+    place = {name: str(index) for index, name in enumerate(inputs)}
+    return tuple(place[i.name] for i in (*before.inputs, *after.inputs))
+
+
+def _digest(inputs: Sequence[str], constants: Mapping[str, Array]) -> str:
+    """Of what rules may look at in the constants before they fit.
 
     That is every value, but for large weights: of those whether all are one number, and which.
     """
     digest = hashlib.blake2b(digest_size=16)
-    names = list(dict.fromkeys(i.name for i in (*before.inputs, *after.inputs)))
-    for i in (*before.inputs, *after.inputs):
-        digest.update(f"{names.index(i.name)} {i.type};".encode())
-    for name in names:
+    for index, name in enumerate(inputs):
         array = constants.get(name)
         if array is None:
             continue
         if array.size > SMALL and array.dtype.kind == "f":
             first = array.reshape(-1)[:1]
             array = first if bool(np.all(array == first)) else first[:0]
-        digest.update(f"{names.index(name)}:".encode())
+        digest.update(f"{index} {array.dtype} {array.shape}:".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 

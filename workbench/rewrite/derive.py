@@ -2,35 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
-from workbench.body import CONSTANT, Body, Literal, Node
+from workbench.body import CONSTANT, Body, Literal, Node, TensorType
 from workbench.datatypes import DataType
 from workbench.dimensions import is_static
 from workbench.network import NetworkDefinition, Tensor, Weight
 from workbench.network.graph import close
 
 Arithmetic = Callable[..., Tensor]
-"""(scratch network, operands) -> the result: a recipe, written with the network's own calls."""
+"""(scratch network, operands) -> the result: a recipe, written with the network's own calls.
+
+With settings: (scratch network, settings, operands).
+"""
 
 
 def derive(
-    network: NetworkDefinition, name: str, sources: Sequence[Tensor], write: Arithmetic
+    network: NetworkDefinition,
+    name: str,
+    sources: Sequence[Tensor],
+    write: Arithmetic,
+    settings: Hashable = None,
 ) -> Tensor:
-    """A new constant of ``network``: what ``write`` computes from the constants ``sources``."""
-    scratch = NetworkDefinition()
-    twins = [scratch.add_input(f"w{i}", s.dtype, s.shape) for i, s in enumerate(sources)]
-    result = write(scratch, *twins)
-    body, operands = close(tuple(scratch.layers), (result,), None)
-    weights = tuple(s.weight for s in sources)
-    used = tuple(weights[twins.index(t)] if t in twins else t.weight for t in operands)
-    known = tuple(w for w in used if w is not None)
+    """A new constant of ``network``: what ``write`` computes from the constants ``sources``.
+
+    settings: handed to ``write`` after the network, where given. A ``write`` that closes over
+    nothing depends on them and on the sources' types alone: its recipe is written once.
+    """
+    types = tuple(t.type for t in sources)
+    written = _written_once if getattr(write, "__closure__", ()) is None else _written
+    body, places = written(write, types, settings)
+    weights = tuple(sources[p].weight if isinstance(p, int) else p for p in places)
+    known = tuple(w for w in weights if w is not None)
     assert len(known) == len(body.inputs), "a recipe reads constants only"
-    constant = Body(tuple(replace(i, constant=True) for i in body.inputs), body.nodes, body.outputs)
-    return network.add_weight(Weight.derive(network.unique(name), constant, known))
+    return network.add_weight(Weight.derive(network.unique(name), body, known))
+
+
+Recipe = tuple[Body, tuple[int | Weight, ...]]
+"""A Body, and for each of its inputs the source that it reads, or a constant of its own."""
+
+
+def _written(write: Arithmetic, types: tuple[TensorType, ...], settings: Hashable) -> Recipe:
+    scratch = NetworkDefinition()
+    twins = [scratch.add_input(f"w{i}", t.dtype, t.shape) for i, t in enumerate(types)]
+    result = write(scratch, *(() if settings is None else (settings,)), *twins)
+    body, operands = close(tuple(scratch.layers), (result,), None)
+    places = {t: i for i, t in enumerate(twins)}
+    reads = tuple(places[t] if t in places else t.weight for t in operands)
+    known = {t.name: t.type for t in scratch.tensors.values()}
+    for node in body.nodes:
+        if node.operator is CONSTANT:
+            literal = node.attributes["value"]
+            known[node.outputs[0]] = TensorType(literal.dtype, literal.shape)
+    inputs = tuple(replace(i, constant=True) for i in body.inputs)
+    constant = Body(inputs, body.nodes, body.outputs).typed(known)
+    return constant, tuple(r for r in reads if r is not None)
+
+
+_written_once = lru_cache(maxsize=512)(_written)
 
 
 def apply(

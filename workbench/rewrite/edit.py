@@ -210,10 +210,11 @@ def _before_and_after(
 def _needed(tensors: Iterable[Tensor], among: Sequence[Layer]) -> tuple[Layer, ...]:
     """Those of a few layers that the tensors depend on, producers first."""
     found: dict[Layer, None] = {}
+    group = set(among)
     todo = [t.producer for t in tensors]
     while todo:
         layer = todo.pop()
-        if layer is not None and layer in among and layer not in found:
+        if layer is not None and layer in group and layer not in found:
             found[layer] = None
             todo.extend(t.producer for t in layer.inputs if t is not None)
     return _in_order(tuple(found))
@@ -237,7 +238,8 @@ def _in_order(layers: Sequence[Layer]) -> tuple[Layer, ...]:
         waiting = set(left)
         ready = [x for x in left if not any(t and t.producer in waiting for t in x.inputs)]
         order += ready
-        left = [x for x in left if x not in ready]
+        waiting.difference_update(ready)
+        left = [x for x in left if x in waiting]
     return tuple(order)
 
 
