@@ -1,79 +1,129 @@
-"""What every kernel text has: its parameters, its launch shape, reading and writing."""
+"""What every kernel text has: its parameters, its launch shape, and vectors of elements."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
-from workbench.body import Body
-from workbench.formats import LINEAR, Format
-from workbench.tactics.nvrtc.expressions import C_TYPES, PRELUDE, index_of
+from workbench.body import Body, TensorType
+from workbench.datatypes import DataType
+from workbench.formats import Format
+from workbench.records import Refusal
+from workbench.tactics.nvrtc.elements import Elements, Index
+from workbench.tactics.nvrtc.scalars import FP8_PRELUDE, FP8_SINCE, PRELUDE, STORAGE, loaded, stored
 
-THREADS = 128
+LANE_BYTES = 16
+"""Bytes that a thread loads or stores at once."""
 
 
 @dataclass(frozen=True)
 class KernelText:
-    """CUDA C++ of one kernel ``run`` and its launch shape.
+    """CUDA C++ of a kernel ``run`` and its launch shape.
 
-    Arguments: dynamic inputs, outputs, then constant inputs, in the Body's order.
+    Arguments: dynamic inputs, outputs, then constant inputs, in the Body's order. aligned: bytes
+    to which every address must be aligned. since: the least compute capability, times ten.
     """
 
     code: str
     grid: int
     block: int
+    aligned: int = 1
+    since: int = 0
 
 
-def elementwise(body: Body, count: int, lines: Sequence[str]) -> KernelText:
-    """One thread an element (or tile): ``i`` is its index."""
-    parameters: list[str] = []
-    for i in body.dynamic_inputs:
-        parameters.append(f"const {C_TYPES[i.type.dtype]}* __restrict__ {argument(body, i.name)}")
-    for name in body.outputs:
-        kind = C_TYPES[body.types[name].dtype]
-        parameters.append(f"{kind}* __restrict__ {argument(body, name)}")
-    for i in body.inputs:
-        if i.constant:
-            kind = C_TYPES[i.type.dtype]
-            parameters.append(f"const {kind}* __restrict__ {argument(body, i.name)}")
-    inner = "\n    ".join(lines)
-    code = (
-        f'{PRELUDE}\nextern "C" __global__ void run({", ".join(parameters)}) {{\n'
-        f"    const i64 i = (i64)blockIdx.x * {THREADS} + threadIdx.x;\n"
-        f"    if (i >= {count}) return;\n    {inner}\n}}\n"
+def kernel_text(
+    body: Body,
+    lines: Sequence[str],
+    tables: Sequence[str],
+    *,
+    blocks: int,
+    threads: int,
+    vector: int = 1,
+    helpers: str = "",
+) -> KernelText:
+    """A whole kernel. ``idx`` is the type of positions: 32 bits where every tensor has fewer."""
+    parameters = [_parameter(body, i.name, const=True) for i in body.dynamic_inputs]
+    parameters += [_parameter(body, o, const=False, k=k) for k, o in enumerate(body.outputs)]
+    parameters += [_parameter(body, i.name, const=True) for i in body.inputs if i.constant]
+    kinds = {t.dtype for t in body.types.values()}
+    narrow = bool(kinds & {DataType.FP8, DataType.FP8E5M2})
+    largest = max((prod(t.shape) for t in body.types.values()), default=1)
+    index = "int" if largest < 2**30 else "long long"
+    text = (
+        f"{PRELUDE}{FP8_PRELUDE if narrow else ''}typedef {index} idx;\n{helpers}"
+        + "".join(f"{t}\n" for t in tables)
+        + f'extern "C" __global__ void __launch_bounds__({threads}) run('
+        + ", ".join(parameters)
+        + ") {\n"
+        + "".join(f"  {line}\n" for line in lines)
+        + "}\n"
     )
-    return KernelText(code, max(1, -(-count // THREADS)), THREADS)
+    widest = max((t.dtype.itemsize for t in _stored(body)), default=1)
+    aligned = widest * vector if vector > 1 else 1
+    return KernelText(text, max(1, blocks), threads, aligned, FP8_SINCE if narrow else 0)
 
 
-def argument(body: Body, name: str) -> str:
-    """A value's C name: its position, since model names are not C identifiers."""
-    for k, i in enumerate(body.inputs):
-        if i.name == name:
-            return f"in{k}"
-    return f"out{body.outputs.index(name)}"
+def _stored(body: Body) -> list[TensorType]:
+    return [i.type for i in body.inputs] + list(body.output_types)
 
 
-def load_of(body: Body, name: str, index: str) -> str:
-    """C that reads one stored element as a float."""
-    return f"load_{body.types[name].dtype.name}({argument(body, name)}, {index})"
+def _parameter(body: Body, name: str, *, const: bool, k: int = 0) -> str:
+    kind = STORAGE[body.types[name].dtype]
+    if const:
+        position = [i.name for i in body.inputs].index(name)
+        return f"const {kind}* __restrict__ in{position}"
+    return f"{kind}* __restrict__ out{k}"
 
 
-def loader(body: Body, layout: Format, names: Sequence[str]) -> Callable[[str], str]:
-    """C that reads an input at the output coordinates ``names``, broadcast where it is smaller."""
-
-    def load(name: str) -> str:
-        type_ = body.types[name]
-        full = len(type_.shape) == len(names) and type_.shape[1:2] != (1,)
-        constant = next(i.constant for i in body.inputs if i.name == name)
-        own = layout if full and not constant else LINEAR
-        return load_of(body, name, index_of(type_, own, names))
-
-    return load
+def unstorable(body: Body) -> Refusal | None:
+    """Why a Body's inputs and outputs are not what kernels here read and write, or None."""
+    for t in _stored(body):
+        if t.dtype not in STORAGE:
+            return Refusal(f"NVRTC kernels do not store {t.dtype.value}", code="type")
+    return None
 
 
-def store_of(body: Body, layout: Format, names: Sequence[str], value: str) -> str:
-    """C that writes the output at the coordinates ``names``."""
-    name = body.outputs[0]
-    type_ = body.types[name]
-    at = index_of(type_, layout, names)
-    return f"store_{type_.dtype.name}({argument(body, name)}, {at}, {value});"
+def vector_widths(kinds: Sequence[DataType], length: int) -> tuple[int, ...]:
+    """Elements a thread takes at once, widest first: 16 bytes of the narrowest type, half, one."""
+    widest = LANE_BYTES // min((k.itemsize for k in kinds), default=LANE_BYTES)
+    widths = [w for w in (min(widest, 16), min(widest, 16) // 2) if w > 1 and length % w == 0]
+    return (*widths, 1)
+
+
+def load_vector(e: Elements, name: str, at: str, vector: int, index: Index) -> str:
+    """The line that loads a vector of a Body input; its elements are then ready at ``index``.
+
+    ``index`` holds the coordinates of element ``t`` of the vector.
+    """
+    k = [i.name for i in e.body.inputs].index(name)
+    kind = e.body.types[name].dtype
+    pack = f"Pack<{STORAGE[kind]}, {vector}>"
+    e.ready[name] = lambda asked: loaded(kind, f"x{k}.v[t]") if asked == index else None
+    return f"const {pack} x{k} = *reinterpret_cast<const {pack}*>(in{k} + ({at}));"
+
+
+def declare_vector(body: Body, k: int, vector: int) -> str:
+    """The variable that collects a vector of output ``k``."""
+    return f"Pack<{STORAGE[body.output_types[k].dtype]}, {vector}> y{k};"
+
+
+def store_vector(body: Body, k: int, at: str, vector: int) -> str:
+    """The line that stores it."""
+    pack = f"Pack<{STORAGE[body.output_types[k].dtype]}, {vector}>"
+    return f"*reinterpret_cast<{pack}*>(out{k} + ({at})) = y{k};"
+
+
+def store_element(body: Body, k: int, text: str) -> str:
+    """The line that puts an element into the vector of output ``k``."""
+    return f"y{k}.v[t] = {stored(body.output_types[k].dtype, text)};"
+
+
+def physical(index: Index, layout: Format) -> Index:
+    """Logical coordinates in the order in which a layout stores them."""
+    return (index[0], *index[2:], index[1]) if layout.channels_last else index
+
+
+def logical(index: Index, layout: Format) -> Index:
+    """The opposite of ``physical``."""
+    return (index[0], index[-1], *index[1:-1]) if layout.channels_last else index

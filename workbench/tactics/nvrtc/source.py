@@ -8,19 +8,28 @@ from typing import Any
 
 import numpy as np
 
-from workbench.body import TensorType
+from workbench.body import Body, TensorType
 from workbench.devices import Buffer
+from workbench.errors import DeviceError
 from workbench.formats import HWC, LINEAR, Format
 from workbench.gpu_device import gpu_of
 from workbench.records import Refusal
+from workbench.tactics.arithmetic import has_product
 from workbench.tactics.launch import reformat_body
 from workbench.tactics.machine_code import machine_code
-from workbench.tactics.nvrtc.expressions import C_TYPES
 from workbench.tactics.nvrtc.frame import KernelText
-from workbench.tactics.nvrtc.kernels import Variant, kernel, reformat_kernel, variants
+from workbench.tactics.nvrtc.kernels import (
+    Variant,
+    kernel,
+    reformat_kernel,
+    variant_of,
+    variants,
+)
+from workbench.tactics.nvrtc.pointwise import followed_layouts
+from workbench.tactics.nvrtc.scalars import STORAGE
 from workbench.tactics.protocol import Call, Launch, Problem, Tactic
 
-REVISION = "1"
+REVISION = "2"
 
 
 class NvrtcSource:
@@ -49,25 +58,23 @@ class NvrtcSource:
         found: list[Tactic | Refusal] = []
         for v in offered:
             text = kernel(problem.body, v)
-            found.append(text if isinstance(text, Refusal) else self._tactic(problem, v))
+            reason = text if isinstance(text, Refusal) else _too_new(text, problem)
+            found.append(reason or self._tactic(problem, v))
         return tuple(dict.fromkeys(found))
 
     def _tactic(self, problem: Problem, v: Variant) -> Tactic:
         body, device = problem.body, problem.device
-        layouts = tuple(
-            v.layout if _follows(i.type, body.output_types[0]) else LINEAR
-            for i in body.dynamic_inputs
-        )
+        followed = followed_layouts(body, v.layout)
         kind = body.compute_type
         return Tactic(
             self.name,
             v.name,
-            layouts,
-            (v.layout,),
+            tuple(followed[i.name] for i in body.dynamic_inputs),
+            (v.layout,) * len(body.outputs),
             kind,
-            (("tile", v.tile), ("layout", v.layout.name)),
+            (*v.parameters, ("layout", v.layout.name)),
             self.version,
-            emulated=not device.native(kind),
+            emulated=not device.native(kind) or emulated_product(body),
         )
 
     def prepare(self, tactic: Tactic, problem: Problem) -> Call | Refusal:
@@ -75,14 +82,14 @@ class NvrtcSource:
         if tactic.name == "reformat":
             text: KernelText | Refusal = reformat_kernel(body, tactic.inputs[0], tactic.outputs[0])
         else:
-            layout = tactic.outputs[0]
-            text = kernel(body, Variant(tactic.name, int(tactic.parameter("tile")), layout))
+            layout = tactic.parameter("layout")
+            text = kernel(body, variant_of(tactic.name, layout, tactic.parameters))
         if isinstance(text, Refusal):
             return text
         return _call(text, tactic, problem)
 
     def reformat(self, type_: TensorType, source: Format, target: Format) -> Tactic | Refusal:
-        if type_.dtype not in C_TYPES or not {source, target} <= {LINEAR, HWC}:
+        if type_.dtype not in STORAGE or not {source, target} <= {LINEAR, HWC}:
             return Refusal(f"no NVRTC kernel rewrites {type_} from {source} to {target}")
         if len(type_.shape) < 3:
             return Refusal("layouts need a rank of 3 and more", code="rank")
@@ -92,9 +99,18 @@ class NvrtcSource:
         )
 
 
-def _follows(type_: TensorType, out: TensorType) -> bool:
-    """Whether an input lies in the kernel's layout: tensors of the output's rank do."""
-    return len(type_.shape) == len(out.shape) and type_.shape[1:2] != (1,)
+def _too_new(text: KernelText, problem: Problem) -> Refusal | None:
+    have = gpu_of(problem.device).compute_capability
+    if have >= text.since:
+        return None
+    need = f"{text.since // 10}.{text.since % 10}"
+    return Refusal(f"needs compute capability {need}, this is {have / 10}", code="device")
+
+
+def emulated_product(body: Body) -> bool:
+    """Whether the Body multiplies integers, which these kernels do in float32."""
+    kind = body.compute_type
+    return kind.is_integer and kind.info.bits <= 8 and has_product(body)
 
 
 def _call(text: KernelText, tactic: Tactic, problem: Problem) -> Call:
@@ -118,6 +134,8 @@ def _call(text: KernelText, tactic: Tactic, problem: Problem) -> Call:
             c.data.ptr for c in constants
         )
         own = stream or gpu_of(problem.device).main_stream
+        if any(b.address % text.aligned for b in (*inputs, *outputs)):
+            raise DeviceError(f"an address is not aligned to {text.aligned}", place=tactic.title)
 
         def launch() -> None:
             with own:

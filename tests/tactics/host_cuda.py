@@ -1,0 +1,120 @@
+"""Runs generated CUDA C++ on the host: one thread after another, compiled by g++.
+
+Only kernels whose threads do not talk to each other can be run so: no shuffles, no shared memory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workbench.body import Array, Body
+from workbench.formats import Format
+from workbench.tactics.nvrtc.frame import KernelText
+
+SHIM = r"""
+#define HOST_SHIM
+#define __device__
+#define __global__
+#define __forceinline__ inline
+#define __launch_bounds__(x)
+#define __restrict__
+#define __shared__ static
+#include <cmath>
+#include <cstring>
+struct Position { unsigned x; };
+static Position blockIdx, threadIdx;
+static float __uint_as_float(unsigned u) { float f; memcpy(&f, &u, 4); return f; }
+static unsigned __float_as_uint(float f) { unsigned u; memcpy(&u, &f, 4); return u; }
+static float __int_as_float(int i) { return __uint_as_float((unsigned)i); }
+static void __syncthreads() {}
+template <typename T> static T __shfl_xor_sync(unsigned, T v, int) { return v; }
+static float load_HALF(unsigned short h) { _Float16 f; memcpy(&f, &h, 2); return (float)f; }
+static unsigned short store_HALF(float v) {
+  _Float16 f = (_Float16)v; unsigned short h; memcpy(&h, &f, 2); return h; }
+template <int M, int BIAS, int TOP> struct Eight {
+  static float load(unsigned char b) {
+    int e = (b >> M) & ((1 << (7 - M)) - 1), m = b & ((1 << M) - 1);
+    if ((b & 127) > TOP) return NAN;
+    float v = e ? ldexpf(1 + m / (float)(1 << M), e - BIAS) : ldexpf(m / (float)(1 << M), 1 - BIAS);
+    return b & 128 ? -v : v; }
+  static unsigned char store(float v) {  // the nearest, even on a tie; saturating
+    unsigned char sign = std::signbit(v) ? 128 : 0;
+    if (v != v) return 127;
+    v = fabsf(v);
+    int best = 0;
+    for (int c = 1; c <= TOP; ++c) {
+      float d = fabsf(load(c) - v), old = fabsf(load(best) - v);
+      if (d < old || (d == old && c % 2 == 0)) best = c; }
+    return sign | best; } };
+static float load_FP8(unsigned char b) { return Eight<3, 7, 126>::load(b); }
+static unsigned char store_FP8(float v) { return Eight<3, 7, 126>::store(v); }
+static float load_FP8E5M2(unsigned char b) { return Eight<2, 15, 123>::load(b); }
+static unsigned char store_FP8E5M2(float v) { return Eight<2, 15, 123>::store(v); }
+"""
+
+
+@cache
+def _compiled(code: str) -> Any:
+    arguments = re.search(r"run\((.*?)\) \{", code)
+    assert arguments is not None
+    kinds = [p.rsplit("__restrict__", 1)[0].strip() for p in arguments[1].split(",") if p.strip()]
+    casts = ", ".join(f"({k})a[{i}]" for i, k in enumerate(kinds))
+    text = (
+        SHIM
+        + code
+        + 'extern "C" void launch(int grid, int block, void** a) {\n'
+        + "for (int b = 0; b < grid; ++b) for (int t = 0; t < block; ++t) {\n"
+        + f"blockIdx.x = b; threadIdx.x = t; run({casts}); }} }}\n"
+    )
+    folder = Path(tempfile.mkdtemp())
+    source, library = folder / "kernel.cpp", folder / "kernel.so"
+    source.write_text(text)
+    command = [
+        "g++",
+        "-O0",
+        "-w",
+        "-std=c++17",
+        "-shared",
+        "-fPIC",
+        str(source),
+        "-o",
+        str(library),
+    ]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    return ctypes.CDLL(str(library)).launch
+
+
+def run_on_host(
+    body: Body,
+    text: KernelText,
+    values: Mapping[str, Array],
+    inputs: Mapping[str, Format],
+    output: Format,
+) -> dict[str, Array]:
+    """Outputs by name. values: every input, linear. inputs, output: layouts of the kernel."""
+    packed = {i.name: inputs[i.name].pack(values[i.name]) for i in body.inputs}
+    results = [
+        np.full(output.physical_shape(t.shape), 0xFF, np.uint8)
+        .repeat(t.dtype.itemsize)
+        .view(t.dtype.numpy)
+        if t.shape
+        else np.zeros((), t.dtype.numpy)
+        for t in body.output_types
+    ]
+    arrays = [packed[i.name] for i in body.dynamic_inputs] + results
+    arrays += [packed[i.name] for i in body.inputs if i.constant]
+    addresses = (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays))
+    _compiled(text.code)(text.grid, text.block, addresses)
+    return {
+        o: output.unpack(r.reshape(output.physical_shape(t.shape)), t.shape)
+        for o, r, t in zip(body.outputs, results, body.output_types, strict=True)
+    }

@@ -1,0 +1,414 @@
+"""Kernels that reduce rows: softmax, normalization, reduction, with what comes before and after.
+
+A row is what the anchor reduces over. Its elements stay in registers, spread over the threads of a
+warp or a block; sums are made in a fixed order, so every kernel here is deterministic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from workbench.body import Body, Node
+from workbench.formats import LINEAR
+from workbench.records import Refusal
+from workbench.tactics.nvrtc.elements import Elements, Index, offset, split
+from workbench.tactics.nvrtc.frame import (
+    KernelText,
+    declare_vector,
+    kernel_text,
+    load_vector,
+    store_element,
+    store_vector,
+    vector_widths,
+)
+from workbench.tactics.nvrtc.scalars import Untranslatable, lowest, stored, working
+
+KEPT = 64
+"""Elements of a row that a thread keeps in registers."""
+BLOCK = 128
+
+HELPERS = r"""
+template <typename T> struct Sum { static INLINE T join(T a, T b) { return a + b; } };
+template <typename T> struct Most { static INLINE T join(T a, T b) { return max_nan(a, b); } };
+template <typename T> struct Times { static INLINE T join(T a, T b) { return a * b; } };
+template <int N, template <typename> class F, typename T> INLINE T across(T v) {
+  if (N == 1) return v;
+#pragma unroll
+  for (int o = (N < 32 ? N : 32) / 2; o > 0; o /= 2) v = F<T>::join(v, __shfl_xor_sync(~0u, v, o));
+  if (N > 32) {
+    __shared__ T part[32];
+    if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = v;
+    __syncthreads();
+    v = part[0];
+#pragma unroll
+    for (int w = 1; w < N / 32; ++w) v = F<T>::join(v, part[w]);
+    __syncthreads();
+  }
+  return v;
+}
+"""
+"""across<N, F>(v): v of N neighbouring threads, joined; every thread gets the result."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The rows of a Body. axes: reduced ones. lanes: threads a row. vector: elements at once."""
+
+    axes: tuple[int, ...]
+    length: int
+    rows: int
+    trailing: bool
+    lanes: int = 32
+    vector: int = 1
+
+    @property
+    def chunks(self) -> int:
+        """Vectors of a row that a thread takes."""
+        return -(-self.length // (self.lanes * self.vector))
+
+
+@dataclass(frozen=True)
+class Family:
+    """An anchor's arithmetic on the elements a[] of a row.
+
+    prepare: statements once a row. result: of element ``a[u]``, or of the row if ``reduces``.
+    """
+
+    prepare: Callable[[Node, str, int], list[str]]
+    result: str
+    reduces: bool = False
+
+
+def _each(text: str) -> str:
+    return f"FOR_KEPT {{ {text} }}"
+
+
+def _joined(name: str, kind: str, start: str, join: str, how: str) -> list[str]:
+    """A value of the whole row: ``join`` of element a[u] into it, then across the threads."""
+    return [
+        f"{kind} {name} = {start};",
+        _each(f"{name} = {join};"),
+        f"{name} = across<LANES, {how}>({name});",
+    ]
+
+
+def _most(kind: str) -> list[str]:
+    start = lowest(kind)
+    return _joined("most", kind, f"({kind})({start})", "max_nan(most, a[u])", "Most")
+
+
+def _softmax(node: Node, kind: str, n: int) -> list[str]:
+    return [
+        *_most(kind),
+        _each("a[u] = exp_(a[u] - most);"),
+        *_joined("total", kind, "0", "total + a[u]", "Sum"),
+        "total = 1 / total;",
+    ]
+
+
+def _log_softmax(node: Node, kind: str, n: int) -> list[str]:
+    return [
+        *_most(kind),
+        *_joined("total", kind, "0", "total + exp_(a[u] - most)", "Sum"),
+        "total = most + log_(total);",
+    ]
+
+
+def _layer_norm(node: Node, kind: str, n: int) -> list[str]:
+    epsilon = float(node.attributes["epsilon"])
+    return [
+        *_joined("mean", kind, "0", "mean + a[u]", "Sum"),
+        f"mean /= {n};",
+        *_joined("spread", kind, "0", "spread + (a[u] - mean) * (a[u] - mean)", "Sum"),
+        f"spread = 1 / sqrt_(spread / {n} + ({kind}){epsilon:.9g});",
+    ]
+
+
+def _rms_norm(node: Node, kind: str, n: int) -> list[str]:
+    epsilon = float(node.attributes["epsilon"])
+    return [
+        *_joined("spread", kind, "0", "spread + a[u] * a[u]", "Sum"),
+        f"spread = 1 / sqrt_(spread / {n} + ({kind}){epsilon:.9g});",
+    ]
+
+
+def _sum_of(element: str) -> Callable[[Node, str, int], list[str]]:
+    return lambda node, kind, n: _joined("total", kind, "0", f"total + {element}", "Sum")
+
+
+def _log_sum_exp(node: Node, kind: str, n: int) -> list[str]:
+    return [
+        *_most(kind),
+        f"const {kind} shift = most - most == 0 ? most : 0;",
+        *_joined("total", kind, "0", "total + exp_(a[u] - shift)", "Sum"),
+    ]
+
+
+FAMILIES: dict[str, Family] = {
+    "Softmax": Family(_softmax, "a[u] * total"),
+    "LogSoftmax": Family(_log_softmax, "a[u] - total"),
+    "LayerNormalization": Family(_layer_norm, "(a[u] - mean) * spread"),
+    "RMSNormalization": Family(_rms_norm, "a[u] * spread"),
+    "ReduceSum": Family(_sum_of("a[u]"), "total", reduces=True),
+    "ReduceMean": Family(_sum_of("a[u]"), "total / {n}", reduces=True),
+    "GlobalAveragePool": Family(_sum_of("a[u]"), "total / {n}", reduces=True),
+    "ReduceL1": Family(_sum_of("(a[u] < 0 ? -a[u] : a[u])"), "total", reduces=True),
+    "ReduceL2": Family(_sum_of("a[u] * a[u]"), "sqrt_(total)", reduces=True),
+    "ReduceSumSquare": Family(_sum_of("a[u] * a[u]"), "total", reduces=True),
+    "ReduceLogSum": Family(_sum_of("a[u]"), "log_(total)", reduces=True),
+    "ReduceLogSumExp": Family(_log_sum_exp, "shift + log_(total)", reduces=True),
+    "ReduceProd": Family(
+        lambda node, kind, n: _joined("total", kind, "1", "total * a[u]", "Times"),
+        "total",
+        reduces=True,
+    ),
+    "ReduceMax": Family(lambda node, kind, n: _most(kind), "most", reduces=True),
+    "GlobalMaxPool": Family(lambda node, kind, n: _most(kind), "most", reduces=True),
+    "ReduceMin": Family(
+        lambda node, kind, n: [_each("a[u] = -a[u];"), *_most(kind)], "-most", reduces=True
+    ),
+}
+
+
+def row_shapes(body: Body) -> tuple[Shape, ...] | Refusal:
+    """The ways to spread the rows of a Body over threads, best guess first."""
+    node = body.anchor_node
+    assert node is not None
+    x = body.types[node.inputs[0]]
+    rank = len(x.shape)
+    axes = _axes(body, node, rank)
+    if isinstance(axes, Refusal):
+        return axes
+    length = prod(x.shape[a] for a in axes)
+    if not length:
+        return Refusal("its rows are empty", code="empty")
+    rows = prod(x.shape) // length
+    trailing = axes == tuple(range(rank - len(axes), rank))
+    kinds = [i.type.dtype for i in body.inputs] + [t.dtype for t in body.output_types]
+    found: list[Shape] = []
+    for lanes in (32, 128, 256, 1024, 8, 1):
+        for vector in vector_widths(kinds, length) if trailing else (1,):
+            s = Shape(axes, length, rows, trailing, lanes, vector)
+            if s.chunks * vector <= KEPT and (lanes <= 32 or lanes * vector < 2 * length):
+                found.append(s)
+    if not found:
+        return Refusal(f"a row has {length} elements, {1024 * KEPT} are the most", code="length")
+    # As many threads as leave each a few elements.
+    wanted = max(1, length // 16)
+    return tuple(sorted(found, key=lambda s: (abs(_log(s.lanes) - _log(wanted)), -s.vector)))
+
+
+def _log(n: int) -> float:
+    return float(n.bit_length())
+
+
+def _axes(body: Body, node: Node, rank: int) -> tuple[int, ...] | Refusal:
+    if node.op in ("Softmax", "LogSoftmax"):
+        return (node.attributes["axis"] % rank,)
+    if node.op in ("LayerNormalization", "RMSNormalization"):
+        return tuple(range(node.attributes["axis"] % rank, rank))
+    if node.op.startswith("Global"):
+        return tuple(range(2, rank))
+    if len(node.inputs) > 1 and node.inputs[1]:
+        values = Elements(body, {}).literal(node.inputs[1])
+        if values is None:
+            return Refusal("its axes are not known", code="operand")
+        if values:
+            return tuple(sorted(int(v) % rank for v in values))
+    if node.attributes.get("noop_with_empty_axes"):
+        return Refusal("it reduces nothing", code="axes")
+    return tuple(range(rank))
+
+
+def rows_kernel(body: Body, shape: Shape) -> KernelText | Refusal:
+    """The kernel of one way to spread the rows."""
+    try:
+        return _rows(body, shape)
+    except Untranslatable as problem:
+        return Refusal(str(problem), code="operator")
+
+
+def _rows(body: Body, s: Shape) -> KernelText:
+    node = body.anchor_node
+    assert node is not None
+    family = FAMILIES[node.op]
+    x = body.types[node.inputs[0]]
+    if any(o and _is_read(body, o) for o in node.outputs[1:]):
+        raise Untranslatable(f"{node.op} gives {len(node.outputs)} outputs")
+    kind = working(x.dtype)
+    if kind == "bool" or (kind == "i64" and not family.reduces):
+        raise Untranslatable(f"{node.op} of {x.dtype.value}")
+    e = Elements(body, {})
+    kept = [a for a in range(len(x.shape)) if a not in s.axes]
+    outer = dict(zip(kept, split(e, "row", [x.shape[a] for a in kept]), strict=True))
+    group = max(1, BLOCK // s.lanes)
+    lines = [
+        f"const int lane = threadIdx.x % {s.lanes};",
+        f"const idx row = (idx)blockIdx.x * {group} + threadIdx.x / {s.lanes};",
+        f"if (row >= {s.rows}) return;",
+        *e.lines,
+        f"{kind} a[{s.chunks * s.vector}];",
+        *_pass(e, s, x.shape, outer, lambda full: [f"a[u] = {e.at(node.inputs[0], full)};"]),
+        *_expanded(family.prepare(node, kind, s.length), s),
+    ]
+    result = family.result.format(n=s.length)
+    if family.reduces:
+        lines += _reduced(e, node, s, outer, kind, result, len(x.shape))
+    else:
+        lines += _written(e, node, s, x.shape, outer, kind, result)
+    return kernel_text(
+        body,
+        lines,
+        e.tables,
+        blocks=-(-s.rows // group),
+        threads=s.lanes * group,
+        vector=s.vector,
+        helpers=HELPERS,
+    )
+
+
+def _is_read(body: Body, name: str) -> bool:
+    return name in body.outputs or any(name in n.inputs for n in body.nodes)
+
+
+def _expanded(lines: Sequence[str], s: Shape) -> list[str]:
+    """Loops over what a thread keeps: vectors beyond the row are left out."""
+    loop = (
+        f"for (int k = 0; k < {s.chunks}; ++k) "
+        f"if ((k * {s.lanes} + lane) * {s.vector} < {s.length}) "
+        f"for (int t = 0; t < {s.vector}; ++t)"
+    )
+    return [
+        f'_Pragma("unroll") {line}'.replace(
+            "FOR_KEPT {", f"{loop} {{ const int u = k * {s.vector} + t; "
+        ).replace("LANES", str(s.lanes))
+        if "FOR_KEPT" in line
+        else line.replace("LANES", str(s.lanes))
+        for line in lines
+    ]
+
+
+def _pass(
+    e: Elements,
+    s: Shape,
+    shape: tuple[int, ...],
+    outer: dict[int, str],
+    element: Callable[[Index], list[str]],
+    after: Sequence[str] = (),
+    before: Sequence[str] = (),
+) -> list[str]:
+    """A loop over the row: ``element`` is written for each, at its full coordinates."""
+    kept_lines = e.lines
+    e.begin()
+    inner = split(e, "j", [shape[a] for a in s.axes])
+    if len(s.axes) == 1:
+        inner = ("j",)
+    where = dict(zip(s.axes, inner, strict=True))
+    full = tuple("0" if d == 1 else {**outer, **where}[a] for a, d in enumerate(shape))
+    loads = [_vector(e, s, name, full, shape) for name in _vectors(e.body, s, shape)]
+    ready = dict(e.ready)
+    body = element(full)
+    text = [
+        '_Pragma("unroll")',
+        f"for (int k = 0; k < {s.chunks}; ++k) {{",
+        f"const idx j0 = (k * {s.lanes} + lane) * {s.vector};",
+        f"if (j0 < {s.length}) {{",
+        *loads,
+        *before,
+        '_Pragma("unroll")',
+        f"for (int t = 0; t < {s.vector}; ++t) {{",
+        f"const int u = k * {s.vector} + t; const idx j = j0 + t;",
+        *e.lines,
+        *body,
+        "}",
+        *after,
+        "} }",
+    ]
+    for name in ready:
+        e.ready.pop(name, None)
+    e.lines = kept_lines
+    return text
+
+
+def _vectors(body: Body, s: Shape, shape: tuple[int, ...]) -> list[str]:
+    """Body inputs of which a whole vector lies side by side: they have all of a row's axes."""
+    if s.vector == 1:
+        return []
+    own = shape[min(s.axes) :]
+    return [i.name for i in body.inputs if i.type.shape[-len(own) :] == own and prod(own) > 1]
+
+
+def _vector(e: Elements, s: Shape, name: str, full: Index, shape: tuple[int, ...]) -> str:
+    type_ = e.body.types[name]
+    rank, inner = len(type_.shape), len(s.axes)
+    aligned = full[len(full) - rank :]
+    index = tuple("0" if d == 1 else i for d, i in zip(type_.shape, aligned, strict=True))
+    flat = (*type_.shape[: rank - inner], s.length)
+    at = offset(flat, LINEAR, (*index[: rank - inner], "j0"))
+    return load_vector(e, name, at, s.vector, index)
+
+
+def _written(
+    e: Elements,
+    node: Node,
+    s: Shape,
+    shape: tuple[int, ...],
+    outer: dict[int, str],
+    kind: str,
+    result: str,
+) -> list[str]:
+    body = e.body
+    if any(t.shape != shape for t in body.output_types):
+        raise Untranslatable("an output has another shape than the rows")
+
+    def element(full: Index) -> list[str]:
+        y = f"({kind})({result})"
+        if node.op.endswith("Normalization"):
+            own = [e.broadcast(v, full) for v in node.inputs[1:] if v]
+            y = f"({y} * {own[0]}{f' + {own[1]}' if len(own) > 1 else ''})"
+        y = e.variable(kind, y)
+        e.ready[node.outputs[0]] = lambda asked: y if asked == full else None
+        lines = [store_element(body, k, e.at(o, full)) for k, o in enumerate(body.outputs)]
+        if not s.trailing:
+            lines += [f"out{k}[{offset(shape, LINEAR, full)}] = y{k}.v[t];" for k in _all(body)]
+        return lines
+
+    rows = [f"(idx)row * {s.length} + j0"] * len(body.outputs)
+    return _pass(
+        e,
+        s,
+        shape,
+        outer,
+        element,
+        [store_vector(body, k, at, s.vector) for k, at in enumerate(rows)] if s.trailing else (),
+        [declare_vector(body, k, s.vector) for k in _all(body)],
+    )
+
+
+def _all(body: Body) -> range:
+    return range(len(body.outputs))
+
+
+def _reduced(
+    e: Elements, node: Node, s: Shape, outer: dict[int, str], kind: str, result: str, rank: int
+) -> list[str]:
+    body = e.body
+    written = body.types[node.outputs[0]].shape
+    if len(written) == rank:
+        index = tuple(outer.get(a, "0") for a in range(rank))
+    else:
+        index = tuple(outer[a] for a in range(rank) if a in outer)
+    if any(t.shape != written for t in body.output_types):
+        raise Untranslatable("an output has another shape than the reduction's")
+    kept_lines = e.lines
+    e.begin()
+    y = e.variable(kind, f"({kind})({result})")
+    e.ready[node.outputs[0]] = lambda asked: y if asked == index else None
+    for k, o in enumerate(body.outputs):
+        value = stored(body.output_types[k].dtype, e.at(o, index))
+        e.lines.append(f"out{k}[{offset(written, LINEAR, index)}] = {value};")
+    text = ["if (lane == 0) {", *e.lines, "}"]
+    e.lines = kept_lines
+    return text

@@ -1,0 +1,369 @@
+"""One element as CUDA C++: how types are stored and computed in, and each pointwise operator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from workbench.body import Node
+from workbench.datatypes import DataType
+from workbench.tactics.arithmetic import is_reduced
+
+STORAGE: dict[DataType, str] = {
+    DataType.FLOAT: "float",
+    DataType.DOUBLE: "double",
+    DataType.HALF: "u16",
+    DataType.BF16: "u16",
+    DataType.FP8: "u8",
+    DataType.FP8E5M2: "u8",
+    DataType.INT8: "signed char",
+    DataType.UINT8: "u8",
+    DataType.INT16: "short",
+    DataType.UINT16: "u16",
+    DataType.INT32: "int",
+    DataType.UINT32: "unsigned",
+    DataType.INT64: "i64",
+    DataType.UINT64: "unsigned long long",
+    DataType.BOOL: "u8",
+}
+"""The C type of a stored element; types that are not here have no kernel."""
+
+PRELUDE = r"""
+typedef unsigned char u8; typedef unsigned short u16; typedef long long i64;
+#define INLINE __device__ __forceinline__
+#ifndef HOST_SHIM
+INLINE float load_HALF(u16 h) { float f; asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h)); return f; }
+INLINE u16 store_HALF(float v) {
+  u16 h; asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(v)); return h; }
+#endif
+INLINE float load_BF16(u16 h) { return __uint_as_float(((unsigned)h) << 16); }
+INLINE u16 store_BF16(float v) {
+  unsigned u = __float_as_uint(v);
+  if ((u & 0x7fffffffu) > 0x7f800000u) return (u16)((u >> 16) | 64u);
+  return (u16)((u + 0x7fffu + ((u >> 16) & 1u)) >> 16); }
+template <typename T, int N> struct alignas(sizeof(T) * N) Pack { T v[N]; };
+INLINE i64 div_i64(i64 a, i64 b) { return b == 0 ? 0 : a / b; }
+INLINE i64 mod_i64(i64 a, i64 b) {
+  i64 r = b == 0 ? 0 : a % b; return r && ((r < 0) != (b < 0)) ? r + b : r; }
+INLINE float max_nan(float a, float b) { return a != a || a > b ? a : b; }
+INLINE float min_nan(float a, float b) { return a != a || a < b ? a : b; }
+INLINE double max_nan(double a, double b) { return a != a || a > b ? a : b; }
+INLINE double min_nan(double a, double b) { return a != a || a < b ? a : b; }
+INLINE i64 max_nan(i64 a, i64 b) { return a > b ? a : b; }
+INLINE i64 min_nan(i64 a, i64 b) { return a < b ? a : b; }
+INLINE float erf_(float x) { return erff(x); }
+INLINE double erf_(double x) { return erf(x); }
+INLINE float exp_(float x) { return expf(x); }
+INLINE double exp_(double x) { return exp(x); }
+INLINE float log_(float x) { return logf(x); }
+INLINE double log_(double x) { return log(x); }
+INLINE float tanh_(float x) { return tanhf(x); }
+INLINE double tanh_(double x) { return tanh(x); }
+INLINE float sqrt_(float x) { return sqrtf(x); }
+INLINE double sqrt_(double x) { return sqrt(x); }
+INLINE float pow_(float x, float y) { return powf(x, y); }
+INLINE double pow_(double x, double y) { return pow(x, y); }
+INLINE float log1p_(float x) { return log1pf(x); }
+INLINE double log1p_(double x) { return log1p(x); }
+template <typename T> INLINE T softplus_(T x) {
+  return (x > T(0) ? x : T(0)) + log1p_(exp_(x > T(0) ? -x : x)); }
+template <typename T> INLINE T sigmoid_(T x) { return T(1) / (T(1) + exp_(-x)); }
+"""
+"""Header-free: NVRTC needs no include path. Sigmoid and softplus never overflow into NaN."""
+
+FP8_PRELUDE = r"""
+#ifndef HOST_SHIM
+INLINE float half_bits(u16 h) { float f; asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h)); return f; }
+#define FP8(NAME, KIND) \
+INLINE float load_##NAME(u8 b) { unsigned r; u16 p = b; \
+  asm("cvt.rn.f16x2." KIND "x2 %0, %1;" : "=r"(r) : "h"(p)); return half_bits((u16)r); } \
+INLINE u8 store_##NAME(float v) { u16 p; \
+  asm("cvt.rn.satfinite." KIND "x2.f32 %0, %1, %2;" : "=h"(p) : "f"(0.0f), "f"(v)); return (u8)p; }
+FP8(FP8, "e4m3")
+FP8(FP8E5M2, "e5m2")
+#endif
+"""
+"""FP8 conversions: instructions of compute capability 8.9 and up."""
+FP8_SINCE = 89
+
+
+class Untranslatable(Exception):
+    """Why a node has no code here."""
+
+
+def working(dtype: DataType) -> str:
+    """The C type in which an element is computed."""
+    if dtype is DataType.BOOL:
+        return "bool"
+    if dtype is DataType.DOUBLE:
+        return "double"
+    if dtype.is_float:
+        return "float"
+    return "i64"
+
+
+def loaded(dtype: DataType, text: str) -> str:
+    """A stored element in its working type."""
+    if is_reduced(dtype):
+        return f"load_{dtype.name}({text})"
+    if dtype is DataType.BOOL:
+        return f"({text} != 0)"
+    return text if dtype.is_float else f"(i64)({text})"
+
+
+def stored(dtype: DataType, text: str) -> str:
+    """A working element as it is stored."""
+    if is_reduced(dtype):
+        return f"store_{dtype.name}({text})"
+    return f"({STORAGE[dtype]})({text})"
+
+
+def wrapped(dtype: DataType, text: str) -> str:
+    """An integer result, reduced to its type's range. Floats keep the precision they have."""
+    if dtype.is_integer and dtype is not DataType.INT64 and dtype is not DataType.BOOL:
+        return f"(i64)({STORAGE[dtype]})({text})"
+    return text
+
+
+def number(value: Any, dtype: DataType) -> str:
+    """A literal in a type's working type."""
+    if dtype is DataType.BOOL:
+        return "true" if value else "false"
+    if not dtype.is_float:
+        return f"(i64){int(value)}LL" if int(value) != -(2**63) else "(-9223372036854775807LL - 1)"
+    v, kind = float(value), working(dtype)
+    if v != v:
+        return f"({kind})__int_as_float(0x7fc00000)"
+    if math.isinf(v):
+        return f"({kind})({'-' if v < 0 else ''}__int_as_float(0x7f800000))"
+    if kind == "double":
+        text = f"{v:.17g}"
+        return text if any(c in text for c in ".en") else f"{text}.0"
+    return _float(v)
+
+
+def lowest(kind: str) -> str:
+    """What no value of a working type is below."""
+    text = "-__int_as_float(0x7f800000)" if kind != "i64" else "(-9223372036854775807LL - 1)"
+    return f"({kind})({text})"
+
+
+def _float(v: float) -> str:
+    text = f"{v:.9g}"
+    return f"{text}f" if any(c in text for c in ".en") else f"{text}.0f"
+
+
+@dataclass(frozen=True)
+class Scalars:
+    """Arguments of a rule: texts and types of one node's operands."""
+
+    node: Node
+    texts: Sequence[str]
+    kinds: Sequence[DataType | None]
+    out: DataType
+
+    def __getitem__(self, index: int) -> str:
+        if not self.has(index):
+            raise Untranslatable(f"{self.node.op} lacks input {index}")
+        return self.texts[index]
+
+    def has(self, index: int) -> bool:
+        return index < len(self.texts) and bool(self.texts[index])
+
+    @property
+    def dtype(self) -> DataType:
+        """Type of the first input."""
+        kind = self.kinds[0]
+        assert kind is not None
+        return kind
+
+    def number(self, value: float) -> str:
+        """A constant in the first input's working type."""
+        return number(value, self.dtype)
+
+    def attribute(self, name: str) -> str:
+        return self.number(self.node.attributes[name])
+
+
+Rule = Callable[[Scalars], str]
+
+
+def _infix(sign: str) -> Rule:
+    return lambda s: f"({s[0]} {sign} {s[1]})"
+
+
+def _call(name: str) -> Rule:
+    return lambda s: f"{name}({s[0]})"
+
+
+def _chain(join: str) -> Rule:
+    def rule(s: Scalars) -> str:
+        text = s[0]
+        for k in range(1, len(s.texts)):
+            text = join.format(text, s[k])
+        return text
+
+    return rule
+
+
+def _div(s: Scalars) -> str:
+    return f"({s[0]} / {s[1]})" if s.dtype.is_float else f"div_i64({s[0]}, {s[1]})"
+
+
+def _mod(s: Scalars) -> str:
+    if not s.node.attributes["fmod"]:
+        if s.dtype.is_float:
+            raise Untranslatable("Mod of floats without fmod")
+        return f"mod_i64({s[0]}, {s[1]})"
+    if s.dtype.is_float:
+        return f"fmod{'' if s.dtype is DataType.DOUBLE else 'f'}({s[0]}, {s[1]})"
+    return f"({s[0]} - div_i64({s[0]}, {s[1]}) * {s[1]})"
+
+
+_POWERS = {2.0: "({x} * {x})", 3.0: "({x} * {x} * {x})", 0.5: "sqrt_({x})", 1.0: "{x}"}
+
+
+def _pow(s: Scalars) -> str:
+    if not s.dtype.is_float:
+        raise Untranslatable("Pow of integers")
+    for value, text in _POWERS.items():
+        if s[1] == number(value, s.kinds[1] or s.dtype):
+            return text.format(x=s[0])
+    kind = working(s.dtype)
+    return f"pow_({s[0]}, ({kind})({s[1]}))"
+
+
+def _clip(s: Scalars) -> str:
+    text = s[0]
+    if s.has(1):
+        text = f"({text} < {s[1]} ? {s[1]} : {text})"
+    if s.has(2):
+        text = f"({text} > {s[2]} ? {s[2]} : {text})"
+    return text
+
+
+def _cast(s: Scalars) -> str:
+    if s.out is DataType.BOOL:
+        return f"({s[0]} != {s.number(0)})" if s.dtype is not DataType.BOOL else s[0]
+    if s.dtype.is_float and s.out.is_integer:
+        return wrapped(s.out, f"(i64)({s[0]})")
+    return wrapped(s.out, f"({working(s.out)})({s[0]})")
+
+
+def _is_inf(s: Scalars) -> str:
+    a = s.node.attributes
+    wanted = {math.inf: a["detect_positive"], -math.inf: a["detect_negative"]}
+    sides = [f"({s[0]} == {s.number(v)})" for v, asked in wanted.items() if asked]
+    return f"({' || '.join(sides) or 'false'})"
+
+
+def _gelu(s: Scalars) -> str:
+    x, n = s[0], s.number
+    if s.node.attributes["approximate"] != "tanh":
+        return f"({n(0.5)} * {x} * ({n(1)} + erf_({x} * {n(math.sqrt(0.5))})))"
+    inner = f"{n(math.sqrt(2 / math.pi))} * ({x} + {n(0.044715)} * {x} * {x} * {x})"
+    return f"({n(0.5)} * {x} * ({n(1)} + tanh_({inner})))"
+
+
+def _unit_clip(s: Scalars, line: str) -> str:
+    return f"min_nan(max_nan({line}, {s.number(0)}), {s.number(1)})"
+
+
+def _curve(s: Scalars, curve: str, gamma: str = "") -> str:
+    chosen = f"({s[0]} > {s.number(0)} ? {s[0]} : {curve})"
+    return f"({gamma} * {chosen})" if gamma else chosen
+
+
+def _exponential(s: Scalars) -> str:
+    return f"{s.attribute('alpha')} * (exp_({s[0]}) - {s.number(1)})"
+
+
+def _sign(s: Scalars) -> str:
+    zero = s.number(0)
+    return f"({s[0]} > {zero} ? {s.number(1)} : ({s[0]} < {zero} ? {s.number(-1)} : {s[0]}))"
+
+
+def _sloped(s: Scalars, slope: str) -> str:
+    return f"({s[0]} < {s.number(0)} ? {slope} * {s[0]} : {s[0]})"
+
+
+def _typed(name: str) -> Rule:
+    """A function of CUDA's mathematics, whose float form ends in f."""
+    return lambda s: f"{name}{'' if s.dtype is DataType.DOUBLE else 'f'}({s[0]})"
+
+
+def _absolute(s: Scalars) -> str:
+    return _typed("fabs")(s) if s.dtype.is_float else f"({s[0]} < 0 ? -{s[0]} : {s[0]})"
+
+
+RULES: dict[str, Rule] = {
+    "Add": _infix("+"),
+    "Sub": _infix("-"),
+    "Mul": _infix("*"),
+    "Div": _div,
+    "Mod": _mod,
+    "Pow": _pow,
+    "Max": _chain("max_nan({0}, {1})"),
+    "Min": _chain("min_nan({0}, {1})"),
+    "Sum": _chain("({0} + {1})"),
+    "Mean": lambda s: f"({_chain('({0} + {1})')(s)} / {s.number(len(s.texts))})",
+    "Neg": lambda s: f"(-{s[0]})",
+    "Abs": _absolute,
+    "Sign": _sign,
+    "Floor": _typed("floor"),
+    "Ceil": _typed("ceil"),
+    "Round": _typed("rint"),
+    "Sqrt": _call("sqrt_"),
+    "Reciprocal": lambda s: f"({s.number(1)} / {s[0]})",
+    "Exp": _call("exp_"),
+    "Log": _call("log_"),
+    "Erf": _call("erf_"),
+    "Tanh": _call("tanh_"),
+    "Sigmoid": _call("sigmoid_"),
+    "Softplus": _call("softplus_"),
+    **{
+        op: _typed(op.lower())
+        for op in "Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh".split()
+    },
+    "IsNaN": lambda s: f"({s[0]} != {s[0]})",
+    "IsInf": _is_inf,
+    "Relu": lambda s: f"({s[0]} < {s.number(0)} ? {s.number(0)} : {s[0]})",
+    "LeakyRelu": lambda s: _sloped(s, s.attribute("alpha")),
+    "PRelu": lambda s: _sloped(s, s[1]),
+    "ThresholdedRelu": lambda s: f"({s[0]} > {s.attribute('alpha')} ? {s[0]} : {s.number(0)})",
+    "Elu": lambda s: _curve(s, _exponential(s)),
+    "Selu": lambda s: _curve(s, _exponential(s), s.attribute("gamma")),
+    "Celu": lambda s: _curve(
+        s, f"{s.attribute('alpha')} * (exp_({s[0]} / {s.attribute('alpha')}) - {s.number(1)})"
+    ),
+    "Softsign": lambda s: f"({s[0]} / ({s.number(1)} + {_absolute(s)}))",
+    "HardSigmoid": lambda s: _unit_clip(
+        s, f"({s.attribute('alpha')} * {s[0]} + {s.attribute('beta')})"
+    ),
+    "HardSwish": lambda s: (
+        f"({s[0]} * {_unit_clip(s, f'({s[0]} / {s.number(6)} + {s.number(0.5)})')})"
+    ),
+    "Mish": lambda s: f"({s[0]} * tanh_(softplus_({s[0]})))",
+    "Swish": lambda s: f"({s[0]} * sigmoid_({s.attribute('alpha')} * {s[0]}))",
+    "Gelu": _gelu,
+    "Clip": _clip,
+    "Identity": lambda s: s[0],
+    "Cast": _cast,
+    "Where": lambda s: f"({s[0]} ? {s[1]} : {s[2]})",
+    "Equal": _infix("=="),
+    "Less": _infix("<"),
+    "LessOrEqual": _infix("<="),
+    "Greater": _infix(">"),
+    "GreaterOrEqual": _infix(">="),
+    "And": _infix("&&"),
+    "Or": _infix("||"),
+    "Xor": _infix("!="),
+    "Not": lambda s: f"(!{s[0]})",
+    "BitwiseAnd": _infix("&"),
+    "BitwiseOr": _infix("|"),
+    "BitwiseXor": _infix("^"),
+    "BitwiseNot": lambda s: f"(~{s[0]})",
+}
+"""C++ of each pointwise operator in working types; NaN behaves as in the reference."""
