@@ -20,6 +20,8 @@ import numpy as np
 from workbench.datatypes import DataType
 from workbench.errors import DeviceError
 
+LARGE = 1 << 26
+"""Bytes from which on an allocation asks how much memory is free."""
 ALIGNMENT = 64
 """Bytes: a cache line, and what vector loads and oneDNN like."""
 
@@ -175,6 +177,26 @@ def _host_address(place: Any, nbytes: int) -> int:
     return int(place.ctypes.data)
 
 
+def free_bytes() -> int:
+    """Memory that this process may still take: what the system has, within the process's limit."""
+    found: list[int] = []
+    try:
+        info = Path("/proc/meminfo").read_text()
+        found += [int(x.split()[1]) << 10 for x in info.splitlines() if x.startswith("MemAvail")]
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except FileNotFoundError:
+        return _ANY  # not Linux: an allocation that fails says so itself
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        found.append(max(0, limit - used))
+    return min(found, default=_ANY)
+
+
+_ANY = 1 << 62
+
+
 class CpuDevice:
     """The host processor, through NumPy. ``threads`` is what kernels may use."""
 
@@ -202,6 +224,13 @@ class CpuDevice:
                 return dtype in (DataType.FLOAT, DataType.DOUBLE, DataType.INT32, DataType.INT64)
 
     def allocate(self, nbytes: int) -> Buffer:
+        # Linux promises more than there is, and kills who takes it at its word.
+        if nbytes > LARGE and nbytes > (free := free_bytes()):
+            raise DeviceError(
+                f"{nbytes:,} bytes are asked for, {free:,} are free",
+                place="cpu",
+                remedy="use smaller sizes, or run where more memory is free",
+            )
         raw = np.zeros(nbytes + ALIGNMENT, np.uint8)
         start = -raw.ctypes.data % ALIGNMENT
         memory = raw[start : start + nbytes]

@@ -114,8 +114,11 @@ def _integers(body: Body, used: tuple[tuple[Node, int], ...], dtype: DataType) -
     limits = [limit for n, index in used if (limit := _indexed(body, n, index)) is not None]
     if limits:
         return 0, min(limits)
-    if dtype.info.bits <= 8:
+    divides = any(n.op in ("Div", "Mod") and index == 1 for n, index in used)
+    if dtype.info.bits <= 8 and not divides:
         return int(dtype.info.low), int(dtype.info.high) + 1
+    if divides:
+        return 1, 5
     if any(n.op == "DequantizeLinear" for n, _ in used):
         return -1000, 1001
     return 0, 2

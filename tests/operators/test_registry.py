@@ -12,7 +12,7 @@ from workbench.operators import FAMILIES, OPERATORS, operator_named
 ROWS = list(OPERATORS.values())
 ATTRIBUTES_NOT_KEPT = {
     # Ours: what the nested graph alone does not say.
-    "Loop": {"carried", "step_limit"},
+    "Loop": {"byte_limit", "carried", "step_limit"},
     "Scan": {"states", "batched"},
     "SequenceMap": {"mapped"},
     # Only read by training, or only by types that are inputs here.

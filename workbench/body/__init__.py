@@ -10,6 +10,7 @@ edges of the plan. Two evaluations are defined:
 """
 
 from workbench.body.body import Body, BodyInput
+from workbench.body.computing import computed
 from workbench.body.inference import infer, infer_node
 from workbench.body.interpreter import bind_sizes, interpret
 from workbench.body.operator import (
@@ -21,6 +22,7 @@ from workbench.body.operator import (
     CostRule,
     Inference,
     InferRule,
+    MisfitRule,
     Node,
     Operator,
     Reference,
@@ -56,6 +58,7 @@ __all__ = [
     "InferRule",
     "Inference",
     "Literal",
+    "MisfitRule",
     "Node",
     "Operator",
     "OptionalType",
@@ -65,6 +68,7 @@ __all__ = [
     "UnrankedType",
     "Value",
     "bind_sizes",
+    "computed",
     "default_cost",
     "general",
     "infer",

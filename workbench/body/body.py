@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from workbench import dimensions
+from workbench.body.computing import computed
 from workbench.body.inference import infer
 from workbench.body.operator import CONSTANT, Node, Operator, Reference
 from workbench.body.values import (
@@ -238,14 +239,17 @@ class Body:
 
     # -- evaluation -----------------------------------------------------------------------
     def evaluate(self, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
-        """Typed reference evaluation: the outputs by name (every value with ``keep``)."""
+        """Typed reference evaluation: the outputs by name (every value with ``keep``).
+
+        Raises NetworkError naming the node whose values do not fit.
+        """
         bindings = self.bind({k: v.shape for k, v in inputs.items()})
         types = self.substitute(bindings).types if self.symbols else self.types
         values: dict[str, Array] = dict(inputs)
         for n in self.nodes:
             read = np.asarray if n.operator.stored else widened
             args = [read(values[v]) if v else None for v in n.inputs]
-            made = _run(n, n.operator.reference, args, bindings)[: len(n.outputs)]
+            made = _run(n, n.operator.reference, args, bindings, checked=True)[: len(n.outputs)]
             for o, v in zip(n.outputs, made, strict=True):
                 if o:
                     with np.errstate(all="ignore"):  # beyond a half's range lies infinity
@@ -294,12 +298,16 @@ class Body:
 
 
 def _run(
-    node: Node, rule: Reference, args: Sequence[Any], bindings: dimensions.Bindings
+    node: Node,
+    rule: Reference,
+    args: Sequence[Any],
+    bindings: dimensions.Bindings,
+    *,
+    checked: bool = False,
 ) -> tuple[Array, ...]:
     if node.operator is CONSTANT:
         return (node.attributes["value"].array(bindings),)
-    with np.errstate(all="ignore"):
-        return rule(node.attributes, args)
+    return computed(node, rule, args, checked=checked)
 
 
 def _value_to_json(value: Any) -> Any:

@@ -96,8 +96,9 @@ def infer_node(
         assert inputs[0] is not None
         return types, (_sizes((dimensions.volume(inputs[0].shape),)).reshape(()),)
     given = [v for v, t in zip(values, inputs, strict=False) if t is not None]
-    # A quantization is kept for the kernels; chance has no value ahead of the run.
-    settled = operator.deterministic and operator.family != "quantization"
+    # A quantization is kept for the kernels; chance has no value ahead of the run, and a loop may
+    # have none at all.
+    settled = operator.deterministic and operator.family not in ("quantization", "control flow")
     numeric = settled and all(v is not None and v.dtype != object for v in given)
     ready = (operator.symbolic or numeric) and all(v is not None for v in given)
     if not ready or any(v is not None and v.size > SMALL for v in values):

@@ -11,11 +11,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from workbench.body.body import Body
+from workbench.body.computing import UNFIT, check_values, unfit
 from workbench.body.inference import infer_node
 from workbench.body.operator import CONSTANT
 from workbench.body.values import Array, HostType, TensorType, Value, type_of, widened
-from workbench.dimensions import SymbolicDim
+from workbench.devices import free_bytes
+from workbench.dimensions import SymbolicDim, is_static
 from workbench.errors import ExecutionError, NetworkError, WorkbenchError
+
+LARGE = 1 << 26
+"""Bytes of a result from which on the free memory is asked for."""
 
 
 def interpret(body: Body, inputs: Mapping[str, Value]) -> dict[str, Value]:
@@ -49,6 +54,8 @@ def _run(
         made = _types(body, index, args, place)
         if not node.operator.stored:
             args = [widened(a) if isinstance(a, np.ndarray) and not _texts(a) else a for a in args]
+        check_values(node, args)
+        check_room(made)
         results = node.operator.reference(node.attributes, args)
     except ExecutionError as e:
         raise ExecutionError(
@@ -58,8 +65,8 @@ def _run(
         raise ExecutionError(e.problem, place=e.place or place, remedy=e.remedy) from None
     except WorkbenchError:
         raise
-    except (ValueError, IndexError, TypeError, ArithmeticError, MemoryError) as e:
-        raise ExecutionError(f"its inputs do not fit: {e}", place=place) from e
+    except UNFIT as e:
+        raise ExecutionError(unfit(e), place=place) from e
     return tuple(_stored(r, t) for r, t in zip(results, made, strict=False))
 
 
@@ -91,6 +98,17 @@ def _types(body: Body, index: int, args: Sequence[Value], place: str) -> tuple[T
     if key is not None:
         body.inferred[key] = made
     return made
+
+
+def check_room(types: Sequence[TensorType]) -> None:
+    """Raise ExecutionError where the results would not fit into the memory that is free."""
+    ranked = [t for t in types if not isinstance(t, HostType) and is_static(t.shape)]
+    nbytes = sum(int(t.nbytes()) for t in ranked)
+    if nbytes > LARGE and nbytes > (free := free_bytes()):
+        raise ExecutionError(
+            f"its result {', '.join(map(str, ranked))} has {nbytes:,} bytes, {free:,} are free",
+            remedy="give inputs that make it smaller, or run it where more memory is free",
+        )
 
 
 def _stored(value: Value, type_: TensorType) -> Value:

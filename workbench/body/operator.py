@@ -80,6 +80,9 @@ rule gives amplified input error plus the operator's own rounding, before the ou
 CostRule = Callable[[Attributes, Sequence[TensorType | None], Sequence[TensorType]], Cost]
 
 
+MisfitRule = Callable[[Attributes, Sequence[Any]], str]
+
+
 def default_cost(
     attributes: Attributes, inputs: Sequence[TensorType | None], outputs: Sequence[TensorType]
 ) -> Cost:
@@ -103,6 +106,8 @@ class Operator:
     stored: the reference reads its inputs as they are stored, halves not widened (BitCast).
     host: only the host runs it, by its reference: values that are no tensors of numbers, results
     whose size the data decides, control flow.
+    misfit: why the operator is not defined on these values, empty where it is; asked before the
+    reference runs on values that are not samples.
     open: the output types where the value of a structural input is not known, with sizes
     from ``Inference.later``; None where not even the rank is then known.
     """
@@ -124,6 +129,7 @@ class Operator:
     domain: str = ""
     host: bool = False
     open: InferRule | None = None
+    misfit: MisfitRule | None = None
 
     @property
     def key(self) -> str:

@@ -13,13 +13,13 @@ from onnx import ModelProto, SparseTensorProto, TensorProto, ValueInfoProto
 
 from workbench.body import Array, HostType, TensorType
 from workbench.dimensions import Dim, substitute
-from workbench.errors import NetworkError, ParserError, ValueNeeded
+from workbench.errors import ParserError, ValueNeeded, WorkbenchError
 from workbench.network import NetworkDefinition, Tensor, Weight
 from workbench.onnx_parser.element_types import DATA_TYPE_ATTRIBUTES, FROM_ONNX, type_name
 from workbench.onnx_parser.expansion import LOWERED, node_proto, standard_body
 from workbench.onnx_parser.functions import Flattener, domain
 from workbench.onnx_parser.input_sizes import InputSizes
-from workbench.onnx_parser.limits import Limits, too_large, wrong_shape
+from workbench.onnx_parser.limits import MOST_BYTES, Limits, too_large, wrong_scale, wrong_shape
 from workbench.onnx_parser.nested import CONTROL_FLOW, absorb, import_control_flow
 from workbench.onnx_parser.problems import (
     UNEXPECTED,
@@ -75,6 +75,12 @@ class Importer:
     def max_loop_steps(self) -> int | None:
         """Iterations after which a Loop counts as endless; None: as the operator has it."""
         return self._limits.max_loop_steps
+
+    @property
+    def max_loop_bytes(self) -> int | None:
+        """Bytes that a Loop may keep; None: as the operator has it."""
+        most = self._limits.max_tensor_bytes
+        return None if most == MOST_BYTES else most
 
     @property
     def network(self) -> NetworkDefinition:
@@ -247,7 +253,7 @@ class Importer:
             return
         try:
             self._import_source(node)
-        except (NetworkError, ParserError) as e:
+        except WorkbenchError as e:
             self.problems.extend(self._with_needs(r, node) for r in record_of(e, node))
             self._unmade.update(v for v in node.outputs if v)
         except UNEXPECTED as e:
@@ -298,6 +304,14 @@ class Importer:
         while inputs and inputs[-1] is None:
             inputs.pop()
         self._check_types(node, step.operator, OPSET, inputs)
+        if wrong := wrong_scale(step.operator, inputs):
+            refuse(
+                ErrorCode.INVALID_VALUE,
+                wrong,
+                rule="quantization_scale",
+                remedy="give it a scale above 0; quantize the model again",
+                node=node,
+            )
         outputs = list(step.outputs)
         while len(outputs) > 1 and not outputs[-1]:
             outputs.pop()

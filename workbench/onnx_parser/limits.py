@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from workbench.body import HostType, TensorType
 from workbench.dimensions import is_static
+from workbench.network import Tensor
 
 MOST_BYTES = 1 << 31
 """Of a tensor that a model computes at sizes that it fixes; stored weights may be larger."""
@@ -53,6 +56,21 @@ def too_large(type_: TensorType, most_bytes: int = MOST_BYTES) -> str:
     if not is_static(type_.shape) or int(type_.nbytes()) <= most_bytes:
         return ""
     return f"is {type_}: {size_text(int(type_.nbytes()))}, the most are {size_text(most_bytes)}"
+
+
+def wrong_scale(operator: str, inputs: Sequence[Tensor | None]) -> str:
+    """Why a quantization cannot have its stored scale; empty where it can."""
+    if operator not in ("QuantizeLinear", "DequantizeLinear") or len(inputs) < 2:
+        return ""
+    scale = inputs[1]
+    if scale is None or scale.weight is None or not scale.dtype.is_float:
+        return ""
+    values = scale.weight.array.astype(np.float32).reshape(-1)
+    bad = np.flatnonzero(~(np.isfinite(values) & (values != 0)))
+    if not bad.size:
+        return ""
+    where = f" at {bad[0]}" if values.size > 1 else ""
+    return f"its scale '{scale.name}' is {values[bad[0]]:g}{where}"
 
 
 def size_text(nbytes: int) -> str:

@@ -43,6 +43,11 @@ class Frame(Protocol):
         """Iterations after which a Loop counts as endless."""
         ...
 
+    @property
+    def max_loop_bytes(self) -> int | None:
+        """Bytes that a Loop may keep."""
+        ...
+
     def tensor(self, name: str) -> Tensor:
         """A value that exists, a stored constant included."""
         ...
@@ -158,6 +163,8 @@ def _loop(frame: Frame, node: SourceNode) -> None:
     attributes: dict[str, Any] = {"body": body, "carried": len(states)}
     if frame.max_loop_steps is not None:
         attributes["step_limit"] = frame.max_loop_steps
+    if frame.max_loop_bytes is not None:
+        attributes["byte_limit"] = frame.max_loop_bytes
     _add(frame, node, inputs, attributes)
 
 

@@ -17,12 +17,14 @@ from workbench.body import (
     BoundRule,
     Inference,
     InferRule,
+    MisfitRule,
     Operator,
     Reference,
     TensorType,
 )
 from workbench.datatypes import DataType
 from workbench.errors import InferenceError, NetworkError
+from workbench.operators import misfits
 from workbench.operators.numerals import is_text
 from workbench.operators.rules import (
     broadcast_shape,
@@ -260,6 +262,7 @@ def _row(
     *,
     attributes: Mapping[str, Any] = MappingProxyType({}),
     sizes: bool = False,
+    misfit: MisfitRule | None = None,
 ) -> Operator:
     return Operator(
         name=name,
@@ -271,6 +274,7 @@ def _row(
         attributes=MappingProxyType(dict(attributes)),
         pointwise=True,
         symbolic=sizes,
+        misfit=misfit,
     )
 
 
@@ -290,9 +294,24 @@ ARITHMETIC: tuple[Operator, ...] = (
     _row("Add", _binary(np.add), _sum_bound, _NUMBERS, sizes=True),
     _row("Sub", _binary(np.subtract), _sum_bound, _NUMBERS, sizes=True),
     _row("Mul", _binary(np.multiply), _product_bound, _NUMBERS, sizes=True),
-    _row("Div", _binary(_divide, _per_element(_quotient)), _quotient_bound, _NUMBERS, sizes=True),
+    _row(
+        "Div",
+        _binary(_divide, _per_element(_quotient)),
+        _quotient_bound,
+        _NUMBERS,
+        sizes=True,
+        misfit=misfits.divisor,
+    ),
     _row("Pow", _power, _power_bound, _power_types),
-    _row("Mod", _mod, _mod_bound, _mod_types, attributes={"fmod": 0}, sizes=True),
+    _row(
+        "Mod",
+        _mod,
+        _mod_bound,
+        _mod_types,
+        attributes={"fmod": 0},
+        sizes=True,
+        misfit=misfits.divisor,
+    ),
     _row(
         "Min",
         _variadic(np.minimum, _per_element(dimensions.minimum)),

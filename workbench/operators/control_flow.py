@@ -8,9 +8,10 @@ them, node by node.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -35,6 +36,8 @@ from workbench.operators.rules import no_error
 
 STEP_LIMIT = 50_000
 """Iterations after which a Loop is taken to be endless, unless its ``step_limit`` says more."""
+BYTE_LIMIT = 1 << 29
+"""Bytes that a Loop may carry and stack up, unless its ``byte_limit`` says more."""
 
 
 # -- types --------------------------------------------------------------------------------
@@ -169,7 +172,33 @@ def _if(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Value, ...]:
     return tuple(_run(other, captured[len(then.inputs) :]))
 
 
+@dataclass
+class _Run:
+    """The iterations of the outermost Loop that is running, and of those inside it."""
+
+    steps: int = 0
+
+
+_RUN: ContextVar[_Run] = ContextVar("loop")
+
+
 def _loop(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Value, ...]:
+    run = _RUN.get(None)
+    token = _RUN.set(_Run()) if run is None else None
+    try:
+        return _looped(attributes, inputs)
+    finally:
+        if token is not None:
+            _RUN.reset(token)
+
+
+def _nbytes(value: Value) -> int:
+    if isinstance(value, list):
+        return sum(map(_nbytes, cast("list[Value]", value)))
+    return getattr(value, "nbytes", 0)
+
+
+def _looped(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Value, ...]:
     body, carried = attributes["body"], attributes["carried"]
     trips, condition = inputs[0], inputs[1]
     most = None if trips is None else int(np.asarray(trips).reshape(()))
@@ -177,13 +206,16 @@ def _loop(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Value, ...]:
     state, captured = list(inputs[2 : 2 + carried]), list(inputs[2 + carried :])
     scans: list[list[Value]] = [[] for _ in body.outputs[1 + carried :]]
     limit = attributes["step_limit"]
-    step = 0
+    step = kept_bytes = 0
     while going and (most is None or step < most):
-        if step == limit:
+        run = _RUN.get()
+        if run.steps == limit:
             raise ExecutionError(
-                f"it has run {limit:,} iterations and goes on",
+                f"it has run {limit:,} iterations, those of the loops inside it included, "
+                "and goes on",
                 remedy="mend its condition, or allow more with max_loop_steps",
             )
+        run.steps += 1
         given = [np.array(step, np.int64), np.array(going), *state, *captured]
         kept, *made = _run(body, given)
         going = bool(np.asarray(kept).reshape(()))
@@ -191,6 +223,12 @@ def _loop(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Value, ...]:
         for scan, value in zip(scans, made[carried:], strict=True):
             scan.append(value)
         step += 1
+        kept_bytes += sum(map(_nbytes, made[carried:]))
+        if kept_bytes + sum(map(_nbytes, state)) > attributes["byte_limit"]:
+            raise ExecutionError(
+                f"after {step:,} iterations it keeps more than {attributes['byte_limit']:,} bytes",
+                remedy="let it keep less of each, or parse it with a larger max_tensor_bytes",
+            )
     empties = body.output_types[1 + carried :]
     return (*state, *(_stack(s, t) for s, t in zip(scans, empties, strict=True)))
 
@@ -295,8 +333,13 @@ CONTROL_FLOW: tuple[Operator, ...] = (
         _loop_types,
         _loop,
         "LOOP_OUTPUT",
-        # carried: loop-carried values; step_limit: see STEP_LIMIT.
-        {"body": REQUIRED, "carried": REQUIRED, "step_limit": STEP_LIMIT},
+        # carried: loop-carried values; step_limit: see STEP_LIMIT; byte_limit: see BYTE_LIMIT.
+        {
+            "body": REQUIRED,
+            "carried": REQUIRED,
+            "step_limit": STEP_LIMIT,
+            "byte_limit": BYTE_LIMIT,
+        },
     ),
     _row(
         "Scan",

@@ -20,7 +20,7 @@ from workbench.body import (
 )
 from workbench.dimensions import Shape
 from workbench.errors import InferenceError
-from workbench.operators import open_shapes
+from workbench.operators import misfits, open_shapes
 from workbench.operators.products import operand
 from workbench.operators.rules import (
     absent,
@@ -318,6 +318,7 @@ INDEXING: tuple[Operator, ...] = (
         layer_type="GATHER",
         attributes={"axis": 0},
         symbolic=True,
+        misfit=misfits.along_axis,
     ),
     mover(
         "GatherElements",
@@ -325,9 +326,15 @@ INDEXING: tuple[Operator, ...] = (
         _gather_elements,
         layer_type="GATHER",
         attributes={"axis": 0},
+        misfit=misfits.along_axis,
     ),
     mover(
-        "GatherND", _gather_nd_types, _gather_nd, layer_type="GATHER", attributes={"batch_dims": 0}
+        "GatherND",
+        _gather_nd_types,
+        _gather_nd,
+        layer_type="GATHER",
+        attributes={"batch_dims": 0},
+        misfit=misfits.tuples,
     ),
     mover(
         "ScatterElements",
@@ -336,6 +343,7 @@ INDEXING: tuple[Operator, ...] = (
         layer_type="SCATTER",
         bound=_scattered(_scatter_elements),
         attributes={"axis": 0, "reduction": "none"},
+        misfit=misfits.along_axis,
     ),
     mover(
         "ScatterND",
@@ -344,6 +352,7 @@ INDEXING: tuple[Operator, ...] = (
         layer_type="SCATTER",
         bound=_scattered(_scatter_nd),
         attributes={"reduction": "none"},
+        misfit=misfits.tuples,
     ),
     mover(
         "OneHot",

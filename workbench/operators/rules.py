@@ -21,6 +21,7 @@ from workbench.body import (
     CostRule,
     Inference,
     InferRule,
+    MisfitRule,
     Operator,
     Reference,
     TensorType,
@@ -284,6 +285,7 @@ def mover(
     attributes: Mapping[str, Any] = MappingProxyType({}),
     symbolic: bool = False,
     open: InferRule | None = None,
+    misfit: MisfitRule | None = None,
 ) -> Operator:
     """A row of the movement family: its bound moves the inputs' bounds, unless given."""
     return Operator(
@@ -297,6 +299,7 @@ def mover(
         structural=structural,
         symbolic=symbolic,
         open=open,
+        misfit=misfit,
     )
 
 

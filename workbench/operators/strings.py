@@ -17,6 +17,7 @@ from workbench.body import (
     HostType,
     Inference,
     InferRule,
+    MisfitRule,
     Operator,
     Reference,
     TensorType,
@@ -24,6 +25,7 @@ from workbench.body import (
 )
 from workbench.datatypes import DataType
 from workbench.errors import InferenceError
+from workbench.operators.misfits import joined_texts
 from workbench.operators.regex import matcher
 from workbench.operators.rules import elementwise, no_error
 
@@ -203,6 +205,7 @@ def _row(
     infer: InferRule,
     reference: Reference,
     attributes: Mapping[str, Any] = MappingProxyType({}),
+    misfit: MisfitRule | None = None,
 ) -> Operator:
     return Operator(
         name=name,
@@ -214,11 +217,12 @@ def _row(
         attributes=MappingProxyType(dict(attributes)),
         host=True,
         stored=True,
+        misfit=misfit,
     )
 
 
 STRINGS: tuple[Operator, ...] = (
-    _row("StringConcat", _concat_types, _concat),
+    _row("StringConcat", _concat_types, _concat, misfit=joined_texts),
     _row("RegexFullMatch", _match_types, _match, {"pattern": None}),
     _row("StringSplit", _split_types, _split, {"delimiter": None, "maxsplit": None}),
     _row(

@@ -21,10 +21,12 @@ class ConstantFolding(RulePass):
     """Evaluates layers whose inputs are all constants.
 
     max_growth_bytes: a result that is larger than what it is made of may grow this much.
+    max_flops: operations that one layer may take.
     """
 
     name: str = "constant_folding"
     max_growth_bytes: int = 1 << 24
+    max_flops: int = 1 << 30
 
     @property
     def rules(self) -> tuple[RewriteRule, ...]:
@@ -46,12 +48,27 @@ class ConstantFolding(RulePass):
             t.type.nbytes() for t in layer.inputs if t is not None
         )
         if grown <= self.max_growth_bytes:
-            return None
+            return self._too_long(layer)
         return Refusal(
             f"its result is {grown:,} bytes larger than what it is made of, "
             f"{self.max_growth_bytes:,} are allowed",
             remedy="raise max_growth_bytes",
             code="too_large",
+            layers=(layer.name,),
+            mend=store(layer.outputs[0]),
+        )
+
+    def _too_long(self, layer: Layer) -> Refusal | None:
+        assert layer.operator is not None
+        types = tuple(None if t is None else t.type for t in layer.inputs)
+        made = tuple(t.type for t in layer.outputs)
+        flops = layer.operator.cost(layer.attributes, types, made).flops
+        if flops <= self.max_flops:
+            return None
+        return Refusal(
+            f"it takes {flops:,} operations, {self.max_flops:,} are allowed",
+            remedy="raise max_flops",
+            code="too_long",
             layers=(layer.name,),
             mend=store(layer.outputs[0]),
         )

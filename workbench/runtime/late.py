@@ -16,7 +16,7 @@ import numpy as np
 from workbench.body import HostType, Value, bind_sizes, interpret
 from workbench.devices import ALIGNMENT, Buffer
 from workbench.dimensions import evaluate_shape
-from workbench.errors import ExecutionError, NetworkError, PlanError
+from workbench.errors import DeviceError, ExecutionError, NetworkError, PlanError
 from workbench.plan import PlanStep, PlanTensor
 from workbench.runtime.engine import Engine
 from workbench.runtime.profiler import LayerProfile, Profile
@@ -60,7 +60,7 @@ class LateRun:
             start = time.perf_counter()
             try:
                 kernel = self._host(step) if step.on_host else self._kernel(index, step)
-            except (ExecutionError, NetworkError, PlanError) as e:
+            except (DeviceError, ExecutionError, NetworkError, PlanError) as e:
                 place = step.name if not e.place else f"layer '{step.name}': {e.place}"
                 raise ExecutionError(e.problem, place=place, remedy=e.remedy) from None
             self.seconds.append(time.perf_counter() - start)

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from workbench.body import CONSTANT, Array, Body, Node, TensorType
+from workbench.body import CONSTANT, Array, Body, Node, TensorType, computed
 from workbench.datatypes import DataType
 from workbench.devices import Buffer
+from workbench.errors import ExecutionError, NetworkError
 from workbench.records import Refusal
 from workbench.tactics.arithmetic import is_reduced
 from workbench.tactics.protocol import Call, Launch, Problem
@@ -141,8 +142,10 @@ def reference_kernel(node: Node, bindings: Mapping[str, int] | None = None) -> K
 
     def bind(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array | None) -> Launch:
         def launch() -> None:
-            with np.errstate(all="ignore"):
-                results = node.operator.reference(node.attributes, inputs)
+            try:
+                results = computed(node, node.operator.reference, inputs, checked=True)
+            except NetworkError as e:
+                raise ExecutionError(e.problem, place=e.place, remedy=e.remedy) from None
             for y, r in zip(outputs, results, strict=False):
                 np.copyto(y, r, casting="unsafe")
 
@@ -295,8 +298,7 @@ def lower(problem: Problem, makers: Mapping[str, KernelMaker]) -> Program:
 
 def _fold(node: Node, low: Lowering) -> None:
     args = [low.value(v) if v else None for v in node.inputs]
-    with np.errstate(all="ignore"):
-        results = node.operator.reference(node.attributes, args)
+    results = computed(node, node.operator.reference, args, checked=True)
     for o, r in zip(node.outputs, results, strict=True):
         if o:
             low.known[o] = np.asarray(r).astype(low.types[o].dtype.numpy, copy=False)

@@ -11,6 +11,7 @@ from workbench import dimensions
 from workbench.body import Array, Body, TensorType
 from workbench.datatypes import DataType
 from workbench.devices import Buffer
+from workbench.errors import ExecutionError, NetworkError
 from workbench.formats import LINEAR, Format
 from workbench.records import Refusal
 from workbench.tactics.arithmetic import emulated_in_float
@@ -135,7 +136,10 @@ def _reference_call(problem: Problem) -> Call:
         ]
 
         def launch() -> None:
-            computed = body.evaluate(given)
+            try:
+                computed = body.evaluate(given)
+            except NetworkError as e:
+                raise ExecutionError(e.problem, place=e.place, remedy=e.remedy) from None
             for name, out in zip(body.outputs, results, strict=True):
                 out[...] = computed[name]
 

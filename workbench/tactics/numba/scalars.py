@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -163,10 +164,23 @@ def _pick(sign: str) -> Rule:
 def _div(s: Scalars) -> str:
     if s.dtype.is_float:
         return f"{s[0]} / {s[1]}"
+    _checked_divisor(s)
     return f"divide_toward_zero({s[0]}, {s[1]})"
 
 
+def _checked_divisor(s: Scalars) -> None:
+    """Raise Untranslatable for integers unless the divisor is a number that is surely harmless.
+
+    A processor stops the process at x // 0, and at the smallest integer // -1.
+    """
+    found = re.fullmatch(r"\w+\((-?\d+)\)", s[1])
+    if found is None or int(found[1]) in (0, -1):
+        raise Untranslatable(f"{s.node.op} of integers by a divisor that may be 0 or -1")
+
+
 def _mod(s: Scalars) -> str:
+    if not s.dtype.is_float:
+        _checked_divisor(s)
     if not s.node.attributes["fmod"]:
         return f"{s[0]} % {s[1]}"
     if s.dtype.is_float:

@@ -1,0 +1,53 @@
+"""One node's reference on values, with errors that name the node."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from workbench.body.operator import Node, Reference
+from workbench.body.values import Array
+from workbench.errors import ExecutionError, NetworkError
+
+UNFIT = (ArithmeticError, IndexError, MemoryError, TypeError, ValueError)
+"""What NumPy raises where the values do not fit the operator, or the machine."""
+
+
+def computed(
+    node: Node, rule: Reference, args: Sequence[Any], *, checked: bool
+) -> tuple[Array, ...]:
+    """What ``rule`` gives. checked: the operator looks at the values first.
+
+    Raises NetworkError naming the node where they do not fit; a Loop's ExecutionError, too.
+    """
+    if checked:
+        check_values(node, args)
+    try:
+        with np.errstate(all="ignore"):
+            return rule(node.attributes, args)
+    except ExecutionError as e:
+        place = f"{place_of(node)}/{e.place}" if e.place else place_of(node)
+        raise ExecutionError(e.problem, place=place, remedy=e.remedy) from None
+    except UNFIT as e:
+        raise NetworkError(unfit(e), place=place_of(node)) from e
+
+
+def check_values(node: Node, args: Sequence[Any]) -> None:
+    """Raise NetworkError where the operator is not defined on these values."""
+    rule = node.operator.misfit
+    if rule is not None and (wrong := rule(node.attributes, args)):
+        raise NetworkError(wrong, place=place_of(node), remedy="mend the values that it is given")
+
+
+def unfit(error: Exception) -> str:
+    """What is wrong, in words."""
+    if isinstance(error, MemoryError):
+        return f"there is no memory for its result: {error}" if str(error) else "no memory is left"
+    return f"its inputs do not fit: {error}"
+
+
+def place_of(node: Node) -> str:
+    """The node, as errors name it."""
+    return f"{node.op} '{next((o for o in node.outputs if o), '')}'"
