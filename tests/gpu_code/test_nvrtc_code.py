@@ -17,7 +17,7 @@ from workbench.tactics.nvrtc.kernels import kernel, reformat_kernel, variants
 from workbench.tactics.nvrtc.source import compile_text
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tactics"))
-from tactic_bodies import BODIES  # noqa: E402
+from tactic_bodies import BODIES
 
 TARGETS = (80, 90)
 
