@@ -52,6 +52,14 @@ def matmul_shape(a: Shape, b: Shape) -> Shape:
     return (*batch, *a[-2:-1], *(b[-1:] if len(b) > 1 else ()))
 
 
+def matrix_product(a: Array, b: Array) -> Array:
+    """numpy.matmul. Where b is one matrix it is read once, not once for each matrix of a."""
+    if a.ndim > 2 and b.ndim == 2:
+        rows = a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
+        return np.matmul(rows, b).reshape(*a.shape[:-1], b.shape[1])
+    return np.matmul(a, b)
+
+
 def _matmul_bound(
     attributes: Attributes,
     inputs: Sequence[Any],
@@ -61,7 +69,7 @@ def _matmul_bound(
 ) -> tuple[Any, ...]:
     a, b = inputs
     operands, errors = (a, b), (bounds[0], bounds[1])
-    return (product_bound(np.matmul, operands, errors, terms=a.shape[-1], unit=unit),)
+    return (product_bound(matrix_product, operands, errors, terms=a.shape[-1], unit=unit),)
 
 
 def _matmul_cost(
@@ -250,7 +258,7 @@ MATRIX: tuple[Operator, ...] = (
     Operator(
         name="MatMul",
         infer=_matmul_types,
-        reference=lambda attributes, inputs: (np.matmul(inputs[0], inputs[1]),),
+        reference=lambda attributes, inputs: (matrix_product(inputs[0], inputs[1]),),
         bound=_matmul_bound,
         layer_type="MATRIX_MULTIPLY",
         family="matrix",
