@@ -9,8 +9,8 @@ import importlib
 from typing import Any
 
 _PANELS = (
-    "PANELS CalibrationPanel GraphPanel LedgerPanel MemoryPanel PrecisionPanel ProfilePanel "
-    "RunPanel TacticPanel"
+    "PANELS CalibrationPanel GraphPanel LedgerPanel MemoryPanel ModelPanel PrecisionPanel "
+    "ProfilePanel RunPanel TacticPanel"
 ).split()
 _PUBLIC = {
     "Studio": "widgets.studio",

@@ -100,7 +100,7 @@ def failure_html(failure: Failure | None) -> str:
     if isinstance(error, WorkbenchError):
         facts = [("place", error.place), ("problem", error.problem), ("remedy", error.remedy)]
         each = [*getattr(error, "errors", ()), *getattr(error, "refusals", ())]
-        facts += [("reason", "\n".join(str(e) for e in each))]
+        facts += [("reason", "\n".join(str(e) for e in each if error.problem not in str(e)))]
     else:
         facts = [
             ("problem", str(error)),

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.builder import STAGES
-from workbench.errors import BuildCancelled
+from workbench.errors import BuildCancelled, SessionError
 from workbench.records import CallbackMonitor, Stage, StageRecord
 from workbench.session import Session
 
@@ -47,21 +47,44 @@ class Failure:
 
 
 class Runner:
-    """Runs one thing at a time for a session.
+    """Runs one thing at a time for a session, which may be None until a model is open.
 
-    busy: whether something runs. failure: why the last run ended early, or None.
+    busy: whether something runs. failure: why the last run ended early, or None. outcome: what the
+    last run says of itself; empty where the last stage's summary says it.
     """
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    def __init__(self, session: Session | None) -> None:
+        self._session = session
         self.busy = False
         self.failure: Failure | None = None
+        self.outcome = ""
         self._stop = threading.Event()
         self._listeners: list[Any] = []
         self._sent = 0.0
         self._stage = Stage.PARSE
         self._share = 0.0
         self._target = Stage.SERIALIZE
+
+    @property
+    def session(self) -> Session:
+        """Whose stages it runs. Raises SessionError where no model is open."""
+        if self._session is None:
+            raise SessionError(
+                "no model is open", place="Runner", remedy="drop an ONNX file, or pick one"
+            )
+        return self._session
+
+    def use(self, session: Session) -> None:
+        """Run another session's stages from now on."""
+        self._session = session
+
+    def summary(self) -> str:
+        """What the last run left: its own words, or the last stage's."""
+        state = self._session.state() if self._session is not None else None
+        if self.outcome or state is None or not state.done:
+            return self.outcome
+        last = state.log.records[-1]
+        return f"{last.stage.value} is done: {last.summary}"
 
     def listen(self, listener: Any) -> None:
         """Tell ``listener`` of ``started()``, ``progressed(Progress)`` and ``finished()``."""
@@ -81,7 +104,7 @@ class Runner:
         """Run anything; ignored, as a second click would be, while something runs."""
         if self.busy:
             return
-        self.busy, self.failure = True, None
+        self.busy, self.failure, self.outcome = True, None, ""
         self._stop.clear()
         self._stage, self._share, self._sent = Stage.PARSE, 0.0, 0.0
         self._tell("started")

@@ -12,6 +12,7 @@ from widgets.panels import (
     GraphPanel,
     LedgerPanel,
     MemoryPanel,
+    ModelPanel,
     Panel,
     PrecisionPanel,
     ProfilePanel,
@@ -19,10 +20,11 @@ from widgets.panels import (
     RunPanel,
     TacticPanel,
 )
-from widgets.parts import Code, button, failure_html, note, row, stylesheet, text_of, tiles
+from widgets.panels.base import within
+from widgets.parts import Code, button, failure_html, note, row, stylesheet, text_of
 from widgets.runner import ORDER, Failure, Progress, Runner
 from workbench.builder import BuildState
-from workbench.errors import SessionError, WorkbenchError
+from workbench.errors import ParserError, SessionError, WorkbenchError
 from workbench.network import NetworkDefinition
 from workbench.records import Stage
 from workbench.session import Session
@@ -40,7 +42,7 @@ SENTENCES = {
     Stage.SERIALIZE: "The plan: a file that the runtime loads in a bare process.",
 }
 GROUPS: dict[Stage, tuple[tuple[type[Panel], dict[str, Any]], ...]] = {
-    Stage.PARSE: ((GraphPanel, {"after": Stage.PARSE}),),
+    Stage.PARSE: ((ModelPanel, {}), (GraphPanel, {"after": Stage.PARSE})),
     Stage.FOLD: (
         (GraphPanel, {"before": Stage.PARSE, "after": Stage.FOLD}),
         (LedgerPanel, {"only": Stage.FOLD}),
@@ -62,6 +64,8 @@ GROUPS: dict[Stage, tuple[tuple[type[Panel], dict[str, Any]], ...]] = {
 class Studio(ipw.VBox):
     """The stepper, the panel of the stage at hand, and the code that does the same.
 
+    Another model is opened in its first panel; a model that is refused is explained there.
+
     model: an ONNX path, bytes, or a NetworkDefinition. calibration: an npz path, arrays, batches,
     or ``"random"`` (labelled so). An error is shown here and leaves the kernel alive.
     """
@@ -80,23 +84,37 @@ class Studio(ipw.VBox):
         self._session: Session | None = None
         self._error: WorkbenchError | None = None
         try:
-            self._session = Session(
+            session = Session(
                 model,
                 device=device,
                 calibration=calibration,
                 timing_cache=timing_cache,
                 name=name,
             )
+        except ParserError as error:
+            self._error = error
+            self._door = ModelPanel(model, device=device, timing_cache=timing_cache)
+            self._door.on_open = self.use
+            self.children = (self._door,)
+            return
         except WorkbenchError as error:
             self._error = error
             self.children = (stylesheet(), ipw.HTML(failure_html(Failure(error))))
             return
+        self.use(session)
+
+    def use(self, session: Session) -> None:
+        """Drive this session from now on, from its first stage."""
+        old = self.children
+        self._session, self._error = session, None
         self.stage = Stage.PARSE
-        self.runner = Runner(self._session)
+        self.runner = Runner(session)
         self.runner.listen(self)
         self._panels: dict[Stage, tuple[Panel, ...]] = {}
-        self._assemble(self._session)
+        self._assemble(session)
         self.show(Stage.PARSE)
+        for widget in (w for c in old for w in within(c)):
+            widget.close()
 
     # -- for scripts and tests ------------------------------------------------------------
     @property
@@ -229,10 +247,10 @@ class Studio(ipw.VBox):
         save = button("Save script, cache and data", self.save_script)
         self.code_box = ipw.VBox([self.code, row(save)], layout={"display": "none"})
         self.view = ipw.VBox(layout={"width": "100%", "overflow": "visible"})
-        self.sentence, self.facts = note(""), _facts(session)
+        self.sentence = note("")
         self.children = (
             *(stylesheet(), device, stepper, self.bar, self.code_box),
-            *(self.sentence, self.facts, self.view),
+            *(self.sentence, self.view),
         )
 
     def _stepper(self, stage: Stage) -> Any:
@@ -246,13 +264,14 @@ class Studio(ipw.VBox):
             for panel in made:
                 panel.on_request = self._requested
                 panel.on_failure = self.bar.fail
+                if isinstance(panel, ModelPanel):
+                    panel.on_open = self.use
             self._panels[stage] = made
         return self._panels[stage]
 
     def _redraw(self, panels: tuple[Panel, ...]) -> None:
         done = self._done()
         self.sentence.value = note(SENTENCES[self.stage]).value
-        self.facts.layout.display = "" if self.stage is Stage.PARSE else "none"
         if [id(p) for p in self.view.children] != [id(p) for p in panels]:
             self.view.children = panels
         failure = self.runner.failure
@@ -307,19 +326,3 @@ class Studio(ipw.VBox):
         if isinstance(said, str):
             self.bar.say(said)
         self.show(self.stage)
-
-
-def _facts(session: Session) -> ipw.HTML:
-    """What the model is, as it was parsed."""
-    network = session.parsed.networks[Stage.PARSE]
-    weights = [t.weight for t in network.tensors.values() if t.weight is not None]
-    size = sum(w.array.nbytes for w in weights)
-    return tiles(
-        [
-            (f"{len(network.model_nodes)}", "ONNX nodes"),
-            (f"{network.num_layers}", "layers"),
-            (f"{len(weights)} · {size / 1024:,.0f} KiB", "weights"),
-            *((f"{t.type}", f"input {t.name}") for t in network.inputs),
-            *((f"{t.type}", f"output {t.name}") for t in network.outputs),
-        ]
-    )

@@ -135,7 +135,7 @@ def test_a_broken_model_is_explained_in_the_panel_and_raised_to_scripts(tmp_path
     path = tmp_path / "broken.onnx"
     path.write_bytes(MODEL.read_bytes()[:500])
     studio = Studio(path)
-    assert "ParserError" in studio.children[-1].value
+    assert "ParserError" in studio.children[0].status.value
     with pytest.raises(ParserError):
         studio.build()
 
@@ -226,7 +226,7 @@ def test_a_build_shows_the_plan_that_is_exported(ready: Studio, tmp_path: Path):
 
 
 def test_figures_send_no_plotly_of_their_own(ready: Studio):
-    figure = ready.show(Stage.PARSE)[0].figure
+    figure = ready.show(Stage.PARSE)[1].figure
     state = figure.get_state()
     assert len(state["_esm"]) < 2_000
     assert len(json.dumps(state, default=str)) < 100_000

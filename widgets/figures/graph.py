@@ -11,17 +11,17 @@ import plotly.graph_objects as go
 from widgets.figures.layered import BOX_HEIGHT, RANK_HEIGHT, LayeredGraph, lay_out
 from widgets.figures.style import (
     FAMILIES,
-    LIGHT_GREY,
     OUTLINE,
     chart,
     family_colour,
     family_of,
     precision_colour,
+    support_colour,
     text_on,
 )
 from workbench.reports import GraphView
 
-COLOURINGS = ("kind", "precision")
+COLOURINGS = ("kind", "precision", "support")
 MARGIN_BOTTOM = 40
 TALLEST = 880
 """Pixels; a longer graph shows its top 720 and is dragged or zoomed."""
@@ -259,7 +259,9 @@ def _boxes(
     """A bar trace a colour. Plotly fits each bar's text into it, or leaves it out."""
     groups: dict[str, list[int]] = {}
     for i, n in enumerate(graph.view.nodes):
-        group = family_of(n.kind) if colour_by == "kind" else n.precision or "Input, output"
+        group = family_of(n.kind)
+        if colour_by != "kind":
+            group = getattr(n, colour_by) or "Input, output"
         groups.setdefault(group, []).append(i)
     order = [t for t, _, _ in FAMILIES]
     traces: list[dict[str, Any]] = []
@@ -295,8 +297,7 @@ def _boxes(
 def _colour(group: str, colour_by: str) -> str:
     if colour_by == "kind" or group == "Input, output":
         return family_colour(group)
-    colour = precision_colour(group)
-    return colour or LIGHT_GREY
+    return support_colour(group) if colour_by == "support" else precision_colour(group)
 
 
 def _hover(graph: LayeredGraph, index: int) -> str:

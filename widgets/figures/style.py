@@ -59,6 +59,8 @@ PRECISION_COLOURS: dict[str, str] = {
 }
 """By the label of a DataType; any other is LIGHT_GREY."""
 
+_PART_COLOURS = (BLUE, PINK, SKY, YELLOW, GREEN)
+
 _FAMILY_OF = {family: title for title, _, families in FAMILIES for family in families}
 _OPERATORS = OPERATORS.values() if isinstance(OPERATORS, dict) else OPERATORS
 _FAMILY_OF_OPERATOR = {o.name: _FAMILY_OF.get(o.family, "Other") for o in _OPERATORS}
@@ -84,6 +86,13 @@ def family_colour(title: str) -> str:
 def precision_colour(label: str) -> str:
     """Colour of a precision label; ``INT8 (emulated)`` is that of ``INT8``."""
     return PRECISION_COLOURS.get(label.split(" ")[0], LIGHT_GREY)
+
+
+def support_colour(label: str) -> str:
+    """Colour of a part of a refused model: ``refused``, ``subgraph 0``, ``subgraph 2``..."""
+    if label == "refused":
+        return RED
+    return _PART_COLOURS[int(label.removeprefix("subgraph ")) % len(_PART_COLOURS)]
 
 
 def text_on(colour: str) -> str:

@@ -5,12 +5,14 @@ from widgets.panels.calibration import CalibrationPanel
 from widgets.panels.graph import GraphPanel
 from widgets.panels.ledger import LedgerPanel
 from widgets.panels.memory import MemoryPanel
+from widgets.panels.model import ModelPanel
 from widgets.panels.precision import PrecisionPanel
 from widgets.panels.profiles import ProfilePanel
 from widgets.panels.run import RunPanel
 from widgets.panels.tactics import TacticPanel
 
 PANELS: tuple[type[Panel], ...] = (
+    ModelPanel,
     GraphPanel,
     LedgerPanel,
     ProfilePanel,
@@ -28,6 +30,7 @@ __all__ = [
     "GraphPanel",
     "LedgerPanel",
     "MemoryPanel",
+    "ModelPanel",
     "Panel",
     "PrecisionPanel",
     "ProfilePanel",

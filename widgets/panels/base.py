@@ -10,7 +10,7 @@ import ipywidgets as ipw
 from widgets.parts import button, failure_html, note, row, stylesheet, text_of
 from widgets.runner import Failure, Progress, Runner
 from workbench.builder import BuildState
-from workbench.errors import WorkbenchError
+from workbench.errors import SessionError, WorkbenchError
 from workbench.records import Stage
 from workbench.session import Action, Session
 
@@ -56,10 +56,7 @@ class RunBar(ipw.VBox):
         self.fail(failure)
         if failure is None:
             self.bar.value, self.bar.bar_style = 1.0, "success"
-            state = self.runner.session.state()
-            if state is not None and state.done:
-                last = state.log.records[-1]
-                self.say(f"{last.stage.value} is done: {last.summary}")
+            self.say(self.runner.summary())
         else:
             self.bar.bar_style = "warning" if failure.cancelled else "danger"
             self.say("stopped" if failure.cancelled else "failed; the reason is below")
@@ -77,8 +74,8 @@ class Panel(ipw.VBox):
     stage: ClassVar[Stage] = Stage.PARSE
     reruns: ClassVar[Stage | None] = None
 
-    def __init__(self, session: Session, *, runner: Runner | None = None) -> None:
-        self.session = session
+    def __init__(self, session: Session | None, *, runner: Runner | None = None) -> None:
+        self._session = session
         self.alone = runner is None
         self.runner = runner or Runner(session)
         self.on_request: Callable[[], None] = lambda: None
@@ -94,8 +91,18 @@ class Panel(ipw.VBox):
         self.setup()
         self.refresh()
 
+    @property
+    def session(self) -> Session:
+        """What the panel shows and appends Actions to. Raises SessionError where there is none."""
+        if self._session is None:
+            raise SessionError(
+                "no model is open", place=self.heading, remedy="drop an ONNX file, or pick one"
+            )
+        return self._session
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.session.name})"
+        name = self._session.name if self._session is not None else "nothing"
+        return f"{type(self).__name__}({name})"
 
     # -- for subclasses -------------------------------------------------------------------
     def setup(self) -> None:
@@ -143,11 +150,15 @@ class Panel(ipw.VBox):
         """Draw what the session has built for the present actions."""
         state = self.session.state()
         ready = state is not None and self.stage in state.done
+        self.put(self.draw(state) if ready and state else self.waiting())
+
+    def put(self, parts: Sequence[ipw.Widget]) -> None:
+        """Show these, and close what is no longer shown."""
         old = self._content.children
-        self._content.children = tuple(self.draw(state) if ready and state else self.waiting())
+        self._content.children = tuple(parts)
         # By identity: figures compare by content.
-        kept = {id(w) for c in (*self._content.children, *self.lasting()) for w in _within(c)}
-        for widget in (w for c in old for w in _within(c)):
+        kept = {id(w) for c in (*self._content.children, *self.lasting()) for w in within(c)}
+        for widget in (w for c in old for w in within(c)):
             if id(widget) not in kept:
                 widget.close()
 
@@ -166,7 +177,7 @@ class Panel(ipw.VBox):
         self.refresh()
 
 
-def _within(widget: ipw.Widget) -> list[ipw.Widget]:
+def within(widget: ipw.Widget) -> list[ipw.Widget]:
     """A widget and everything in it."""
-    inner = [w for child in getattr(widget, "children", ()) for w in _within(child)]
+    inner = [w for child in getattr(widget, "children", ()) for w in within(child)]
     return [widget, *inner]

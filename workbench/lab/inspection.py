@@ -271,7 +271,8 @@ def _notes(
     notes: list[str] = []
     files = Counter(w.where for w in weights if w.external)
     notes += [
-        f"{n} weights lie in the file {f}, and are mapped, not copied" for f, n in files.items()
+        f"{n} weight{'s lie' if n > 1 else ' lies'} in the file {f}, mapped, not copied"
+        for f, n in files.items()
     ]
     unread = [w.name for w in weights if not w.readers]
     if unread and network is not None:

@@ -12,7 +12,7 @@ from workbench.network import NetworkDefinition
 class GraphNode:
     """One box: an input, a layer or an output. origin: the model nodes that it stands for.
 
-    support: which supported part of a refused model it is of, or ``refused``.
+    support: which supported subgraph of a refused model it is of, or ``refused``.
     """
 
     id: str

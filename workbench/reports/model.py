@@ -21,7 +21,7 @@ def interface_rows(model: ModelInspection) -> pd.DataFrame:
         for kind, values in (("input", model.inputs), ("output", model.outputs))
         for v in values
     ]
-    return pd.DataFrame(rows, columns=["", "Name", "Type", "Shape"])
+    return pd.DataFrame(rows, columns=["Kind", "Name", "Type", "Shape"])
 
 
 def operator_rows(model: ModelInspection) -> pd.DataFrame:
@@ -38,7 +38,8 @@ def operator_rows(model: ModelInspection) -> pd.DataFrame:
         for u in model.operators
     ]
     table = pd.DataFrame(rows, columns=["Operator", "Nodes", *_OPERATOR_COLUMNS])
-    return table.astype({"Since opset": "Int64"})
+    table = table.astype({"Since opset": "Int64"})
+    return table if model.supported else table.drop(columns=["Layers", "Kernels"])
 
 
 _OPERATOR_COLUMNS = ("Since opset", "Layers", "Support", "Kernels")
@@ -57,7 +58,7 @@ def refusal_rows(model: ModelInspection) -> pd.DataFrame:
             e.rule,
             e.desc,
             e.remedy,
-            f"{e.file}:{e.line} {e.func}",
+            f"{e.func}() in {e.file}:{e.line}",
         )
         for e in model.errors
     ]
@@ -66,7 +67,7 @@ def refusal_rows(model: ModelInspection) -> pd.DataFrame:
 
 def part_rows(model: ModelInspection) -> pd.DataFrame:
     """The subgraphs of a refused model, in an order in which they could run."""
-    columns = ["Part", "Supported", "Nodes", "Operators", "From", "To"]
+    columns = ["Subgraph", "Supported", "Nodes", "Operators", "From", "To"]
     rows = [
         (
             k,
@@ -141,7 +142,7 @@ def _box(node: FileNode, support: str) -> GraphNode:
 
 
 def _part_name(index: int, part: ModelPart) -> str:
-    return f"part {index}" if part.supported else REFUSED
+    return f"subgraph {index}" if part.supported else REFUSED
 
 
 def _type_and_shape(text: str) -> tuple[str, str]:

@@ -13,12 +13,14 @@ from workbench.session.actions import (
     SetWorkspace,
     UseCalibrationData,
 )
+from workbench.session.opening import Opened, open_model
 from workbench.session.session import Session
 
 __all__ = [
     "Action",
     "ClearPrecisions",
     "EditNetwork",
+    "Opened",
     "Session",
     "SetCalibrator",
     "SetDefaultPrecision",
@@ -28,4 +30,5 @@ __all__ = [
     "SetThreshold",
     "SetWorkspace",
     "UseCalibrationData",
+    "open_model",
 ]

@@ -1,0 +1,49 @@
+"""open_model: a session of a model, or why there is none, with what can still be said of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from workbench.devices import Device
+from workbench.errors import ParserError, WorkbenchError
+from workbench.lab import ModelInspection, inspect_model
+from workbench.network import NetworkDefinition
+from workbench.session.session import Session
+from workbench.timing import TimingCache
+
+Model = str | Path | bytes | NetworkDefinition
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """What came of opening a model.
+
+    session: None where it is refused. inspection: None where it cannot even be read. error: why
+    there is no session.
+    """
+
+    model: Model
+    session: Session | None
+    inspection: ModelInspection | None
+    error: WorkbenchError | None
+
+
+def open_model(
+    model: Model,
+    *,
+    device: str | Device = "cpu",
+    timing_cache: TimingCache | None = None,
+    name: str = "",
+) -> Opened:
+    """A session where the model is imported; otherwise every reason, and what is left."""
+    try:
+        session = Session(model, device=device, timing_cache=timing_cache, name=name)
+    except ParserError as refused:
+        try:
+            return Opened(model, None, inspect_model(model, device=device, name=name), refused)
+        except ParserError as unreadable:
+            return Opened(model, None, None, unreadable)
+    except WorkbenchError as error:
+        return Opened(model, None, None, error)
+    return Opened(model, session, session.inspect(), None)
