@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from sketch import Sketch, applied, refusal
 
@@ -52,3 +53,28 @@ def test_a_cast_through_a_narrower_type_is_refused() -> None:
 )
 def test_which_type_holds_every_value_of_which(wide: str, narrow: str, answer: bool) -> None:
     assert holds(DataType(wide), DataType(narrow)) is answer
+
+
+@pytest.mark.parametrize("mover", ["Transpose", "Reshape", "MaxPool"])
+def test_a_cast_back_passes_what_only_moves_elements(mover: str) -> None:
+    s = Sketch()
+    x = s("Tanh", s.input("batch", 4, 6, 6, dtype="float16"))
+    wide = s("Cast", x, to=DataType.FLOAT, name="up")
+    match mover:
+        case "Transpose":
+            moved = s("Transpose", wide, perm=(0, 2, 3, 1))
+        case "Reshape":
+            moved = s("Reshape", wide, s.value(np.array([0, 24, 6])))
+        case _:
+            moved = s("MaxPool", wide, kernel_shape=(2, 2))
+    s.output(s("Cast", moved, to=DataType.HALF, name="down"))
+    s.fold()
+    assert s.operators() == ["Tanh", mover]
+
+
+def test_a_cast_that_follows_no_cast_stays_behind_the_shuffle() -> None:
+    s = Sketch()
+    x = s("Transpose", s("Softmax", s.input("batch", 4, 6)), perm=(0, 2, 1))
+    s.output(s("Cast", x, to=DataType.HALF))
+    s.fold()
+    assert s.operators() == ["Softmax", "Transpose", "Cast"]

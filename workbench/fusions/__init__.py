@@ -5,8 +5,12 @@ from __future__ import annotations
 from workbench.fusions.activation import ACTIVATION
 from workbench.fusions.attention import ATTENTION, ATTENTION_EPILOGUE, ATTENTION_PROLOGUE
 from workbench.fusions.bias import BIAS
-from workbench.fusions.cast_pairs import CAST_PAIRS
-from workbench.fusions.dequantize import ABSORB_DEQUANTIZE, DUPLICATE_DEQUANTIZE
+from workbench.fusions.cast_pairs import CAST_EARLIER, CAST_PAIRS
+from workbench.fusions.dequantize import (
+    ABSORB_DEQUANTIZE,
+    DEQUANTIZE_LATER,
+    DUPLICATE_DEQUANTIZE,
+)
 from workbench.fusions.embedding import EMBEDDING
 from workbench.fusions.horizontal import SIBLING_CONVOLUTIONS, SIBLING_PRODUCTS
 from workbench.fusions.joins import JOIN_EPILOGUE, JOIN_PROLOGUE
@@ -22,6 +26,7 @@ from workbench.fusions.quantize import (
 from workbench.fusions.residual import RESIDUAL
 from workbench.fusions.rows import RESIDUAL_NORM, ROW_EPILOGUE, ROW_PROLOGUE, ROW_QUANTIZE
 from workbench.fusions.scale import SCALE
+from workbench.fusions.sibling_pointwise import SIBLING_POINTWISE
 from workbench.fusions.sizes_only import SIZES_ONLY
 from workbench.fusions.split_later import SPLIT_LATER
 from workbench.fusions.split_views import SPLIT_VIEWS
@@ -32,10 +37,12 @@ from workbench.rewrite import RewriteRule, apply_rules
 FUSIONS: tuple[RewriteRule, ...] = (
     # What Precision and Calibrate wrote, tidied.
     CAST_PAIRS,
+    CAST_EARLIER,
     MERGE_QUANTIZE,
     REQUANTIZE_PAIR,
     QUANTIZE_EARLIER,
     QUANTIZE_BEFORE_CONCAT,
+    DEQUANTIZE_LATER,
     # Before a layer of data takes in a part of it.
     SIZES_ONLY,
     # Horizontal: before each sibling has an epilogue of its own.
@@ -67,6 +74,8 @@ FUSIONS: tuple[RewriteRule, ...] = (
     DUPLICATE_DEQUANTIZE,
     ABSORB_DEQUANTIZE,
     ABSORB_QUANTIZE,
+    # Horizontal: what is still on its own.
+    SIBLING_POINTWISE,
 )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from workbench.datatypes import DataType
-from workbench.network import NetworkDefinition
+from workbench.fusions.swaps import MOVERS, in_turn, second_output
+from workbench.network import Layer, NetworkDefinition
 from workbench.records import Refusal
 from workbench.rewrite import Match, Replaced, RewriteRule
 
@@ -56,3 +57,42 @@ CAST_PAIRS = RewriteRule(
     about="A Cast to a wider type and back is no Cast at all.",
 )
 """A→B→C becomes A→C where B holds every value of A."""
+
+
+# -- past what lies between ---------------------------------------------------------------
+def _follows_cast(mover: Layer) -> bool:
+    """Whether only layers that move elements lie between it and a Cast."""
+    layer: Layer | None = mover
+    while layer is not None and layer.op in MOVERS and layer.operator is not None:
+        given = layer.inputs[0]
+        if len(layer.outputs[0].users) > 1 or given is None:
+            return False
+        layer = given.producer
+    return layer is not None and layer.op == "Cast" and layer.operator is not None
+
+
+def _keeps_place(match: Match) -> Refusal | None:
+    mover, result = match.layer("mover"), match.root.outputs[0]
+    if mover.op == "MaxPool" and not (result.dtype.is_float and mover.outputs[0].dtype.is_float):
+        return Refusal("MaxPool of another kind of numbers", code="type_mismatch")
+    return second_output(mover)
+
+
+def _earlier(network: NetworkDefinition, match: Match) -> Replaced:
+    mover = match.layer("mover")
+    return in_turn(network, match.root, mover, mover.inputs[0])
+
+
+CAST_EARLIER = RewriteRule(
+    "cast_earlier",
+    lambda op: op.Cast(
+        op.layer(
+            lambda x: x.op in MOVERS and _follows_cast(x),
+            described="a shuffle of what was cast",
+            operators=MOVERS,
+        ).called("mover")
+    ),
+    _earlier,
+    _keeps_place,
+    about="A Cast moves past reshapes, transposes and max pools to the Cast before it.",
+)

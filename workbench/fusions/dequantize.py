@@ -6,11 +6,79 @@ import numpy as np
 
 from workbench.fusions.anchors import PRODUCTS, dequantized, too_large
 from workbench.fusions.quantize import parameters, per_tensor
+from workbench.fusions.swaps import MOVERS, in_turn, second_output
 from workbench.network import Cause, Layer, NetworkDefinition, Tensor
 from workbench.records import Refusal
-from workbench.rewrite import Match, Replaced, RewriteRule, not_constant
+from workbench.rewrite import Match, Replaced, RewriteRule, marked_output, not_constant
+from workbench.tactics.strided import permutation
 
 
+# -- moving -------------------------------------------------------------------------------
+def _leads_to_product(tensor: Tensor) -> bool:
+    """Whether all that reads it are products of dequantized factors, behind nothing but movers."""
+    return bool(tensor.users) and all(_takes_in(u, tensor) for u in tensor.users)
+
+
+def _takes_in(reader: Layer, tensor: Tensor) -> bool:
+    if reader.op in MOVERS and reader.operator is not None:
+        given = reader.inputs[0] is tensor and len(reader.outputs) == 1
+        return given and _leads_to_product(reader.outputs[0])
+    index = factor_index(reader, tensor) if reader.op in PRODUCTS else None
+    if index not in (0, 1):
+        return False
+    other = reader.inputs[1 - index]
+    return other is tensor or (other is not None and _is_dequantized(other))
+
+
+def _is_dequantized(tensor: Tensor) -> bool:
+    """Whether a DequantizeLinear made it, and nothing but movers came behind."""
+    layer = tensor.producer
+    while layer is not None and layer.op in MOVERS and layer.operator is not None:
+        given = layer.inputs[0]
+        layer = given.producer if given is not None else None
+    return layer is not None and layer.op == "DequantizeLinear" and layer.operator is not None
+
+
+def _turned_axis(match: Match) -> int | None:
+    """Where a Transpose puts the axis along which the scales run; None if they run along none."""
+    mover, dq = match.layer("mover"), match.layer("dq")
+    scale, rank = dq.inputs[1], len(dq.outputs[0].shape)
+    if mover.op != "Transpose" or scale is None or len(scale.shape) != 1 or scale.shape == (1,):
+        return None
+    return permutation(mover.attributes, rank).index(dq.attributes["axis"] % rank)
+
+
+def _stays(match: Match) -> Refusal | None:
+    mover, dq = match.layer("mover"), match.layer("dq")
+    if mover.outputs[0].is_network_output:
+        return marked_output(mover.outputs[0])
+    if _turned_axis(match) is not None:
+        return next((not_constant(t) for t in parameters(dq) if t.value is None), None)
+    return second_output(mover) or per_tensor(dq)
+
+
+def _later(network: NetworkDefinition, match: Match) -> Replaced:
+    mover, dq, axis = match.layer("mover"), match.layer("dq"), _turned_axis(match)
+    attributes = dq.attributes if axis is None else {**dq.attributes, "axis": axis}
+    return in_turn(network, mover, dq, dq.inputs[0], attributes=attributes)
+
+
+DEQUANTIZE_LATER = RewriteRule(
+    "dequantize_later",
+    lambda op: op.layer(
+        lambda x: x.op in MOVERS and x.operator is not None and _leads_to_product(x.outputs[0]),
+        op.DequantizeLinear(...).called("dq"),
+        described="a shuffle that leads to a product",
+        operators=MOVERS,
+    ).called("mover"),
+    _later,
+    _stays,
+    shares_inner=True,
+    about="Integers are reshaped, transposed and pooled as they are, up to the product.",
+)
+
+
+# -- absorbing ----------------------------------------------------------------------------
 def factor_index(layer: Layer, tensor: Tensor) -> int | None:
     """Which operand of the layer's anchor the tensor is; None where another node reads it."""
     body, operands = layer.body, layer.operands

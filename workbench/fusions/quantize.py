@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from workbench.fusions.anchors import PRODUCTS, dequantized, too_large
+from workbench.fusions.swaps import MOVERS, in_turn, second_output
 from workbench.network import Layer, NetworkDefinition, Tensor
 from workbench.network.remedies import ReadInstead
 from workbench.records import Refusal, Remedy
@@ -17,9 +18,6 @@ from workbench.rewrite import (
     second_consumer,
 )
 from workbench.rewrite.twins import Twins, read_the_first, same_operand
-
-MOVERS = frozenset({"MaxPool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
-"""Operators that commute with a monotonic map of every element."""
 
 MERGE_QUANTIZE = RewriteRule(
     "merge_quantize",
@@ -53,30 +51,12 @@ def per_tensor(layer: Layer) -> Refusal | None:
 
 # -- moving -------------------------------------------------------------------------------
 def _moved(network: NetworkDefinition, match: Match) -> Replaced:
-    q, mover = match.root, match.layer("mover")
-    assert q.operator is not None and mover.operator is not None
-    quantized = network.add_layer(
-        q.operator,
-        [mover.inputs[0], *q.inputs[1:]],
-        q.attributes,
-        name=q.name,
-        origin=q.origin,
-        cause=q.cause,
-    ).outputs[0]
-    return network.add_layer(
-        mover.operator,
-        [quantized, *mover.inputs[1:]],
-        mover.attributes,
-        name=mover.name,
-        origin=mover.origin,
-        cause=mover.cause,
-    ).outputs[0]
+    mover = match.layer("mover")
+    return in_turn(network, match.root, mover, mover.inputs[0])
 
 
 def _stays(match: Match) -> Refusal | None:
-    if len(match.layer("mover").outputs) > 1:
-        return Refusal("MaxPool also gives indices", code="second_output")
-    return per_tensor(match.root)
+    return second_output(match.layer("mover")) or per_tensor(match.root)
 
 
 QUANTIZE_EARLIER = RewriteRule(

@@ -30,8 +30,15 @@ REDUCTIONS = frozenset(
     }
 )
 
-ROWS = REDUCTIONS | {"LayerNormalization", "LogSoftmax", "RMSNormalization", "Softmax"}
-"""Operators that a row kernel computes; sums of products anchor layers of their own."""
+CHANNEL_NORMS = {"GroupNormalization": 1, "InstanceNormalization": 2}
+"""Norms of images, and the first of the axes that lie in one of their rows or reach across it."""
+
+ROWS = (
+    REDUCTIONS
+    | CHANNEL_NORMS.keys()
+    | {"LayerNormalization", "LogSoftmax", "RMSNormalization", "Softmax"}
+)
+"""Operators that work on rows; sums of products anchor layers of their own."""
 
 MAX_OPERANDS = 12
 """Tensors that one generated kernel reads."""
@@ -47,6 +54,8 @@ def row_axis(body: Body) -> int | None:
     node = body.anchor_node
     assert node is not None
     rank = len(body.types[node.inputs[0]].shape)
+    if node.op in CHANNEL_NORMS:
+        return CHANNEL_NORMS[node.op]
     if node.op not in REDUCTIONS:
         axis = node.attributes["axis"] % rank
         return axis if axis == rank - 1 or node.op.endswith("Normalization") else None

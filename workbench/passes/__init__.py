@@ -20,6 +20,7 @@ from workbench.passes.scale_folding import ScaleFolding
 from workbench.passes.shape_arithmetic import ShapeArithmetic
 from workbench.passes.shuffles import Shuffles
 from workbench.passes.softmax_spelling import SoftmaxSpelling
+from workbench.passes.stored_shuffles import StoredShuffles
 from workbench.passes.swish_spelling import SwishSpelling
 from workbench.passes.transposes import Transposes
 from workbench.passes.unbinding import Unbinding
@@ -32,6 +33,7 @@ PASSES: tuple[Pass, ...] = (
     ConstantFolding(),
     Identities(),
     LosslessCasts(),
+    StoredShuffles(),
     CommonSubexpressions(),
     ReductionShapes(),
     # Operators written out.

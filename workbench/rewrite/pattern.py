@@ -122,7 +122,9 @@ class PatternBuilder:
 
 
 def is_pointwise(layer: Layer) -> bool:
-    """Whether every output element depends on the operands' elements at its place alone."""
+    """Whether it has one output, whose elements depend on the operands' at their place alone."""
+    if len(layer.outputs) > 1:
+        return False
     if layer.operator is not None:
         return layer.operator.pointwise
     return layer.fused is not None and layer.fused.anchor is None
