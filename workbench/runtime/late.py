@@ -121,6 +121,8 @@ class LateRun:
             )
 
     def _kernel(self, index: int, step: PlanStep) -> str:
+        if all(self._is_empty(name) for name in step.outputs):
+            return "nothing to compute"
         call = self.engine.call(index, self.bindings)
         inputs = [self._memory(self.engine.tensor(n)) for n in step.inputs]
         outputs = [self._memory(self.engine.tensor(n)) for n in step.outputs]
@@ -130,6 +132,10 @@ class LateRun:
             self.values.pop(name, None)
         self.engine.device.synchronize(self._stream)
         return call.kernel
+
+    def _is_empty(self, name: str) -> bool:
+        """Whether a tensor has no elements at these sizes: few kernels take such a one."""
+        return 0 in evaluate_shape(self.engine.tensor(name).type.shape, self.bindings)
 
     def _memory(self, tensor: PlanTensor) -> Buffer:
         """Where a tensor lies; what the host holds is brought to the device."""
