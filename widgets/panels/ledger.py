@@ -10,7 +10,7 @@ import ipywidgets as ipw
 from widgets.panels.base import Panel
 from widgets.panels.replay import Replay
 from widgets.panels.why_not import WhyNot, attempt_card
-from widgets.parts import note
+from widgets.parts import button, note
 from widgets.runner import Runner
 from widgets.table import Table
 from workbench.builder import BuildState
@@ -52,6 +52,7 @@ class LedgerPanel(Panel):
         self.table: Table | None = None
         self.summary = note("")
         self.card = ipw.VBox()
+        self.back = button("Take the last edit back", self.undo)
         self.replay = Replay(self.ask)
         self.why_not = WhyNot(self._answer, self.do)
         self.sides = ipw.Box()
@@ -79,7 +80,12 @@ class LedgerPanel(Panel):
             self.table.rows = rows
         self.summary.value = note(_counts(self.attempts)).value
         self._show_selected()
-        parts: list[ipw.Widget] = [self.summary, self.table, self.card]
+        edits = [a for a in self.session.actions[-1:] if isinstance(a, EditNetwork)]
+        self.back.layout.display = "" if edits else "none"
+        for action in edits:
+            self.back.description = f"Take the last edit back ({type(action.edit).__name__})"
+        # Always the same parts: a page that makes its controls anew flickers.
+        parts: list[ipw.Widget] = [self.summary, self.back, self.table, self.card]
         if self.stage in (Stage.FOLD, Stage.FUSE):
             steps = RewriteSteps(state, self.stage)
             self.why_not.offer(steps.edges)
@@ -89,7 +95,8 @@ class LedgerPanel(Panel):
         return parts
 
     def lasting(self) -> Sequence[ipw.Widget]:
-        made = (self.table, self.summary, self.card, self.sides, self.why_not, self.replay)
+        own = (self.table, self.summary, self.back, self.card)
+        made = (*own, self.sides, self.why_not, self.replay)
         return [w for w in made if w is not None]
 
     # -- what the controls do -------------------------------------------------------------
@@ -105,6 +112,11 @@ class LedgerPanel(Panel):
     def do(self, remedy: Remedy, stage: Stage) -> None:
         """Append a remedy's edits to the session, before the stage that they are for."""
         self.request(*(EditNetwork(edit, stage) for edit in edits_of(remedy)))
+
+    def undo(self) -> None:
+        """Take the last edit back, and run the stage again."""
+        self.session.undo()
+        self.requested()
 
     # -- inner ----------------------------------------------------------------------------
     def _answer(self, producer: str, reader: str) -> EdgeAnswer:

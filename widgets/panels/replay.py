@@ -9,6 +9,7 @@ import ipywidgets as ipw
 
 from widgets.figures import network_figure
 from widgets.figures.graph import EDGES
+from widgets.panels.base import within
 from widgets.parts import button, plot, row, text_of, title
 from workbench.lab import RewriteSteps
 from workbench.reports import GraphView, network_graph
@@ -22,6 +23,7 @@ class Replay(ipw.VBox):
         self.steps: RewriteSteps | None = None
         self.view: GraphView | None = None
         self.figure: Any = None
+        self._leaving: list[ipw.Widget] = []
         self.slider = ipw.IntSlider(
             description="Rewrites",
             min=0,
@@ -66,7 +68,7 @@ class Replay(ipw.VBox):
         what = f"{last.rule} at {', '.join(last.place)}" if last else "nothing is rewritten yet"
         text = f"{count} of {len(self.steps.applied)}: {what}"
         self.said.value = f'<span class="wb-message" role="status">{text_of(text)}</span>'
-        old, self.view = self.figure, view
+        self.view = view
         box, self.figure = plot(
             network_figure(
                 view,
@@ -80,9 +82,11 @@ class Replay(ipw.VBox):
         for trace in self.figure.data:
             if trace.name == EDGES:
                 trace.on_click(self._clicked)
+        # What was shown until now is still leaving the page: it is closed the next time.
+        for widget in self._leaving:
+            widget.close()
+        self._leaving = [w for c in self.place.children for w in within(c)]
         self.place.children = (box,)
-        if old is not None:
-            old.close()
 
     def _clicked(self, trace: Any, points: Any, state: Any) -> None:
         if not points.point_inds or self.view is None:

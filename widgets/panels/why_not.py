@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import ipywidgets as ipw
@@ -14,7 +15,7 @@ from workbench.rewrite import EdgeAnswer
 
 Do = Callable[[Remedy, Stage], None]
 MOST_ANSWERS = 6
-NO_EDGE = ("(choose an edge, or click a dot on an arrow)", None)
+NO_EDGE = ("(choose an edge, or click a dot on an arrow)", Edge("", "", ""))
 
 
 class WhyNot(ipw.VBox):
@@ -22,10 +23,11 @@ class WhyNot(ipw.VBox):
 
     def __init__(self, ask: Callable[[str, str], EdgeAnswer], do: Do) -> None:
         self._ask, self._do = ask, do
-        self.edge: Edge | None = None
+        self.edge = NO_EDGE[1]
+        self._edges: tuple[Edge, ...] = ()
         self.answer: EdgeAnswer | None = None
         self.chooser = ipw.Dropdown(
-            description="Edge", options=[NO_EDGE], value=None, layout={"width": "100%"}
+            description="Edge", options=[NO_EDGE], value=NO_EDGE[1], layout={"width": "100%"}
         )
         self.chooser.style.description_width = "initial"
         self.chooser.observe(self._changed, "value")
@@ -35,25 +37,36 @@ class WhyNot(ipw.VBox):
 
     def offer(self, edges: Sequence[Edge]) -> None:
         """The edges to choose from; the chosen one stays, with its new answer."""
-        kept = next((e for e in edges if e == self.edge), None)
-        self.chooser.unobserve(self._changed, "value")
-        self.chooser.options = [NO_EDGE, *((f"{e}   ({e.tensor})", e) for e in edges)]
-        self.chooser.value = kept
-        self.chooser.observe(self._changed, "value")
+        kept = next((e for e in edges if e == self.edge), NO_EDGE[1])
+        with self._quietly():
+            self.chooser.options = [NO_EDGE, *((f"{e}   ({e.tensor})", e) for e in edges)]
+            self.chooser.value = kept
+        self._edges = tuple(edges)
         self._chosen(kept)
 
     def ask(self, producer: str, reader: str) -> EdgeAnswer:
         """Answer for an edge, whether it is in the list or not."""
+        named = [e for e in self._edges if (e.producer, e.reader) == (producer, reader)]
+        self.edge = named[0] if named else NO_EDGE[1]
+        with self._quietly():
+            self.chooser.value = self.edge
         self.answer = self._ask(producer, reader)
         self.result.children = tuple(self._drawn(self.answer))
         return self.answer
 
+    @contextmanager
+    def _quietly(self) -> Generator[None]:
+        """The chooser follows without being heard."""
+        self.chooser.unobserve(self._changed, "value")
+        yield
+        self.chooser.observe(self._changed, "value")
+
     def _changed(self, change: Any) -> None:
         self._chosen(change["new"])
 
-    def _chosen(self, edge: Edge | None) -> None:
+    def _chosen(self, edge: Edge) -> None:
         self.edge = edge
-        if edge is None:
+        if edge == NO_EDGE[1]:
             self.answer, self.result.children = None, ()
         else:
             self.ask(edge.producer, edge.reader)
