@@ -78,3 +78,13 @@ def test_a_cast_that_follows_no_cast_stays_behind_the_shuffle() -> None:
     s.output(s("Cast", x, to=DataType.HALF))
     s.fold()
     assert s.operators() == ["Softmax", "Transpose", "Cast"]
+
+
+def test_a_cast_behind_one_that_loses_digits_comes_to_rest() -> None:
+    """It could not go away; a transpose would be sent back and forth."""
+    s = Sketch()
+    x = s("Transpose", s.input("batch", 4, 6), perm=(2, 1, 0))
+    x = s("Cast", s("Tanh", s("Cast", x, to=DataType.DOUBLE)), to=DataType.FLOAT)
+    x = s("Transpose", x, perm=(0, 2, 1))
+    s.output(s("Tanh", s("Cast", x, to=DataType.DOUBLE)))
+    assert not applied(s.fold(), "cast_earlier")

@@ -61,14 +61,20 @@ CAST_PAIRS = RewriteRule(
 
 # -- past what lies between ---------------------------------------------------------------
 def _follows_cast(mover: Layer) -> bool:
-    """Whether only layers that move elements lie between it and a Cast."""
+    """Whether only layers that move elements lie between it and a Cast that loses nothing.
+
+    Behind another one a Cast could not go away, and the shuffles would come back.
+    """
     layer: Layer | None = mover
     while layer is not None and layer.op in MOVERS and layer.operator is not None:
         given = layer.inputs[0]
         if len(layer.outputs[0].users) > 1 or given is None:
             return False
         layer = given.producer
-    return layer is not None and layer.op == "Cast" and layer.operator is not None
+    if layer is None or layer.op != "Cast" or layer.operator is None:
+        return False
+    before = layer.inputs[0]
+    return before is not None and holds(layer.outputs[0].dtype, before.dtype)
 
 
 def _keeps_place(match: Match) -> Refusal | None:
