@@ -30,6 +30,15 @@ def spelled(s: Sketch, x: Tensor, kind: str) -> Tensor:
             return s("Transpose", x, name="same", perm=(0, 1))
         case "reshape":
             return s("Reshape", x, s.value(np.array([0, 4])), name="same")
+        case "slice":
+            start, end, axis = s.value(np.array([0])), s.value(np.array([2**40])), np.array([1])
+            return s("Slice", x, start, end, s.value(axis), name="same")
+        case "pad":
+            return s("Pad", x, s.value(np.zeros(4, np.int64)), name="same")
+        case "tile":
+            return s("Tile", x, s.value(np.array([1, 1])), name="same")
+        case "split":
+            return s("Split", x, s.value(np.array([4])), name="same", axis=1)
         case _:
             return s("Expand", x, s.value(np.array([1, 4])), name="same")
 
@@ -37,7 +46,7 @@ def spelled(s: Sketch, x: Tensor, kind: str) -> Tensor:
 @pytest.mark.parametrize(
     "kind",
     ["x + 0", "0 + x", "x - 0", "1 * x", "x / 1", "identity", "dropout", "cast", "concat",
-     "transpose", "reshape", "expand"],
+     "transpose", "reshape", "expand", "slice", "pad", "tile", "split"],
 )  # fmt: skip
 def test_a_layer_that_changes_nothing_is_left_out(kind: str) -> None:
     s = Sketch()
@@ -86,3 +95,28 @@ def test_an_input_cannot_be_an_output_under_another_name() -> None:
     assert code == "marked_output"
     assert "another name of 'x'" in reason
     assert s.operators() == ["Identity"]
+
+
+def test_a_slice_that_turns_the_elements_round_is_no_identity() -> None:
+    s = Sketch()
+    bounds = (np.array([-1]), np.array([-(2**40)]), np.array([1]), np.array([-1]))
+    s.output(s("Slice", s.input("batch", 4), *map(s.value, bounds)))
+    s.fold()
+    assert s.operators() == ["Slice"]
+
+
+@pytest.mark.parametrize("operator", ["Relu", "Abs", "Ceil", "Floor", "Round", "Sign"])
+def test_a_function_that_changes_its_own_result_no_more_is_applied_once(operator: str) -> None:
+    s = Sketch()
+    s.output(s("Tanh", s(operator, s(operator, s.input("batch", 4)))))
+    assert applied(s.fold(), "applied_twice")
+    assert s.operators() == [operator, "Tanh"]
+
+
+def test_the_negative_of_a_negative_is_the_tensor() -> None:
+    s = Sketch()
+    x = s("Relu", s.input("batch", 4))
+    once = s("Neg", x, name="once")
+    s.output(s("Tanh", s("Neg", once)), s("Exp", once))
+    s.fold()
+    assert sorted(s.operators()) == ["Exp", "Neg", "Relu", "Tanh"]
