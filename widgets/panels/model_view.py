@@ -129,7 +129,7 @@ class ModelView(ipw.VBox):
 
 def _head(model: ModelInspection) -> ipw.HTML:
     """Its name, where it comes from, what it says of itself."""
-    facts = [model.source] if model.source != model.name else []
+    facts = [model.source] if model.source not in (model.name, "bytes") else []
     facts += [_size(model.nbytes)] if model.nbytes else []
     facts += [f"opset {v}" if d == "ai.onnx" else f"{d} {v}" for d, v in model.opsets.items()]
     facts += [f"{k} {v}" for k, v in model.facts.items() if v and k != "graph"]
@@ -148,7 +148,8 @@ def _facts(model: ModelInspection) -> ipw.HTML:
         pairs.append((f"{len(model.refused_nodes) or '-'}", "nodes refused"))
         pairs.append((f"{len(model.errors)}", "reasons"))
     count = len(model.weights)
-    pairs.append((f"{count} · {_size(total_bytes(model.weights))}", "weight" + "s" * (count != 1)))
+    stored = f"{count} · {_size(total_bytes(model.weights))}" if count else "none"
+    pairs.append((stored, "weight" + "s" * (count != 1)))
     if network is not None and network.symbols:
         pairs.append((", ".join(network.symbols[:4]), "dynamic sizes"))
     if network is not None:

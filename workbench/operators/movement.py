@@ -137,7 +137,9 @@ def _transpose_types(inference: Inference) -> tuple[TensorType, ...]:
     rank = len(x.shape)
     perm = tuple(reversed(range(rank))) if perm is None else axes_of(perm, rank)
     if len(perm) != rank:
-        raise InferenceError(f"perm {perm} orders {len(perm)} axes of {x}", remedy="order each")
+        raise InferenceError(
+            f"perm {perm} orders {len(perm)} axes of {x}", remedy="give each axis one place"
+        )
     return (TensorType(x.dtype, tuple(x.shape[i] for i in perm)),)
 
 
