@@ -173,7 +173,7 @@ class BuilderConfig:
     before calibration. smooth_alpha: smooth scaling of activations into weights, 0 to 1; None
     leaves it out. dynamic_ranges: largest magnitude by tensor, set by hand, not calibrated.
     int8_calibrator: an object with TensorRT's calibrator methods; not part of the JSON.
-    max_loop_steps: iterations after which a Loop counts as endless; None: 50,000.
+    max_loop_steps: iterations after which a Loop counts as endless; None: 20,000.
     network_edits: what ``edit_network`` asked for, in order.
     """
 

@@ -113,7 +113,7 @@ def _integers(body: Body, used: tuple[tuple[Node, int], ...], dtype: DataType) -
     """The range [low, high) that the readers of an integer accept."""
     limits = [limit for n, index in used if (limit := _indexed(body, n, index)) is not None]
     if limits:
-        return 0, min(limits)
+        return 0, max(1, min(limits))
     divides = any(n.op in ("Div", "Mod") and index == 1 for n, index in used)
     if dtype.info.bits <= 8 and not divides:
         return int(dtype.info.low), int(dtype.info.high) + 1

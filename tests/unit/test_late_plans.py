@@ -172,7 +172,7 @@ def test_a_loop_runs_until_its_condition_says_stop_and_stacks_its_scans():
 
 def test_an_endless_loop_ends_in_an_error_that_names_it():
     context = loop("for ever").create_execution_context()
-    with pytest.raises(ExecutionError, match=r"Loop_1.*50,000 iterations.*max_loop_steps"):
+    with pytest.raises(ExecutionError, match=r"Loop_1.*20,000 iterations.*max_loop_steps"):
         context.run({"x": np.ones(1, np.float32), "limit": np.ones(1, np.float32)})
 
 

@@ -11,7 +11,15 @@ from workbench.body.operator import Node, Reference
 from workbench.body.values import Array
 from workbench.errors import ExecutionError, NetworkError
 
-UNFIT = (ArithmeticError, IndexError, MemoryError, TypeError, ValueError)
+UNFIT = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    StopIteration,
+    TypeError,
+    ValueError,
+)
 """What NumPy raises where the values do not fit the operator, or the machine."""
 
 
@@ -22,9 +30,9 @@ def computed(
 
     Raises NetworkError naming the node where they do not fit; a Loop's ExecutionError, too.
     """
-    if checked:
-        check_values(node, args)
     try:
+        if checked:
+            check_values(node, args)
         with np.errstate(all="ignore"):
             return rule(node.attributes, args)
     except ExecutionError as e:

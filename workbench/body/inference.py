@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from workbench import dimensions
+from workbench.body.computing import UNFIT, unfit
 from workbench.body.operator import (
     CONSTANT,
     Attributes,
@@ -20,6 +21,7 @@ from workbench.body.operator import (
 )
 from workbench.body.values import (
     Array,
+    HostType,
     OptionalType,
     SequenceType,
     TensorType,
@@ -83,6 +85,11 @@ def infer_node(
         if e.place:
             raise
         raise InferenceError(e.problem, place=place, remedy=e.remedy) from None
+    except UNFIT as e:
+        raise InferenceError(unfit(e), place=place) from e
+    for t in types:
+        if not isinstance(t, HostType) and any(isinstance(d, int) and d < 0 for d in t.shape):
+            raise InferenceError(f"its output would be {t}; sizes can't be negative", place=place)
     if any(t is not None and t.on_host for t in (*inputs, *types)):
         return types, (None,) * len(types)
     if operator is CONSTANT:
@@ -112,7 +119,7 @@ def infer_node(
             arguments = [None if v is None else read(v) for v in values]
             results = operator.reference(attributes, arguments)[: len(types)]
             return types, tuple(_settled(r, t) for r, t in zip(results, types, strict=True))
-    except (TypeError, ValueError, IndexError, ArithmeticError, NetworkError):
+    except (*UNFIT, NetworkError):
         return types, unknown
 
 

@@ -296,6 +296,9 @@ class Importer:
         types = [self.type_of(v) if v else None for v in step.inputs]
         body = standard_body(proto, types)
         for inner in self._flattener.body(body, _as_node(node, step), proto):
+            if inner.broken:
+                wrong = self._flattener.problems[-1]
+                raise ParserError(wrong.desc, remedy=wrong.remedy, errors=(wrong,))
             self._import_source(inner)
         absorb(self._network, node, f"the layers of node '{node.name}'")
 

@@ -103,6 +103,14 @@ def _weight_of(tensor: Tensor) -> Weight:
 def _if(frame: Frame, node: SourceNode) -> None:
     condition = frame.tensor(node.inputs[0])
     value = condition.value
+    if value is not None and value.size != 1:
+        refuse(
+            ErrorCode.INVALID_NODE,
+            f"its condition '{condition.name}' has {value.size} elements, it needs one",
+            rule="condition",
+            remedy="give it a single BOOL",
+            node=node,
+        )
     if value is not None and value.dtype != object:
         _inline(frame, node, "then_branch" if bool(value.reshape(())) else "else_branch")
         return

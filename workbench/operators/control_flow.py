@@ -34,7 +34,7 @@ from workbench.body import (
 from workbench.errors import ExecutionError, InferenceError
 from workbench.operators.rules import no_error
 
-STEP_LIMIT = 50_000
+STEP_LIMIT = 20_000
 """Iterations after which a Loop is taken to be endless, unless its ``step_limit`` says more."""
 BYTE_LIMIT = 1 << 29
 """Bytes that a Loop may carry and stack up, unless its ``byte_limit`` says more."""

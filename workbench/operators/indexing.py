@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any
@@ -116,7 +117,7 @@ def _slice(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Array, ...]:
 
 
 def _index(value: Any) -> int:
-    return value.__index__()  # TypeError for a symbolic size
+    return operator.index(value)  # TypeError for a symbolic size
 
 
 # -- Gather -------------------------------------------------------------------------------
@@ -171,6 +172,11 @@ def _gather_elements(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Arr
 def _index_depth(x: TensorType, indices: TensorType, batch: int) -> int:
     """How many axes of the data an index tuple names."""
     depth = indices.shape[-1] if indices.shape else 0
+    if not 0 <= batch < max(1, min(len(x.shape), len(indices.shape))):
+        raise InferenceError(
+            f"batch_dims is {batch}, the data is {x}, the indices are {indices}",
+            remedy="give it less than both ranks",
+        )
     if not isinstance(depth, int) or not 0 < depth <= len(x.shape) - batch:
         raise InferenceError(
             f"indices {indices} name {depth} axes of {x} after {batch} batch axes",
@@ -196,8 +202,15 @@ def _gather_nd(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Array, ..
 
 
 # -- Scatter ------------------------------------------------------------------------------
-def _check_updates(x: TensorType, updates: TensorType, expected: Shape) -> None:
+def _check_updates(
+    attributes: Attributes, x: TensorType, updates: TensorType, expected: Shape
+) -> None:
     one_dtype(x, updates)
+    reduction = attributes["reduction"]
+    if reduction != "none" and reduction not in _REDUCTIONS:
+        raise InferenceError(
+            f"reduction is {reduction!r}", remedy=f"use none, {', '.join(_REDUCTIONS)}"
+        )
     misfit = len(updates.shape) != len(expected) or any(
         isinstance(a, int) and isinstance(b, int) and a != b
         for a, b in zip(updates.shape, expected, strict=False)
@@ -211,14 +224,14 @@ def _check_updates(x: TensorType, updates: TensorType, expected: Shape) -> None:
 def _scatter_elements_types(inference: Inference) -> tuple[TensorType, ...]:
     x, indices, updates = (inference.input(i) for i in range(3))
     _elements_types(inference)
-    _check_updates(x, updates, indices.shape)
+    _check_updates(inference.attributes, x, updates, indices.shape)
     return (x,)
 
 
 def _scatter_nd_types(inference: Inference) -> tuple[TensorType, ...]:
     x, indices, updates = (inference.input(i) for i in range(3))
     depth = _index_depth(x, indices, 0)
-    _check_updates(x, updates, (*indices.shape[:-1], *x.shape[depth:]))
+    _check_updates(inference.attributes, x, updates, (*indices.shape[:-1], *x.shape[depth:]))
     return (x,)
 
 

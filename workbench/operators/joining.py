@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,7 @@ def _expand_types(inference: Inference) -> tuple[TensorType, ...]:
 
 def _expand(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Array, ...]:
     x, shape = inputs
-    target = tuple(int(size.__index__()) for size in np.asarray(shape).reshape(-1).tolist())
+    target = tuple(index(size) for size in np.asarray(shape).reshape(-1).tolist())
     return (np.broadcast_to(x, np.broadcast_shapes(x.shape, target)),)
 
 

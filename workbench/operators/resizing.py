@@ -38,7 +38,11 @@ def _axes(attributes: Attributes, rank: int) -> tuple[int, ...]:
 
 def _resize_types(inference: Inference) -> tuple[TensorType, ...]:
     x, attributes = numeric(inference), inference.attributes
-    for name, choices in (("mode", MODES), ("coordinate_transformation_mode", TRANSFORMS)):
+    for name, choices in (
+        ("mode", MODES),
+        ("coordinate_transformation_mode", TRANSFORMS),
+        ("nearest_mode", tuple(_ROUNDINGS)),
+    ):
         if attributes[name] not in choices:
             raise InferenceError(f"{name} is {attributes[name]!r}", remedy=f"use {choices}")
     if absent(inference, 2) == absent(inference, 3):

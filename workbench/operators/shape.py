@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 from types import MappingProxyType
 from typing import Any
 
@@ -58,7 +59,7 @@ def _filled_types(inference: Inference) -> tuple[TensorType, ...]:
 
 def _filled(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Array, ...]:
     value = attributes["value"].array().reshape(())
-    shape = tuple(int(size.__index__()) for size in np.asarray(inputs[0]).reshape(-1).tolist())
+    shape = tuple(index(size) for size in np.asarray(inputs[0]).reshape(-1).tolist())
     return (np.full(shape, value, value.dtype),)
 
 

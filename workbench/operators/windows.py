@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from workbench import dimensions
 from workbench.body import Array
 from workbench.errors import InferenceError
 
+MOST_TAPS = 1 << 24
+"""Of a kernel: each is a pass over the output, so a larger one is a mistake, or harm."""
 AUTO_PADS = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
 
 
@@ -65,6 +68,19 @@ def window_of(attributes: Mapping[str, Any], sizes: Sequence[Any], kernel: Seque
     strides = per_axis(attributes, "strides", rank, 1)
     dilations = per_axis(attributes, "dilations", rank, 1)
     pads = per_axis(attributes, "pads", 2 * rank, 0)
+    for what, given, least in (
+        ("kernel_shape", kernel, 1),
+        ("strides", strides, 1),
+        ("dilations", dilations, 1),
+        ("pads", pads, 0),
+    ):
+        if min(given, default=least) < least:
+            raise InferenceError(f"{what} is {tuple(given)}", remedy=f"give {least} or more each")
+    if math.prod(kernel) > MOST_TAPS:
+        raise InferenceError(
+            f"a kernel {tuple(kernel)} has more than {MOST_TAPS:,} taps",
+            remedy="pool or convolve in steps",
+        )
     mode, ceil = auto_pad(attributes), bool(attributes.get("ceil_mode", 0))
     rows = [
         _axis(mode, ceil, sizes[i], (kernel[i] - 1) * dilations[i] + 1, strides[i], pads[i::rank])

@@ -256,6 +256,13 @@ class Engine:
         the same precision and layouts: which one ran, the profile says.
         """
         step = self.plan.steps[index]
+        unbound = [s for s in step.body.symbols if s not in bindings]
+        if unbound:
+            raise ExecutionError(
+                f"no value that came before binds its sizes {', '.join(unbound)}",
+                place=step.name,
+                remedy="give the model values of the ranks that it declares",
+            )
         sizes = tuple((s, bindings[s]) for s in step.body.symbols)
         if (index, sizes) not in self._late_calls:
             start = time.perf_counter()

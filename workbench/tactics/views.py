@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workbench.body import CONSTANT, Array, Body, Node
+from workbench.body import CONSTANT, Array, Body, Node, computed
+from workbench.errors import NetworkError
 from workbench.formats import LINEAR, Format
 from workbench.records import Refusal
 
@@ -96,6 +97,8 @@ def _follow(
     known: Mapping[str, Array],
 ) -> Refusal | None:
     """Note what a node's outputs are views of; the reason if they are none."""
+    if not n.inputs:
+        return Refusal(f"{n.op} is not a copy between views", code="not_views")
     origin = after.get(n.inputs[0], n.inputs[0])
     if n.op in RESHAPES and (origin in joined or n.inputs[0] in after):
         after[n.outputs[0]] = origin
@@ -109,7 +112,10 @@ def _follow(
         return Refusal(f"{n.op} takes its sizes from data", code="dynamic_sizes")
     x = arrays[n.inputs[0]]
     given = [x, *(known[v] if v else None for v in n.inputs[1:])]
-    results = n.operator.reference(n.attributes, given)
+    try:
+        results = computed(n, n.operator.reference, given, checked=True)
+    except NetworkError as e:
+        return Refusal(e.problem, place=e.place, code="values")
     for o, r in zip(n.outputs, results, strict=True):
         if r.size and not np.may_share_memory(r, x):
             if n.op not in RESHAPES:
