@@ -9,6 +9,7 @@ from widgets.figures.graph import (
 )
 from widgets.figures.memory import memory_figure
 from widgets.figures.profile import profile_figure, sizes_figure
+from widgets.figures.roofline import roofline_figure
 from widgets.figures.timing import precision_figure, tactic_figure, timing_figure
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "network_figure",
     "precision_figure",
     "profile_figure",
+    "roofline_figure",
     "set_highlight",
     "sizes_figure",
     "tactic_figure",

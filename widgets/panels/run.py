@@ -8,16 +8,18 @@ from typing import ClassVar
 
 import ipywidgets as ipw
 
-from widgets.figures import profile_figure
+from widgets.figures import profile_figure, roofline_figure
 from widgets.html_report import write_report
 from widgets.panels.base import Panel
 from widgets.parts import button, dropdown, note, plot, row, text_of, tiles
 from widgets.runner import Failure
 from widgets.table import Table
 from workbench.builder import BuildState
+from workbench.datatypes import DataType
 from workbench.errors import WorkbenchError
+from workbench.lab import Ceilings, measure_ceilings
 from workbench.records import Stage
-from workbench.reports import profile_rows
+from workbench.reports import profile_rows, roofline_rows
 from workbench.runtime import Profile
 
 NOT_NVIDIA = (
@@ -36,6 +38,8 @@ class RunPanel(Panel):
     def setup(self) -> None:
         self.which = 1
         self.profile: Profile | None = None
+        self.ceilings: Ceilings | None = None
+        self._sizes: dict[str, int] = {}
         self._measured = ""
         self._inputs = ""
         self.path = ipw.Text(
@@ -83,7 +87,14 @@ class RunPanel(Panel):
                     "cost and what neighbours gain from warm caches; it may be negative."
                 ),
                 Table(rows.drop(columns=["Type"]), label="profile of each layer", height=380),
+                row(button("Measure the ceilings", self.measure_ceilings)),
             ]
+            if self.ceilings is not None:
+                near = roofline_rows(state.plan, self.profile, self._sizes, self.ceilings)
+                roof, self.roofline = plot(
+                    roofline_figure(near, self.ceilings, inputs=self._inputs)
+                )
+                parts += [roof, Table(near, label="work and ceiling of each layer", height=380)]
         return parts
 
     # -- what the controls do -------------------------------------------------------------
@@ -129,12 +140,26 @@ class RunPanel(Panel):
 
         def work() -> None:
             inputs, label = self.session.example_inputs(self.which)
-            self.profile = state.engine().create_execution_context().profile(inputs)
+            engine = state.engine()
+            self.profile = engine.create_execution_context().profile(inputs)
+            self._sizes = engine.bindings_of({n: a.shape for n, a in inputs.items()})
             self._measured = state.sha256
             shapes = ", ".join(f"{n} {list(a.shape)}" for n, a in inputs.items())
             self._inputs = f"{shapes}, {label}, {self.profile.iterations} runs"
 
         self.runner.run(work, "running and profiling")
+
+    def measure_ceilings(self) -> None:
+        """Measure what the device can reach, in the types that the plan computes in."""
+        state = self.state
+        assert state.plan is not None
+        used = {s.executed for s in state.plan.steps}
+        types = tuple(k for k in (DataType.FLOAT, DataType.BF16, DataType.HALF) if k in used)
+
+        def work() -> None:
+            self.ceilings = measure_ceilings(state.device, types or (DataType.FLOAT,))
+
+        self.runner.run(work, "measuring the device's ceilings")
 
     def _set_which(self, which: int) -> None:
         self.which = which

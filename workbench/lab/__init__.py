@@ -1,6 +1,7 @@
 """The laboratory: experiments on whole builds."""
 
 from workbench.lab.bisect import BadRewrite, bisect_engines, bisect_rewrites
+from workbench.lab.ceilings import Ceilings, measure_ceilings
 from workbench.lab.clipping import ClipEditor, Clipped, EndMetric
 from workbench.lab.difference import FusionDifference, diff_fusions
 from workbench.lab.inspection import FileNode, ModelInspection, ModelPart, inspect_model
@@ -12,6 +13,7 @@ from workbench.lab.stored_weights import StoredWeight, WeightStatistics, total_b
 
 __all__ = [
     "BadRewrite",
+    "Ceilings",
     "ClipEditor",
     "Clipped",
     "Edge",
@@ -31,6 +33,7 @@ __all__ = [
     "diff_fusions",
     "edges_of",
     "inspect_model",
+    "measure_ceilings",
     "range_findings",
     "total_bytes",
 ]

@@ -20,6 +20,7 @@ from workbench.reports.number_types import type_table
 from workbench.reports.precision import precision_rows
 from workbench.reports.profile import profile_rows
 from workbench.reports.recording import Recording, load_recording, record
+from workbench.reports.roofline import roofline_rows
 from workbench.reports.short_layers import short_layer_rows, short_tactic_rows
 from workbench.reports.stages import stage_rows
 from workbench.reports.timing import timing_rows
@@ -47,6 +48,7 @@ __all__ = [
     "precision_rows",
     "profile_rows",
     "record",
+    "roofline_rows",
     "refusal_rows",
     "short_layer_rows",
     "short_tactic_rows",
