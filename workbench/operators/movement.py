@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ def _check_volume(x: TensorType, shape: Shape) -> None:
 
 def _reshape(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Array, ...]:
     x, shape = inputs
-    target = [int(size.__index__()) for size in np.asarray(shape).reshape(-1).tolist()]
+    target = [index(size) for size in np.asarray(shape).reshape(-1).tolist()]
     if not attributes["allowzero"]:
         target = [x.shape[i] if size == 0 else size for i, size in enumerate(target)]
     return (x.reshape(target),)
