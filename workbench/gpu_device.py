@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -25,6 +27,21 @@ _NATIVE_SINCE = {
 
 _DEVICE_MEMORY = (2, 3)
 """cudaMemoryTypeDevice and cudaMemoryTypeManaged."""
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceConstant:
+    """A constant on the device. sources: the host arrays it was made from, which it keeps alive."""
+
+    memory: Any
+    address: int
+    nbytes: int
+    sources: tuple[np.ndarray[Any, Any], ...]
+
+
+def _identity(array: np.ndarray[Any, Any]) -> tuple[Any, ...]:
+    """What tells an array's buffer from every other one that is alive."""
+    return (array.ctypes.data, array.shape, array.strides, array.dtype.str, array.dtype.name)
 
 
 def _version(number: int) -> str:
@@ -74,6 +91,8 @@ class GpuDevice:
         self._device.use()
         self._properties = runtime.getDeviceProperties(index)
         self.main_stream = self.cupy.cuda.Stream(non_blocking=True)
+        # Weak: a constant is freed with the last Call that keeps it.
+        self._constants: WeakValueDictionary[Any, DeviceConstant] = WeakValueDictionary()
 
     @property
     def compute_capability(self) -> int:
@@ -102,6 +121,28 @@ class GpuDevice:
         # The fill runs on the null stream; kernels run on non-blocking ones.
         self.cupy.cuda.Stream.null.synchronize()
         return Buffer(memory, memory.data.ptr, max(nbytes, 1))
+
+    def constant(
+        self,
+        sources: Sequence[np.ndarray[Any, Any]],
+        packing: str = "",
+        make: Callable[[], np.ndarray[Any, Any]] | None = None,
+    ) -> DeviceConstant:
+        """What ``make`` gives (by default the one source, contiguous) on the device.
+
+        Made and uploaded once for the same host buffers and packing, and shared as long as
+        somebody keeps it. packing: with the sources, decides the bytes. Sources must not change.
+        """
+        key = (packing, *map(_identity, sources))
+        found = self._constants.get(key)
+        if found is None:
+            own = np.ascontiguousarray(sources[0] if make is None else make())
+            buffer = self.allocate(own.nbytes)
+            if own.nbytes:
+                self.upload(own, buffer)
+            found = DeviceConstant(buffer.memory, buffer.address, own.nbytes, tuple(sources))
+            self._constants[key] = found
+        return found
 
     def upload(self, array: np.ndarray[Any, Any], buffer: Buffer, stream: Any = None) -> None:
         own = np.ascontiguousarray(array)

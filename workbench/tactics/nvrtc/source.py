@@ -6,8 +6,6 @@ import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from workbench.body import Body, TensorType
 from workbench.devices import Buffer
 from workbench.errors import DeviceError
@@ -123,15 +121,14 @@ def _call(text: KernelText, tactic: Tactic, problem: Problem) -> Call:
     module.load(code)
     function = module.get_function("run")
     constants = [
-        cupy.asarray(_plain(problem.constants[i.name])) for i in problem.body.inputs if i.constant
+        device.constant((problem.constants[i.name],)) for i in problem.body.inputs if i.constant
     ]
-    cupy.cuda.Stream.null.synchronize()
 
     def bind(
         inputs: Sequence[Buffer], outputs: Sequence[Buffer], workspace: Buffer | None, stream: Any
     ) -> Launch:
         arguments = tuple(b.address for b in (*inputs, *outputs)) + tuple(
-            c.data.ptr for c in constants
+            c.address for c in constants
         )
         own = stream or gpu_of(problem.device).main_stream
         if any(b.address % text.aligned for b in (*inputs, *outputs)):
@@ -157,12 +154,6 @@ def compile_text(cupy: Any, text: str, target: str) -> bytes:
         return bytes(nvrtc.getCUBIN(program))
     finally:
         nvrtc.destroyProgram(program)
-
-
-def _plain(array: Any) -> Any:
-    """A contiguous array in a type that CuPy stores: bfloat16 travels as its bits."""
-    own = np.ascontiguousarray(array)
-    return own.view(np.uint16) if own.dtype.name == "bfloat16" else own
 
 
 NVRTC = NvrtcSource()

@@ -1,0 +1,88 @@
+"""cuDNN and its frontend: loading, versions, and one handle a thread."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from workbench.gpu_device import GpuDevice
+from workbench.records import Refusal
+
+LIBRARY = "libcudnn.so.9"
+REMEDY = "python -m pip install 'inference-workbench[gpu]' (CUDA 12) or [gpu-cuda13]"
+
+
+@functools.cache
+def load() -> Any:
+    """The module ``cudnn`` with the library behind it, or a Refusal saying what is missing."""
+    if importlib.util.find_spec("cudnn") is None:
+        return Refusal("nvidia-cudnn-frontend is not installed", remedy=REMEDY, code="library")
+    tried = _load_library()
+    if tried:
+        return Refusal(f"cuDNN is not found: {tried}", remedy=REMEDY, code="library")
+    try:
+        module = importlib.import_module("cudnn")
+        module.backend_version()
+    except (ImportError, RuntimeError) as e:
+        return Refusal(f"cuDNN's frontend does not start: {e}", remedy=REMEDY, code="library")
+    return module
+
+
+def _load_library() -> str:
+    """Loads cuDNN from the wheels or the system, so that the frontend finds it; or what failed.
+
+    The frontend itself looks only in one folder of site-packages and among the loader's own.
+    """
+    tried = ""
+    for path in (*_wheel_libraries(), LIBRARY):
+        try:
+            ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+        except OSError as e:
+            tried = str(e)
+        else:
+            return ""
+    return tried
+
+
+def _wheel_libraries() -> list[Path]:
+    """Where nvidia-cudnn-cu12 and -cu13 put the library, in every folder of ``sys.path``."""
+    found = [Path(p) / "nvidia" / "cudnn" / "lib" / LIBRARY for p in sys.path if p]
+    return [p for p in found if p.exists()]
+
+
+@functools.cache
+def versions() -> str:
+    """Versions of library and frontend, as ``9.19.1+1.32.0``; ``none`` where it does not load."""
+    module = load()
+    if isinstance(module, Refusal):
+        return "none"
+    number = int(module.backend_version())
+    library = f"{number // 10000}.{number // 100 % 100}.{number % 100}"
+    return f"{library}+{importlib.metadata.version('nvidia-cudnn-frontend')}"
+
+
+class _Handles(threading.local):
+    """This thread's handles, by device: cuDNN allows no two threads on one handle."""
+
+    def __init__(self) -> None:
+        self.by_device: dict[int, Any] = {}
+
+
+_HANDLES = _Handles()
+
+
+def handle_of(device: GpuDevice) -> Any:
+    """The calling thread's cuDNN handle on this device. Each launch sets its stream."""
+    found = _HANDLES.by_device.get(device.index)
+    if found is None:
+        with device.cupy.cuda.Device(device.index):
+            found = load().create_handle()
+        _HANDLES.by_device[device.index] = found
+    return found

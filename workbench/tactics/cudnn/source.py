@@ -1,0 +1,189 @@
+"""CUDNN, the tactic source: convolutions, products, attention and norms as cuDNN graphs.
+
+Each plan that cuDNN's heuristics propose for a graph is one tactic, named by its engine and knobs.
+The plan file carries the compiled plan, so that loading asks no heuristics and compiles nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+
+from workbench.body import TensorType
+from workbench.devices import Buffer
+from workbench.errors import DeviceError
+from workbench.formats import Format
+from workbench.gpu_device import DeviceConstant, GpuDevice, gpu_of
+from workbench.records import Refusal
+from workbench.tactics.cudnn.described import graphs_of
+from workbench.tactics.cudnn.frontend import (
+    LoadedPlan,
+    PlanChoice,
+    PlanRefused,
+    compiled,
+    loaded,
+    proposals,
+)
+from workbench.tactics.cudnn.graph import Graph, Input, Number
+from workbench.tactics.cudnn.library import handle_of, load, versions
+from workbench.tactics.cudnn.terms import Constant, Constants
+from workbench.tactics.machine_code import machine_code
+from workbench.tactics.protocol import Call, Launch, Problem, Tactic
+
+REVISION = "1"
+
+
+class CudnnSource:
+    """cuDNN's own choice of engines, each timed."""
+
+    name = "CUDNN"
+    device_kind = "gpu"
+
+    def __init__(self) -> None:
+        self._proposed: dict[tuple[int, str], tuple[PlanChoice, ...] | Refusal] = {}
+
+    def unavailable(self) -> Refusal | None:
+        if importlib.util.find_spec("cupy") is None:
+            return Refusal("CuPy is not installed", remedy="install the extra gpu", code="library")
+        found = load()
+        return found if isinstance(found, Refusal) else None
+
+    @property
+    def version(self) -> str:
+        return f"{REVISION}/{versions()}"
+
+    def candidates(self, problem: Problem) -> Sequence[Tactic | Refusal]:
+        graphs = graphs_of(problem)
+        if isinstance(graphs, Refusal):
+            return (graphs,)
+        device = problem.device
+        if not isinstance(device, GpuDevice):
+            reason = f"cuDNN's heuristics ask the GPU; this is '{device.kind}'"
+            return (Refusal(reason, code="device"),)
+        offered = [self.proposed(g, device) for g in graphs]
+        refused = [r for r in offered if isinstance(r, Refusal)]
+        lists = [
+            [self._tactic(problem, g, choice) for choice in found]
+            for g, found in zip(graphs, offered, strict=True)
+            if not isinstance(found, Refusal)
+        ]
+        # The best guesses of every graph first.
+        tactics = [t for row in zip_longest(*lists) for t in row if t is not None]
+        return (*tactics, *refused)
+
+    def proposed(self, graph: Graph, device: GpuDevice) -> tuple[PlanChoice, ...] | Refusal:
+        """What the heuristics propose for a graph: asked once in a process."""
+        key = (device.index, graph.text)
+        if key not in self._proposed:
+            try:
+                found = proposals(graph, handle_of(device))
+            except PlanRefused as e:
+                found = ()
+                reason = f"no cuDNN engine runs this graph ({graph.variant}): {e}"
+            else:
+                reason = f"cuDNN proposes no engine for this graph ({graph.variant})"
+            self._proposed[key] = found or Refusal(reason, code="engine")
+        return self._proposed[key]
+
+    def _tactic(self, problem: Problem, graph: Graph, choice: PlanChoice) -> Tactic:
+        kind = problem.body.compute_type
+        return Tactic(
+            self.name,
+            f"{graph.variant}, {choice.title}",
+            graph.inputs,
+            graph.outputs,
+            kind,
+            (("graph", graph.variant), ("engine", choice.engine), ("knobs", choice.knobs)),
+            self.version,
+            emulated=not problem.device.native(kind),
+        )
+
+    def prepare(self, tactic: Tactic, problem: Problem) -> Call | Refusal:
+        graphs = graphs_of(problem)
+        if isinstance(graphs, Refusal):
+            return graphs
+        variant = tactic.parameter("graph")
+        graph = next((g for g in graphs if g.variant == variant), None)
+        if graph is None:
+            return Refusal(f"no graph '{variant}' at these sizes", code="graph")
+        choice = PlanChoice(tactic.parameter("engine"), tactic.parameter("knobs"))
+        device = gpu_of(problem.device)
+        handle = handle_of(device)
+        parts = (self.name, self.version, str(device.fingerprint), graph.text, repr(choice))
+        try:
+            key, code = machine_code(problem, parts, lambda: compiled(graph, choice, handle))
+            plan = loaded(code, handle)
+        except PlanRefused as e:
+            return Refusal(f"cuDNN does not build this plan: {e}", code="plan")
+        return _call(graph, plan, choice, problem, {key: code})
+
+    def reformat(self, type_: TensorType, source: Format, target: Format) -> Tactic | Refusal:
+        return Refusal("cuDNN rewrites no layouts here", code="operator")
+
+
+def _call(
+    graph: Graph, plan: LoadedPlan, choice: PlanChoice, problem: Problem, code: dict[str, bytes]
+) -> Call:
+    device = gpu_of(problem.device)
+    fixed: dict[int, int] = {}
+    kept: dict[str, Any] = {"plan": plan}
+    values = Constants(problem.body, problem.constants)
+    for number, t in graph.placed:
+        if isinstance(t.place, Constant):
+            made = _constant(device, values, t.place)
+            fixed[number], kept[t.name] = made.address, made
+        elif isinstance(t.place, Number):
+            array = np.full(1, t.place.value, np.float32)
+            fixed[number], kept[t.name] = array.ctypes.data, array
+    inputs_at = [(number, t) for number, t in graph.placed if isinstance(t.place, Input)]
+    (output,) = (n for n, t in graph.placed if t.name == graph.operations[-1].output)
+
+    def bind(
+        inputs: Sequence[Buffer], outputs: Sequence[Buffer], workspace: Buffer | None, stream: Any
+    ) -> Launch:
+        addresses = {**fixed, output: outputs[0].address}
+        for number, t in inputs_at:
+            assert isinstance(t.place, Input)
+            offset = t.place.offset * t.kind.itemsize
+            addresses[number] = inputs[t.place.index].address + offset
+        own = stream or device.main_stream
+        space = workspace.address if workspace else 0
+        cudnn = load()
+
+        def launch() -> None:
+            handle = handle_of(device)
+            cudnn.set_stream(handle=handle, stream=own.ptr)
+            try:
+                plan.execute(addresses, space, handle)
+            except RuntimeError as e:
+                raise DeviceError(f"cuDNN does not run its plan: {e}", place="CUDNN") from None
+
+        return launch
+
+    return Call(
+        f"cudnn {graph.io.info.label} engine {choice.engine}",
+        bind,
+        plan.workspace_bytes,
+        packed=kept,
+        code=code,
+    )
+
+
+def _constant(device: GpuDevice, values: Constants, constant: Constant) -> DeviceConstant:
+    """The constant on the device, shared with every Call that packs the same arrays alike."""
+    factors = constant.term.factors
+    names = list(dict.fromkeys(s for v, _ in factors for s in values.sources(v)))
+    computed = any(v not in names for v, _ in factors)
+    # Names differ from layer to layer; what is computed within a Body is its own.
+    terms = [(names.index(v) if v in names else v, p) for v, p in factors]
+    own = (values.body.signature, names) if computed else ()
+    packing = f"cudnn {terms} {own} {constant.kind.value} {constant.shape} {constant.order}"
+    sources = [values.given[n] for n in names]
+    return device.constant(sources, packing, lambda: values.packed(constant))
+
+
+CUDNN = CudnnSource()
