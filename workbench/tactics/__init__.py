@@ -5,6 +5,7 @@ from __future__ import annotations
 from workbench.errors import PlanError
 from workbench.tactics.composed import COMPOSED
 from workbench.tactics.cublas_lt import CUBLAS_LT
+from workbench.tactics.cudnn import CUDNN
 from workbench.tactics.host import HOST
 from workbench.tactics.numba import NUMBA
 from workbench.tactics.numpy_source import NUMPY
@@ -13,7 +14,7 @@ from workbench.tactics.onednn.source import ONEDNN
 from workbench.tactics.protocol import TacticSource
 from workbench.tactics.view import VIEW
 
-SOURCES: tuple[TacticSource, ...] = (ONEDNN, NUMBA, NUMPY, CUBLAS_LT, NVRTC)
+SOURCES: tuple[TacticSource, ...] = (ONEDNN, NUMBA, NUMPY, CUDNN, CUBLAS_LT, NVRTC)
 
 SLOW_COMPILERS = frozenset({NUMBA.name})
 """Sources whose kernels take a second or more each to compile, the first time on a machine."""
