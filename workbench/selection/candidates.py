@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from workbench.formats import Format
 from workbench.records import Refusal
 from workbench.tactics import SLOW_COMPILERS, sources_for
 from workbench.tactics.launch import bind, run_once, upload
-from workbench.tactics.protocol import Call, Problem, Tactic, TacticSource
+from workbench.tactics.protocol import Call, CompilesAhead, Problem, Tactic, TacticSource
 from workbench.timing import Entry, Timing, TimingCache, measure
 
 TACTICS_BY_LEVEL = (4, 4, 8, 24, 64, 1 << 30)
@@ -149,16 +150,45 @@ class Workshop:
             self.config.get_memory_pool_limit(MemoryPoolType.WORKSPACE),
         )
 
-    def candidates(self, layer: LayerProblem) -> tuple[Candidate, ...]:
-        """Every tactic that the sources offer for this layer, and every refusal."""
+    def precompile(self, layers: Iterable[LayerProblem]) -> None:
+        """Compile slow kernels of all layers in parallel, and wait: timings want to be alone."""
+        ahead = [s for s in self.sources if isinstance(s, CompilesAhead)]
+        if not ahead or self.config.builder_optimization_level == 0:
+            return
+        started: list[Future[bytes]] = []
+        for layer in layers:
+            for source in ahead:
+                problem = self.problem(layer.opt, layer.constants)
+                offers = source.candidates(problem)
+                tactics = [t for t in offers if isinstance(t, Tactic)][: self._limit]
+                untimed = [t for t in tactics if not self._is_cached(t, layer)]
+                started += source.precompile(problem, untimed)
+        wait(started)  # what failed is refused, with its reason, when it is prepared
+
+    def _is_cached(self, tactic: Tactic, layer: LayerProblem) -> bool:
+        return self.cache.key(tactic, layer.opt, self.threads) in self.cache.entries
+
+    @property
+    def _limit(self) -> int:
+        """Tactics that are tried a layer and source."""
+        limit = self.config.max_num_tactics
+        return limit if limit >= 0 else TACTICS_BY_LEVEL[self.config.builder_optimization_level]
+
+    def candidates(self, layer: LayerProblem, *, part: bool = False) -> tuple[Candidate, ...]:
+        """Every tactic that the sources offer for this layer, and every refusal.
+
+        part: it is a piece of a fused layer, timed for comparison: nothing is compiled slowly.
+        """
         found = [Candidate(r.place, r.place, None, refusal=r) for r in self.missing]
         problem = self.problem(layer.opt, layer.constants)
         trial = Trial(self, layer)
-        limit = self.config.max_num_tactics
-        if limit < 0:
-            limit = TACTICS_BY_LEVEL[self.config.builder_optimization_level]
+        limit = self._limit
         for source in self.sources:
             tried = 0
+            if part and isinstance(source, CompilesAhead):
+                reason = Refusal("not compiled for a part of a fused layer", code="not_compiled")
+                found.append(Candidate(source.name, source.name, None, refusal=reason))
+                continue
             for offer in source.candidates(problem):
                 if isinstance(offer, Refusal):
                     found.append(Candidate(source.name, source.name, None, refusal=offer))

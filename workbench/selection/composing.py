@@ -88,7 +88,7 @@ class _Composer:
                 constants,
                 part.body.compute_type,
             )
-            self.shop.parts[key] = self.shop.candidates(problem)
+            self.shop.parts[key] = self.shop.candidates(problem, part=True)
         return self.shop.parts[key]
 
     def _boundaries(self, fused: Sequence[Candidate]) -> list[Boundary]:

@@ -86,9 +86,11 @@ class _Tuning:
         found: dict[str, tuple[Candidate, ...]] = {}
         failures: list[tuple[Layer, tuple[Candidate, ...]]] = []
         monitor = self.config.progress_monitor
+        problems = {key: self._problem(group[0]) for key, group in groups.items()}
+        self.shop.precompile(p for p in problems.values() if p is not None)
         with Progress(monitor, "Tune", len(groups)) as progress:
-            for group in groups.values():
-                candidates = self._candidates(group[0])
+            for key, group in groups.items():
+                candidates = self._candidates(group[0], problems[key])
                 for layer in group:
                     found[layer.name] = (*self._view_candidate(layer), *candidates)
                 if not any(c.eligible for c in found[group[0].name]):
@@ -98,16 +100,24 @@ class _Tuning:
             raise _nothing_runs(failures)
         return self._select(layers, found, requested, hits)
 
-    def _candidates(self, layer: Layer) -> tuple[Candidate, ...]:
+    def _candidates(self, layer: Layer, problem: LayerProblem | None) -> tuple[Candidate, ...]:
+        if problem is None:
+            return (self._host_candidate(layer),)
+        candidates = self.shop.candidates(problem)
+        composed = composed_candidates(self.shop, problem, candidates, self.reformat)
+        return self.shop.contract(problem, (*candidates, *composed))
+
+    def _problem(self, layer: Layer) -> LayerProblem | None:
+        """What the sources are asked; None where only the host can run the layer."""
+        if layer.on_host:
+            return None
         opt_sizes, all_sizes = self.opt, self.bindings
-        if set(layer.body.symbols) & self.later and not layer.on_host:
+        if set(layer.body.symbols) & self.later:
             given = self._fitting(layer.body)
             if given is None:
-                return (self._host_candidate(layer),)
+                return None
             opt_sizes = {**opt_sizes, **given}
             all_sizes = [{**b, **given} for b in all_sizes]
-        if layer.on_host:
-            return (self._host_candidate(layer),)
         bodies: dict[str, Body] = {}
         opt = layer.body.substitute(opt_sizes)
         bodies[opt.signature] = opt
@@ -119,10 +129,7 @@ class _Tuning:
             for i, t in zip(layer.body.inputs, layer.operands, strict=True)
             if t.weight is not None
         }
-        problem = LayerProblem(layer.name, opt, tuple(bodies.values()), constants, layer.precision)
-        candidates = self.shop.candidates(problem)
-        composed = composed_candidates(self.shop, problem, candidates, self.reformat)
-        return self.shop.contract(problem, (*candidates, *composed))
+        return LayerProblem(layer.name, opt, tuple(bodies.values()), constants, layer.precision)
 
     def _fitting(self, body: Body) -> dict[str, int] | None:
         """Sizes for what only the data decides, at which the Body can be run at all.

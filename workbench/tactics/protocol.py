@@ -8,9 +8,10 @@ runtime. ``prepare`` turns it into a Call: compiled, weights packed, ready to be
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from workbench.body import Array, Body, TensorType
 from workbench.datatypes import DataType
@@ -119,6 +120,17 @@ class TacticSource(Protocol):
 
     def reformat(self, type_: TensorType, source: Format, target: Format) -> Tactic | Refusal:
         """A tactic for the Body ``Identity`` that rewrites a tensor from one layout to another."""
+        ...
+
+
+@runtime_checkable
+class CompilesAhead(Protocol):
+    """A source whose kernels compile slowly, and can be compiled in parallel beforehand."""
+
+    name: str
+
+    def precompile(self, problem: Problem, tactics: Sequence[Tactic]) -> Sequence[Future[bytes]]:
+        """Start compiling what ``prepare`` of these tactics needs, where it is not known yet."""
         ...
 
 
