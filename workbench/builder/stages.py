@@ -26,6 +26,9 @@ from workbench.runtime import Engine
 from workbench.selection import lost_fusions, tune
 from workbench.timing import TimingCache
 
+WARNED = 3
+"""Warnings that Parse's summary spells out; the record's facts have all."""
+
 
 def parse(state: BuildState) -> BuildState:
     """Read the model into a network, with every refusal at once."""
@@ -42,7 +45,10 @@ def parse(state: BuildState) -> BuildState:
     summary = (
         f"{len(network.model_nodes)} nodes → {network.num_layers} layers; dynamic sizes: {symbols}"
     )
-    return after(state, Stage.PARSE, network, clock, summary)
+    if network.warnings:
+        summary += f"; {len(network.warnings)} warnings: {'; '.join(network.warnings[:WARNED])}"
+    facts = {"warnings": network.warnings}
+    return after(state, Stage.PARSE, network, clock, summary, facts=facts)
 
 
 def give_outputs_a_layer(network: NetworkDefinition) -> None:

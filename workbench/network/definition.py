@@ -157,6 +157,7 @@ class NetworkDefinition(NetworkEdits, LayerApi):
         """An independent copy; weights are shared (they are never written)."""
         copy = NetworkDefinition(self.name)
         copy.model_nodes, copy.absorbed = self.model_nodes, dict(self.absorbed)
+        copy.warnings = self.warnings
         copy._inserted = self._inserted
         twin: dict[str, Tensor] = {}
         for name, t in self.tensors.items():

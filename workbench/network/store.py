@@ -27,6 +27,7 @@ class LayerStore:
         self._standing_at: int | None = None
         self.model_nodes: tuple[str, ...] = ()
         self.absorbed: dict[str, str] = {}
+        self.warnings: tuple[str, ...] = ()
 
     # -- reading --------------------------------------------------------------------------
     @property

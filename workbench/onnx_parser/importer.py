@@ -168,7 +168,7 @@ class Importer:
                 )
                 continue
             try:
-                self._constants[name] = self._weights.read(proto)
+                self._constants[name] = self._weights.initializer(name, proto)
             except ParserError as e:
                 self.problems.extend(r for r in e.errors if isinstance(r, ParserErrorRecord))
                 self._constants[name] = np.zeros(0)

@@ -26,6 +26,7 @@ from workbench.onnx_parser.problems import (
     refuse,
     unforeseen,
 )
+from workbench.onnx_parser.soundness import warnings_of
 from workbench.onnx_parser.subgraphs import Subgraph, partitioned, producers_of
 from workbench.onnx_parser.texts import first_that_is_no_text
 from workbench.onnx_parser.weights import WeightReader
@@ -49,15 +50,19 @@ class OnnxParser:
         self._network = network
         self._limits = Limits(max_loop_steps, max_tensor_bytes)
         self._errors: list[ParserErrorRecord] = []
+        self._warnings: tuple[ParserErrorRecord, ...] = ()
         self._metadata: Mapping[str, str] = {}
         self._subgraphs: tuple[Subgraph, ...] = ()
 
     def parse(self, model: bytes, path: str | PathLike[str] = "") -> bool:
         """Parse a serialized model. path: its file, beside which external data is looked for."""
         self._errors.clear()
+        self._warnings = ()
         parsed = self._imported(model, Path(path).parent if path else None)
         if parsed is None:
             return False
+        self._warnings = warnings_of(parsed)
+        parsed.warnings = tuple(map(str, self._warnings))
         self._network.adopt(parsed)
         return True
 
@@ -108,6 +113,11 @@ class OnnxParser:
     def metadata(self) -> Mapping[str, str]:
         """What the last model says of itself: producer, ir_version, opsets, its own entries."""
         return self._metadata
+
+    @property
+    def warnings(self) -> tuple[ParserErrorRecord, ...]:
+        """What is odd about the last model that ``parse`` imported, such as weights with NaN."""
+        return self._warnings
 
     @property
     def num_errors(self) -> int:

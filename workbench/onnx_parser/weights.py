@@ -24,6 +24,13 @@ class WeightReader:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._files = DataFiles(folder)
+        self._initializers: dict[str, Array] = {}
+
+    def initializer(self, name: str, tensor: TensorProto | SparseTensorProto) -> Array:
+        """As ``read``, once for each name: a model may be imported more than once."""
+        if name not in self._initializers:
+            self._initializers[name] = self.read(tensor)
+        return self._initializers[name]
 
     def read(self, tensor: TensorProto | SparseTensorProto) -> Array:
         """As ``array``, or ``dense`` for a sparse tensor."""
