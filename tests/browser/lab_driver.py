@@ -26,10 +26,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Locator, Page, sync_playwright
+from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 TOKEN = "lab"
 CHROMIUM = "/usr/bin/chromium"
+PATIENCE_MS = 60_000
+"""How long a click or an expectation waits: a busy machine is no failure."""
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -99,7 +101,8 @@ def chromium(*, width: int = 1500, height: int = 1100, dark: bool = False) -> It
             viewport={"width": width, "height": height},
             color_scheme="dark" if dark else "light",
         )
-        context.set_default_timeout(60_000)
+        context.set_default_timeout(PATIENCE_MS)
+        expect.set_options(timeout=PATIENCE_MS)
         try:
             yield context.new_page()
         finally:

@@ -14,7 +14,6 @@ from playwright.sync_api import Locator, Page, expect
 
 ROOT = Path(__file__).parents[2]
 LESSON = "02_the_network_and_the_parser.ipynb"
-PATIENCE_MS = 60_000
 HUGE = 9_000_000
 """Bytes: more than one message of a notebook's connection may hold."""
 
@@ -38,11 +37,11 @@ def test_the_lesson_runs_and_its_panel_takes_refused_broken_and_good_files(
         assert cell_errors(page) == []
         scroll_to(page, ".wb-panel")
         refused, panel = page.locator(".wb-panel").first, page.locator(".wb-panel").last
-        expect(tab(refused, "Refusals (3)")).to_be_visible(timeout=PATIENCE_MS)
-        expect(tab(panel, "Operators (7)")).to_be_visible(timeout=PATIENCE_MS)
+        expect(tab(refused, "Refusals (3)")).to_be_visible()
+        expect(tab(panel, "Operators (7)")).to_be_visible()
 
         upload(panel, tmp_path / "mine.onnx")
-        expect(panel.locator(".wb-head")).to_contain_text("mine", timeout=PATIENCE_MS)
+        expect(panel.locator(".wb-head")).to_contain_text("mine")
         tab(panel, "Weights").click()
         weights = panel.get_by_role("table", name="weights")
         expect(weights.get_by_role("row").nth(1)).to_contain_text("residual.first.conv.weight")
@@ -55,7 +54,7 @@ def test_the_lesson_runs_and_its_panel_takes_refused_broken_and_good_files(
         expect(panel.locator(".wb-head")).to_contain_text("mine")
 
         upload(panel, tmp_path / "padded.onnx")
-        expect(alert).to_contain_text("padded cannot be opened", timeout=PATIENCE_MS)
+        expect(alert).to_contain_text("padded cannot be opened")
 
         write_refused(page, tmp_path / "refused.onnx")
         upload(panel, tmp_path / "refused.onnx")
@@ -68,7 +67,7 @@ def test_the_lesson_runs_and_its_panel_takes_refused_broken_and_good_files(
 
         tab(panel, "Subgraphs").click()
         boxes = panel.locator(".js-plotly-plot .barlayer .point")
-        expect(boxes.first).to_be_visible(timeout=PATIENCE_MS)
+        expect(boxes.first).to_be_visible()
         panel.get_by_role("button", name="Open it as a model").click()
         expect(panel.locator(".wb-head")).to_contain_text("refused_subgraph")
         assert cell_errors(page) == []
