@@ -26,9 +26,11 @@ from workbench.onnx_parser.schemas import operator_key
 from workbench.records import Refusal
 from workbench.tactics import SOURCES, TacticSource
 from workbench.tactics.cublas_lt.product import product_of
+from workbench.tactics.cudnn.described import graphs_of
 from workbench.tactics.numpy_source import NUMPY
 from workbench.tactics.nvrtc.kernels import kernel, variants
 from workbench.tactics.protocol import Problem
+from workbench.tactics.terms import Constants
 
 ASKED = 12
 """Distinct Bodies of an operator that the sources are asked about."""
@@ -114,8 +116,6 @@ def _is_bound(body: Body) -> bool:
 
 
 def _has_kernel(source: TacticSource, body: Body, device: Device) -> bool:
-    if source.name == "CUBLAS_LT":
-        return not isinstance(product_of(body), Refusal)
     if source.name == "NVRTC":
         offered = variants(body)
         if isinstance(offered, Refusal):
@@ -124,6 +124,10 @@ def _has_kernel(source: TacticSource, body: Body, device: Device) -> bool:
     constants = {
         i.name: np.ones(i.type.shape, i.type.dtype.numpy) for i in body.inputs if i.constant
     }
+    if source.name == "CUBLAS_LT":
+        return not isinstance(product_of(body, Constants(body, constants)), Refusal)
+    if source.name == "CUDNN":
+        return not isinstance(graphs_of(Problem(body, constants, device)), Refusal)
     offers = source.candidates(Problem(body, constants, device))
     tactics = [t for t in offers if not isinstance(t, Refusal)]
     return any(source is not NUMPY or t.name != "reference" for t in tactics)

@@ -1,4 +1,4 @@
-"""The cuBLASLt library by ctypes: loading, its handle, status checks."""
+"""The cuBLASLt library by ctypes: loading, its handles, status checks, its numbers for types."""
 
 from __future__ import annotations
 
@@ -9,16 +9,23 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from workbench.datatypes import DataType
 from workbench.errors import DeviceError
+from workbench.gpu_device import GpuDevice
 from workbench.records import Refusal
 
+NOT_SUPPORTED = 15
+"""CUBLAS_STATUS_NOT_SUPPORTED: no algorithm, or not this one."""
 
-def stored_bits(array: Any) -> Any:
-    """A contiguous array in a type that CuPy stores: bfloat16 travels as its bits."""
-    own = np.ascontiguousarray(array)
-    return own.view(np.uint16) if own.dtype.name == "bfloat16" else own
+TYPES = {
+    DataType.FLOAT: 0,
+    DataType.HALF: 2,
+    DataType.INT8: 3,
+    DataType.INT32: 10,
+    DataType.BF16: 14,
+    DataType.FP8: 28,
+}
+"""cudaDataType_t of the element types of its matrices."""
 
 
 def check(status: int, call: str) -> None:
@@ -48,10 +55,14 @@ def library_version(library: Any) -> int:
     return int(library.cublasLtGetVersion())
 
 
-@functools.cache
-def handle() -> Any:
-    """The process's one library handle."""
-    library = load()
-    made = ctypes.c_void_p()
-    check(library.cublasLtCreate(ctypes.byref(made)), "Create")
-    return made
+_HANDLES: dict[int, Any] = {}
+
+
+def handle_of(device: GpuDevice) -> Any:
+    """The process's library handle on this device; any thread may use it."""
+    if device.index not in _HANDLES:
+        made = ctypes.c_void_p()
+        with device.cupy.cuda.Device(device.index):
+            check(load().cublasLtCreate(ctypes.byref(made)), "Create")
+        _HANDLES[device.index] = made
+    return _HANDLES[device.index]

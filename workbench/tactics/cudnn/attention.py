@@ -15,7 +15,7 @@ from workbench.formats import LINEAR
 from workbench.records import Refusal
 from workbench.tactics.cudnn.epilogue import Undescribed
 from workbench.tactics.cudnn.graph import Drawing, Graph, Input, dense
-from workbench.tactics.cudnn.terms import Constant, Constants, Term
+from workbench.tactics.terms import Constant, Constants, Term
 from workbench.tactics.strided import SHUFFLES, Run, Strided, follow, unfollow
 
 HALVES = frozenset({DataType.HALF, DataType.BF16})

@@ -13,7 +13,7 @@ from workbench.operators.windows import window_of
 from workbench.tactics.cudnn.epilogue import FLOATS, Epilogue, Undescribed
 from workbench.tactics.cudnn.folding import residual_first
 from workbench.tactics.cudnn.graph import Drawing, Graph, Input, channels_last
-from workbench.tactics.cudnn.terms import Constant, Constants, Term
+from workbench.tactics.terms import Constant, Constants, Term
 
 ANCHORS = ("Conv", "ConvTranspose")
 

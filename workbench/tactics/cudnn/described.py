@@ -6,7 +6,7 @@ from workbench.records import Refusal
 from workbench.tactics.cudnn import attention, convolutions, norms, products
 from workbench.tactics.cudnn.epilogue import Undescribed
 from workbench.tactics.cudnn.graph import Graph
-from workbench.tactics.cudnn.terms import Constants
+from workbench.tactics.terms import Constants
 from workbench.tactics.protocol import Problem
 
 

@@ -15,7 +15,7 @@ from workbench.datatypes import DataType
 from workbench.formats import LINEAR, Format
 from workbench.tactics.cudnn.folding import Folding
 from workbench.tactics.cudnn.graph import Drawing, Input
-from workbench.tactics.cudnn.terms import Constant, Constants, Term
+from workbench.tactics.terms import Constant, Constants, Term
 
 FLOATS = frozenset({DataType.FLOAT, DataType.HALF, DataType.BF16})
 NARROW = frozenset({DataType.INT8, DataType.FP8, DataType.FP8E5M2})

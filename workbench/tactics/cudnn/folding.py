@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from workbench.datatypes import DataType
 from workbench.tactics.cudnn.graph import Drawing, Operation
-from workbench.tactics.cudnn.terms import Constant, Term
+from workbench.tactics.terms import Constant, Term
 
 
 @dataclass

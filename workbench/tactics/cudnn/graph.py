@@ -12,7 +12,7 @@ from typing import Any
 
 from workbench.datatypes import DataType
 from workbench.formats import Format
-from workbench.tactics.cudnn.terms import Constant
+from workbench.tactics.terms import Constant
 
 
 @dataclass(frozen=True)

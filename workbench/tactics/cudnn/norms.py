@@ -9,7 +9,7 @@ from workbench.datatypes import DataType
 from workbench.formats import LINEAR
 from workbench.tactics.cudnn.epilogue import FLOATS, Undescribed
 from workbench.tactics.cudnn.graph import Drawing, Graph, Input, Number
-from workbench.tactics.cudnn.terms import Constant, Constants, Term
+from workbench.tactics.terms import Constant, Constants, Term
 
 ANCHORS = ("LayerNormalization", "RMSNormalization")
 

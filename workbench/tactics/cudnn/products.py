@@ -11,7 +11,7 @@ from workbench.datatypes import DataType
 from workbench.formats import LINEAR, Format
 from workbench.tactics.cudnn.epilogue import FLOATS, Epilogue, Undescribed
 from workbench.tactics.cudnn.graph import Drawing, Graph, Input, dense
-from workbench.tactics.cudnn.terms import Constant, Constants, Term
+from workbench.tactics.terms import Constant, Constants, Term
 
 ANCHORS = ("Gemm", "MatMul")
 

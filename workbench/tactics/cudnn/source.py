@@ -30,7 +30,7 @@ from workbench.tactics.cudnn.frontend import (
 )
 from workbench.tactics.cudnn.graph import Graph, Input, Number
 from workbench.tactics.cudnn.library import handle_of, load, versions
-from workbench.tactics.cudnn.terms import Constant, Constants
+from workbench.tactics.terms import Constant, Constants
 from workbench.tactics.machine_code import machine_code
 from workbench.tactics.protocol import Call, Launch, Problem, Tactic
 

@@ -1,7 +1,7 @@
-"""Constants of a cuDNN graph: small expressions over a Body's constants, evaluated at ``prepare``.
+"""Constants that a library reads: products of a Body's constant values, packed at ``prepare``.
 
-A description of a graph names what its constants are without computing them: per-channel scales
-folded into each other, weights in the order that cuDNN reads.
+A description names its constants without computing them: per-channel scales folded into each other,
+weights in the order that the library reads.
 """
 
 from __future__ import annotations
