@@ -14,7 +14,8 @@ built in FP32 (``--level`` 1 by default, which times tactics), and optimized by 
   "as selected". Under "fused" the layer is one if a tactic of one kernel exists, passed its check,
   and was timed.
 
-Exit status 1 if a plan has more kernels than ONNX Runtime, or than its limit.
+Exit status 1 if a plan has more kernels than ONNX Runtime or than its limit, or if its outputs
+differ from ONNX Runtime's.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime
 
@@ -75,6 +77,9 @@ MODELS: dict[str, Model] = {
     "gpt2_rotary": Model(WORDS),
     "gpt2_cached": Model(CACHED),
 }
+
+ERROR_LIMIT = 1e-4
+"""Largest difference from ONNX Runtime's outputs, relative to the largest of them."""
 
 
 # -- ours ---------------------------------------------------------------------------------
@@ -215,6 +220,29 @@ def peer_counts(path: Path) -> dict[str, Any]:
     }
 
 
+# -- both ---------------------------------------------------------------------------------
+def random_feeds(shapes: Shapes, elements: Mapping[str, Any]) -> dict[str, Any]:
+    """Words of a small vocabulary, a mask of ones, and normal floats."""
+    random = np.random.default_rng(0)
+    return {
+        name: random.integers(1, 2 if name == "attention_mask" else 1000, shape)
+        if elements[name].kind == "i"
+        else random.standard_normal(shape).astype(elements[name])
+        for name, shape in shapes.items()
+    }
+
+
+def relative_error(path: Path, state: BuildState, shapes: Shapes) -> float:
+    """Largest |ours - ONNX Runtime's|, of any output, relative to its largest magnitude."""
+    elements = {t.name: np.dtype(t.dtype.numpy) for t in state.network.inputs}
+    feeds = random_feeds(shapes, elements)
+    ours = state.engine().create_execution_context().run(feeds)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [o.name for o in session.get_outputs()]
+    theirs = dict(zip(names, map(np.asarray, session.run(names, feeds)), strict=True))
+    return max(float(np.abs(ours[n] - y).max() / np.abs(y).max()) for n, y in theirs.items())
+
+
 # -- the table ----------------------------------------------------------------------------
 def counted(path: Path, model: Model, level: int) -> dict[str, Any]:
     """One model's row."""
@@ -228,6 +256,7 @@ def counted(path: Path, model: Model, level: int) -> dict[str, Any]:
         "per_layer_limit": model.per_layer,
         "build_s": round(time.perf_counter() - began, 1),
         "onnxruntime": peer_counts(path),
+        "relative_error": float(f"{relative_error(path, state, model.shapes):.1e}"),
         "device": str(state.device),
     }
     print({k: v for k, v in row.items() if k != "onnxruntime"}, flush=True)
@@ -238,6 +267,7 @@ def falls_short(row: Mapping[str, Any]) -> bool:
     """Whether a row breaks a limit, or has more kernels than ONNX Runtime."""
     return (
         row["fused"] > row["onnxruntime"]["kernels"]
+        or row["relative_error"] > ERROR_LIMIT
         or (row["limit"] is not None and row["fused"] > row["limit"])
         or (row["per_layer_limit"] is not None and row["per_layer"] > row["per_layer_limit"])
     )
@@ -252,8 +282,8 @@ def as_markdown(rows: list[dict[str, Any]], date: str) -> str:
         f"{rows[0]['device']}, onnxruntime {onnxruntime.__version__} (ORT_ENABLE_ALL, CPU).",
         "",
         "| Model | Nodes | Kernels, fused | as selected | per layer | limit | + reformats | "
-        "+ views | ONNX Runtime | + reorders |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "+ views | ONNX Runtime | + reorders | Error |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for r in rows:
         peer = r["onnxruntime"]
@@ -261,6 +291,7 @@ def as_markdown(rows: list[dict[str, Any]], date: str) -> str:
         cells = (
             *(r["model"], r["nodes"], r["fused"], r["as_selected"], r["per_layer"] or "", limit),
             *(r["reformats"], r["views"], peer["kernels"], peer["reorders"]),
+            f"{r['relative_error']:.0e}",
         )
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
