@@ -23,7 +23,7 @@ SPELLED_OUT: Mapping[str, tuple[int, ...]] = {
 """Versions that the parser rewrites, but only to fill in what a network already says."""
 
 OWN_ATTRIBUTES: Mapping[str, frozenset[str]] = {
-    "Loop": frozenset({"carried", "step_limit"}),
+    "Loop": frozenset({"carried", "step_limit", "byte_limit"}),
     "Scan": frozenset({"batched", "states"}),
     "SequenceMap": frozenset({"mapped"}),
 }
