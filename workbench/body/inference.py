@@ -88,8 +88,10 @@ def infer_node(
     except UNFIT as e:
         raise InferenceError(unfit(e), place=place) from e
     for t in types:
-        if not isinstance(t, HostType) and any(isinstance(d, int) and d < 0 for d in t.shape):
-            raise InferenceError(f"its output would be {t}; sizes can't be negative", place=place)
+        for d in () if isinstance(t, HostType) else t.shape:
+            if isinstance(d, int) and d < 0:
+                problem = f"its output would be {t}; sizes can't be negative"
+                raise InferenceError(problem, place=place)
     if any(t is not None and t.on_host for t in (*inputs, *types)):
         return types, (None,) * len(types)
     if operator is CONSTANT:

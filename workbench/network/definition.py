@@ -131,9 +131,13 @@ class NetworkDefinition(NetworkEdits, LayerApi):
     # -- whole network --------------------------------------------------------------------
     def verify(self) -> None:
         """Raise NetworkError if any link, type or order is inconsistent."""
+        # One tensor may have as many users as there are layers: no list is searched.
+        readers = {(t.name, id(u)) for t in self.tensors.values() for u in t.users}
         for layer in self.layers:
             for t in layer.inputs:
-                if t is not None and (self.tensors.get(t.name) is not t or layer not in t.users):
+                if t is not None and (
+                    self.tensors.get(t.name) is not t or (t.name, id(layer)) not in readers
+                ):
                     raise NetworkError(f"its input '{t.name}' is not linked", place=layer.name)
             for t in layer.outputs:
                 if self.tensors.get(t.name) is not t or t.producer is not layer:
