@@ -133,14 +133,15 @@ class GpuDevice:
         Made and uploaded once for the same host buffers and packing, and shared as long as
         somebody keeps it. packing: with the sources, decides the bytes. Sources must not change.
         """
-        key = (packing, *map(_identity, sources))
+        kept = tuple(np.asarray(s) for s in sources)
+        key = (packing, *map(_identity, kept))
         found = self._constants.get(key)
         if found is None:
-            own = np.ascontiguousarray(sources[0] if make is None else make())
+            own = np.ascontiguousarray(kept[0] if make is None else make())
             buffer = self.allocate(own.nbytes)
             if own.nbytes:
                 self.upload(own, buffer)
-            found = DeviceConstant(buffer.memory, buffer.address, own.nbytes, tuple(sources))
+            found = DeviceConstant(buffer.memory, buffer.address, own.nbytes, kept)
             self._constants[key] = found
         return found
 

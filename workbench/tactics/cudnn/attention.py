@@ -15,8 +15,8 @@ from workbench.formats import LINEAR
 from workbench.records import Refusal
 from workbench.tactics.cudnn.epilogue import Undescribed
 from workbench.tactics.cudnn.graph import Drawing, Graph, Input, dense
-from workbench.tactics.terms import Constant, Constants, Term
 from workbench.tactics.strided import SHUFFLES, Run, Strided, follow, unfollow
+from workbench.tactics.terms import Constant, Constants, Term
 
 HALVES = frozenset({DataType.HALF, DataType.BF16})
 ALIGNMENT = 16

@@ -30,8 +30,10 @@ and are no part of a serialized cuDNN plan. Source: cudnn/engines/engine_ids.py 
 
 UNWANTED_NOTES = ("NONDETERMINISTIC", "REDUCED_PRECISION_REDUCTION")
 """numerical_note of engines that are never used: results must repeat, and sum in float32."""
-ROUNDING_NOTE = "DOWN_CONVERT_INPUTS"
+ROUNDING_NOTES = ("DOWN_CONVERT_INPUTS", "TENSOR_CORE")
 """numerical_note of engines that round float32 factors to TF32."""
+UNKNOWN_KNOB = "NOT_SET"
+"""How the frontend names a knob of a newer library: such a plan is found among the proposals."""
 MESSAGE_LENGTH = 300
 
 _NORMS = ("layernorm", "rmsnorm")
@@ -69,32 +71,44 @@ class LoadedPlan:
 def proposals(graph: Graph, handle: Any) -> tuple[PlanChoice, ...]:
     """The plans that cuDNN's heuristics propose, its best guess first. Raises PlanRefused."""
     cudnn = load()
-    modes = [cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK]
     try:
-        drawn = _drawn(graph, handle)
-        drawn.create_execution_plans(modes)
-        count = int(drawn.get_execution_plan_count())
-        found = [drawn.get_engine_and_knobs_at_index(k) for k in range(count)]
+        choices = _proposed(cudnn, _drawn(graph, handle))
     except (cudnn.cudnnGraphNotSupportedError, RuntimeError, ValueError) as e:
         raise PlanRefused(_message(e)) from None
-    choices = [
+    return tuple(dict.fromkeys(c for c in choices if 0 <= c.engine < LARGEST_ENGINE))
+
+
+def _proposed(cudnn: Any, drawn: Any) -> list[PlanChoice]:
+    """The heuristics' plans, in the order in which the drawn graph then holds them."""
+    drawn.create_execution_plans([cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK])
+    count = int(drawn.get_execution_plan_count())
+    found = [drawn.get_engine_and_knobs_at_index(k) for k in range(count)]
+    return [
         PlanChoice(int(engine), tuple(sorted((k.name, int(v)) for k, v in knobs.items())))
         for engine, knobs in found
-        if 0 <= engine < LARGEST_ENGINE
     ]
-    return tuple(dict.fromkeys(choices))
+
+
+def _chosen(cudnn: Any, drawn: Any, choice: PlanChoice) -> int:
+    """The plan's position among those of the drawn graph, which it is added to."""
+    if UNKNOWN_KNOB not in dict(choice.knobs):
+        knobs = {getattr(cudnn.knob_type, k): v for k, v in choice.knobs}
+        drawn.create_execution_plan(choice.engine, knobs)
+        return int(drawn.get_execution_plan_count()) - 1
+    proposed_now = _proposed(cudnn, drawn)
+    if choice not in proposed_now:
+        raise PlanRefused("at these sizes the heuristics do not propose it")
+    return proposed_now.index(choice)
 
 
 def compiled(graph: Graph, choice: PlanChoice, handle: Any) -> bytes:
     """The plan's bytes. Raises PlanRefused."""
     cudnn = load()
-    notes = [*UNWANTED_NOTES, *([ROUNDING_NOTE] if graph.io is DataType.FLOAT else [])]
-    knobs = {getattr(cudnn.knob_type, k): v for k, v in choice.knobs}
+    notes = [*UNWANTED_NOTES, *(ROUNDING_NOTES if graph.io is DataType.FLOAT else ())]
     try:
         drawn = _drawn(graph, handle)
-        drawn.create_execution_plan(choice.engine, knobs)
+        index = _chosen(cudnn, drawn, choice)
         drawn.deselect_numeric_notes([getattr(cudnn.numerical_note, n) for n in notes])
-        index = int(drawn.get_execution_plan_count()) - 1
         drawn.build_plan_at_index(index)
         workspace = max(int(drawn.get_workspace_size_plan_at_index(index)), 0)
         data = bytes(drawn.serialize())

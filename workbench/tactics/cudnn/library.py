@@ -86,3 +86,14 @@ def handle_of(device: GpuDevice) -> Any:
             found = load().create_handle()
         _HANDLES.by_device[device.index] = found
     return found
+
+
+def planning_handle(device: GpuDevice) -> Any:
+    """The same handle on the device's own stream, for making and loading plans.
+
+    Loading a plan captures a trial launch on the handle's stream, which must be alive: that of the
+    last launch may be gone.
+    """
+    handle = handle_of(device)
+    load().set_stream(handle=handle, stream=device.main_stream.ptr)
+    return handle

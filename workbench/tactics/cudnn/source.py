@@ -29,10 +29,10 @@ from workbench.tactics.cudnn.frontend import (
     proposals,
 )
 from workbench.tactics.cudnn.graph import Graph, Input, Number
-from workbench.tactics.cudnn.library import handle_of, load, versions
-from workbench.tactics.terms import Constant, Constants
+from workbench.tactics.cudnn.library import handle_of, load, planning_handle, versions
 from workbench.tactics.machine_code import machine_code
 from workbench.tactics.protocol import Call, Launch, Problem, Tactic
+from workbench.tactics.terms import Constant, Constants
 
 REVISION = "1"
 
@@ -80,7 +80,7 @@ class CudnnSource:
         key = (device.index, graph.text)
         if key not in self._proposed:
             try:
-                found = proposals(graph, handle_of(device))
+                found = proposals(graph, planning_handle(device))
             except PlanRefused as e:
                 found = ()
                 reason = f"no cuDNN engine runs this graph ({graph.variant}): {e}"
@@ -112,7 +112,7 @@ class CudnnSource:
             return Refusal(f"no graph '{variant}' at these sizes", code="graph")
         choice = PlanChoice(tactic.parameter("engine"), tactic.parameter("knobs"))
         device = gpu_of(problem.device)
-        handle = handle_of(device)
+        handle = planning_handle(device)
         parts = (self.name, self.version, str(device.fingerprint), graph.text, repr(choice))
         try:
             key, code = machine_code(problem, parts, lambda: compiled(graph, choice, handle))
