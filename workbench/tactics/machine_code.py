@@ -22,16 +22,30 @@ def machine_code(
     parts: all that decides the code (source text, options, compiler and its version, target).
     make: compiles; only called where neither the plan nor the machine has the code.
     """
-    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    key = _key(parts)
     if key in problem.code:
         return key, problem.code[key]
-    kept = cache_folder("machine_code") / key[:2] / key
+    kept = _place(key)
     found = _read(kept)
     if found is None:
         found = make()
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(kept, hashlib.sha256(found).digest() + found)
     return key, found
+
+
+def has_machine_code(problem: Problem, parts: Sequence[str]) -> bool:
+    """Whether the plan or this machine has a kernel's code already."""
+    key = _key(parts)
+    return key in problem.code or _read(_place(key)) is not None
+
+
+def _key(parts: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _place(key: str) -> Path:
+    return cache_folder("machine_code") / key[:2] / key
 
 
 def _read(path: Path) -> bytes | None:

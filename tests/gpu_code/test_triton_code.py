@@ -1,0 +1,107 @@
+"""Triton kernels compile for compute capability 8.0 and 9.0, and give right results.
+
+Results are computed by Triton's interpreter on the host; neither needs a GPU.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from triton_on_host import CodeDevice, run_on_host
+
+from workbench.checks import expect
+from workbench.records import Refusal
+from workbench.sampling import sample_inputs
+from workbench.tactics.protocol import Problem
+from workbench.tactics.triton import TRITON
+from workbench.tactics.triton.compiler import CompileError, compile_all, unpack_code
+from workbench.tactics.triton.source import program_for
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tactics"))
+from attention_bodies import ATTENTIONS
+from product_bodies import Attention, Convolution, Linear
+from tactic_bodies import BF16, BODIES, FLOAT, HALF, INT8
+
+from workbench.datatypes import DataType
+
+FP8 = DataType.FP8
+COMPILED = {
+    "stem": Convolution(1, 3, 20, 16, 7, 2, 3),
+    "window": Convolution(1, 32, 9, 32, 3, 1, 1, residual=True),
+    "window int8": Convolution(1, 64, 9, 32, 3, 2, 1, INT8),
+    "grouped": Convolution(1, 32, 8, 32, 3, 1, 1, group=2),
+    "depthwise": Convolution(1, 32, 8, 32, 3, 1, 1, group=32, activation="Clip"),
+    "depthwise int8": Convolution(1, 32, 8, 32, 3, 1, 1, INT8, group=32),
+    "product": Linear(64, 64, 64, BF16, True, "Gelu"),
+    "product float": Linear(64, 32, 64, FLOAT),
+    "split sums": Linear(16, 1024, 64, HALF),
+    "attention": Attention(1, 2, 64, 32),
+}
+NEEDS_HOPPER = {"product fp8": Linear(64, 64, 64, FP8, True)}
+ON_HOST = {
+    **{
+        n: make
+        for n, make in {**BODIES, **ATTENTIONS}.items()
+        if n.startswith(("conv", "gemm", "linear", "attention_")) and n != "attention_mask"
+    },
+    "stem": lambda batch: Convolution(batch, 3, 13, 8, 7, 2, 3).body(),
+    "stem int8": lambda batch: Convolution(batch, 3, 11, 8, 3, 2, 1, INT8).body(),
+    "split sums": lambda batch: Linear(8 * batch, 512, 24, HALF, True).body(),
+    "grouped wide": lambda batch: Convolution(batch, 8, 5, 8, 3, 1, 1, group=2, width=7).body(),
+    "attention": lambda batch: Attention(batch, 2, 33, 16).body(),
+}
+SLOW_ON_HOST = {"conv_depthwise", "conv_grouped_dilated", "attention_merged_long"}
+"""Programs that the interpreter takes many seconds for."""
+
+
+def problem_of(body, capability):
+    values = sample_inputs(body, seed=0)
+    constants = {i.name: values[i.name] for i in body.inputs if i.constant}
+    return Problem(body, constants, CodeDevice(capability)), values
+
+
+def offered(problem):
+    """One tactic of each form, split or not; the refusals fail the test."""
+    found = {}
+    for t in TRITON.candidates(problem):
+        assert not isinstance(t, Refusal), t
+        known = dict(t.parameters)
+        found.setdefault((known["form"], known.get("split", 1) > 1), t)
+    return tuple(found.values())
+
+
+def test_every_template_compiles_for_both_capabilities():
+    for capability, layers in ((80, COMPILED), (90, {**COMPILED, **NEEDS_HOPPER})):
+        kernels = []
+        for layer in layers.values():
+            problem, _ = problem_of(layer.body(), capability)
+            kernels += [k for t in offered(problem) for k in program_for(t, problem).kernels]
+        for kernel, code in zip(kernels, compile_all(kernels, capability), strict=True):
+            assert not isinstance(code, CompileError), f"{code}\n{kernel.text}"
+            meta, cubin = unpack_code(code)
+            assert cubin[:4] == b"\x7fELF" and meta["warps"] == kernel.warps
+
+
+@pytest.mark.parametrize("name", [n for n in ON_HOST if n not in SLOW_ON_HOST])
+def test_each_form_is_within_the_bound_on_the_host(name):
+    body = ON_HOST[name](2)
+    if BF16 in {t.dtype for t in body.types.values()}:
+        return  # the interpreter multiplies the bits of bfloat16; the device tests check these
+    problem, values = problem_of(body, 90)
+    expected = expect(body, values)
+    for tactic in offered(problem):
+        program = program_for(tactic, problem)
+        found = run_on_host(program, tactic, problem, {k: values[k] for k in values})
+        result = expected.check(found)
+        assert result.passed, f"{tactic.name}: {result.message}"
+
+
+def test_a_kernel_that_does_not_compile_says_why():
+    problem, _ = problem_of(COMPILED["product"].body(), 90)
+    kernel = program_for(offered(problem)[0], problem).kernels[0]
+    from dataclasses import replace
+
+    (reason,) = compile_all([replace(kernel, text=kernel.text + "    nowhere(1)\n")], 90)
+    assert isinstance(reason, CompileError) and "nowhere" in str(reason)

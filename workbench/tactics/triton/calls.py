@@ -1,0 +1,171 @@
+"""From a Program to a Call: machine code loaded, constants packed, launches bound to addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from workbench.body import Array
+from workbench.devices import ALIGNMENT, Buffer
+from workbench.errors import DeviceError
+from workbench.gpu_device import gpu_of
+from workbench.records import Refusal
+from workbench.tactics.machine_code import machine_code
+from workbench.tactics.protocol import Call, Launch, Problem
+from workbench.tactics.triton.compiler import (
+    COMPILERS,
+    CompileError,
+    parts,
+    triton_version,
+    unpack_code,
+)
+from workbench.tactics.triton.kernel import ALIGNED, PLAIN_SHARED, Argument, Kernel, Program
+from workbench.tactics.triton.tiles import chip_of
+
+_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+
+
+def capability_of(problem: Problem) -> int:
+    """Compute capability of a problem's device, times ten, from its fingerprint."""
+    for feature in problem.device.fingerprint.features:
+        if feature.startswith("sm_") and feature[3:].isdigit():
+            return int(feature[3:])
+    raise DeviceError(f"{problem.device.fingerprint} names no compute capability", place="gpu")
+
+
+def call_of(program: Program, problem: Problem, version: str) -> Call | Refusal:
+    """Compile (or find) the machine code of a program, pack its constants, and give its Call.
+
+    version: of the Triton that compiled the code that a plan brings.
+    """
+    capability = capability_of(problem)
+    code: dict[str, bytes] = {}
+    keys: list[str] = []
+    for kernel in program.kernels:
+        try:
+            key, found = machine_code(
+                problem,
+                parts(kernel, capability, version),
+                lambda kernel=kernel: _compiled(kernel, capability, version),
+            )
+        except CompileError as e:
+            return Refusal(f"Triton does not compile it: {e}", code="compile")
+        shared, limit = unpack_code(found)[0]["shared"], chip_of(capability).shared
+        if shared > limit:
+            return Refusal(
+                f"needs {shared / 1024:.0f} KiB of shared memory > {limit / 1024:.0f} KiB",
+                code="shared_memory",
+            )
+        code[key] = found
+        keys.append(key)
+    offsets, space = _workspace(program.workspace)
+    if space > problem.workspace_limit:
+        need, have = space / 2**20, problem.workspace_limit / 2**20
+        return Refusal(
+            f"needs {need:.1f} MiB of workspace > limit {have:.1f} MiB",
+            remedy="raise MemoryPoolType.WORKSPACE",
+            code="workspace",
+        )
+    functions = [_Function(gpu_of(problem.device).cupy, code[k]) for k in keys]
+    constants = _constants(program, problem)
+
+    def bind(
+        inputs: Sequence[Buffer], outputs: Sequence[Buffer], workspace: Buffer | None, stream: Any
+    ) -> Launch:
+        own = stream or gpu_of(problem.device).main_stream
+        addresses = _addresses(problem, inputs, outputs)
+        launches: list[tuple[_Function, tuple[int, int, int], tuple[int, ...]]] = []
+        for kernel, function in zip(program.kernels, functions, strict=True):
+            pointers: list[int] = []
+            for a in kernel.arguments:
+                if a.kind == "workspace":
+                    assert workspace is not None
+                    pointers.append(workspace.address + offsets[a.name])
+                elif a in constants:
+                    pointers.append(int(constants[a].data.ptr))
+                else:
+                    pointers.append(addresses[a.name])
+            if any(p % ALIGNED for p in pointers):
+                raise DeviceError(f"an address is not aligned to {ALIGNED}", place=program.name)
+            # Triton's kernels take two more pointers, to scratch memory that these don't use.
+            launches.append((function, kernel.grid, (*pointers, 0, 0)))
+
+        def launch() -> None:
+            with own:
+                for function, grid, pointers in launches:
+                    function(grid, pointers)
+
+        return launch
+
+    kept = {a.name: v for a, v in constants.items()}
+    return Call(f"triton {program.name}", bind, space, packed=kept, code=code)
+
+
+def _compiled(kernel: Kernel, capability: int, version: str) -> bytes:
+    if version != triton_version():
+        raise CompileError(f"it is of Triton {version}, installed is {triton_version()}")
+    return COMPILERS.submit(kernel, capability).result()
+
+
+class _Function:
+    """A loaded kernel with its launch shape."""
+
+    def __init__(self, cupy: Any, code: bytes) -> None:
+        meta, cubin = unpack_code(code)
+        self._module = cupy.cuda.function.Module()
+        self._module.load(cubin)
+        self._function = self._module.get_function("kernel")
+        self._block = (32 * meta["warps"], 1, 1)
+        self._shared = meta["shared"]
+        if self._shared > PLAIN_SHARED:
+            driver = cupy.cuda.driver
+            driver.funcSetAttribute(self._function.ptr, _DYNAMIC_SHARED, self._shared)
+
+    def __call__(self, grid: tuple[int, int, int], pointers: tuple[int, ...]) -> None:
+        self._function(grid, self._block, pointers, shared_mem=self._shared)
+
+
+def _workspace(sizes: Mapping[str, int]) -> tuple[dict[str, int], int]:
+    """Where each part begins, and the bytes of all of them."""
+    offsets: dict[str, int] = {}
+    total = 0
+    for name, size in sizes.items():
+        offsets[name] = total
+        total += -(-size // ALIGNMENT) * ALIGNMENT
+    return offsets, total
+
+
+def _addresses(
+    problem: Problem, inputs: Sequence[Buffer], outputs: Sequence[Buffer]
+) -> dict[str, int]:
+    body = problem.body
+    names = [i.name for i in body.dynamic_inputs]
+    found = {n: b.address for n, b in zip(names, inputs, strict=True)}
+    return {**found, **{n: b.address for n, b in zip(body.outputs, outputs, strict=True)}}
+
+
+def constants_of(program: Program, problem: Problem) -> dict[Argument, Array]:
+    """Every constant that the kernels read: of the Body as they are, and derived ones."""
+    constant = {i.name for i in problem.body.inputs if i.constant}
+    found: dict[Argument, Array] = {}
+    for kernel in program.kernels:
+        for a in kernel.arguments:
+            if a in found:
+                continue
+            if a.kind == "packed":
+                found[a] = program.packs[a.name](problem.constants)
+            elif a.kind == "value" and a.name in constant:
+                found[a] = np.asarray(problem.constants[a.name])
+    return found
+
+
+def _constants(program: Program, problem: Problem) -> dict[Argument, Any]:
+    cupy = gpu_of(problem.device).cupy
+    found = {
+        a: cupy.asarray(np.ascontiguousarray(v).reshape(-1).view(np.uint8))
+        for a, v in constants_of(program, problem).items()
+    }
+    cupy.cuda.Stream.null.synchronize()
+    return found

@@ -1,0 +1,95 @@
+"""What follows a product's sums: scales, bias, the Body's epilogue, stores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from workbench.formats import Format
+from workbench.tactics.triton.frame import Frame
+from workbench.tactics.triton.kernel import Arguments, Pack
+from workbench.tactics.triton.product import (
+    Factor,
+    Product,
+    constant_values,
+    evaluated,
+    scale_axis,
+)
+from workbench.tactics.triton.scalars import Untranslatable
+from workbench.tactics.triton.values import Values
+
+Packs = dict[str, Pack]
+
+
+def finish(
+    product: Product,
+    arguments: Arguments,
+    frame: Frame,
+    layouts: Mapping[str, Format],
+    channel: int,
+    packs: Packs,
+) -> list[str]:
+    """Scales, bias, epilogue and stores of a tile of sums, ``acc``.
+
+    channel: the output's axis along which bias and scales lie. packs: grows by derived constants.
+    """
+    values = Values(product.body, arguments, frame, layouts)
+    text = "acc"
+    if product.exact:
+        text = "acc.to(tl.float32)"
+    scales = [
+        _scale(product, values, f, channel, packs) for f in (product.left, product.right) if f.scale
+    ]
+    if scales:
+        text = f"{text} * ({' * '.join(scales)})"
+    attributes = product.anchor.attributes
+    if product.anchor.op == "Gemm" and attributes["alpha"] != 1.0:
+        text = f"{text} * {attributes['alpha']!r}"
+    if product.bias:
+        bias = _bias(product, values, channel, packs)
+        if product.anchor.op == "Gemm" and attributes["beta"] != 1.0:
+            bias = f"{bias} * {attributes['beta']!r}"
+        text = f"{text} + {bias}"
+    lines = values.lines
+    lines.append(f"total = {text}")
+    values.define(product.anchor.outputs[0], "total")
+    for name in product.body.outputs:
+        values.store(name)
+    return lines
+
+
+def _scale(product: Product, values: Values, factor: Factor, channel: int, packs: Packs) -> str:
+    """The scale of a factor, on the output's tile."""
+    assert factor.scale is not None
+    name = factor.scale.inputs[1]
+    if scale_axis(product, factor) is None:
+        inputs = {i.name for i in product.body.inputs}
+        return values.read(name) if name in inputs else values.at(name)
+    if factor is product.left:
+        raise Untranslatable("the first factor has a scale for each of its rows")
+    return along_channel(product, values, name, channel, packs)
+
+
+def _bias(product: Product, values: Values, channel: int, packs: Packs) -> str:
+    name = product.bias
+    if product.anchor.op == "Gemm":
+        return values.at(name)
+    return along_channel(product, values, name, channel, packs)
+
+
+def along_channel(product: Product, values: Values, name: str, channel: int, packs: Packs) -> str:
+    """A value of one number an output channel: an input of the Body, or made at build time."""
+    body = product.body
+    if any(i.name == name for i in body.inputs):
+        return values.read(name, axis=channel)
+    if name not in constant_values(body):
+        raise Untranslatable(f"'{name}' is computed for each channel as it runs")
+    key = f"made {name}"
+    packs[key] = lambda constants: evaluated(body, name, constants)
+    strides = [0] * len(values.frame.shape)
+    strides[channel] = 1
+    offset, mask = values.frame.offset(strides)
+    suffix = f", mask={mask}, other=0" if mask else ""
+    dtype = body.types[name].dtype
+    pointer = values.arguments.packed(key, dtype)
+    values.define(name, f"tl.load({pointer} + ({offset}){suffix}).to(tl.float32)")
+    return values.at(name)

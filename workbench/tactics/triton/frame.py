@@ -1,0 +1,79 @@
+"""Frame: which elements of a tensor a tile holds, and where they lie in tensors that broadcast."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from workbench.formats import Format
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some axes of a tensor, flattened in order into one index of the tile.
+
+    text: the index, shaped to broadcast in the tile. mask: where it is valid; empty for always.
+    """
+
+    axes: tuple[int, ...]
+    text: str
+    mask: str = ""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A tile of a tensor of this shape, as indices that together name every axis once."""
+
+    shape: tuple[int, ...]
+    groups: tuple[Group, ...]
+
+    def offset(self, strides: Sequence[int]) -> tuple[str, str]:
+        """Offset of a tensor with these strides (0 on broadcast axes), and the mask it needs."""
+        terms: list[str] = []
+        masks: list[str] = []
+        for g in self.groups:
+            own = [(self.shape[a], strides[a]) for a in g.axes if self.shape[a] != 1]
+            if not any(s for _, s in own):
+                continue
+            terms.append(flat_offset(g.text, own))
+            if g.mask:
+                masks.append(g.mask)
+        return " + ".join(terms) or "0", " & ".join(dict.fromkeys(masks))
+
+    @property
+    def mask(self) -> str:
+        """Where the tile lies within the tensor; empty for everywhere."""
+        return " & ".join(dict.fromkeys(g.mask for g in self.groups if g.mask))
+
+
+def flat_offset(text: str, axes: Sequence[tuple[int, int]]) -> str:
+    """Text of the offset of a flattened index over (size, stride) axes, outermost first."""
+    steps = [s for _, s in axes]
+    if all(steps[i] == steps[i + 1] * axes[i + 1][0] for i in range(len(axes) - 1)):
+        return _times(text, steps[-1])
+    terms: list[str] = []
+    for i, (size, step) in enumerate(axes):
+        if not step:
+            continue
+        inner = prod(n for n, _ in axes[i + 1 :])
+        index = f"({text}) // {inner}" if inner != 1 else f"({text})"
+        terms.append(_times(f"({index} % {size})" if i else f"({index})", step))
+    return " + ".join(terms)
+
+
+def _times(text: str, step: int) -> str:
+    return f"({text})" if step == 1 else f"({text}) * {step}"
+
+
+def strides_of(shape: Sequence[int], rank: int, layout: Format) -> tuple[int, ...]:
+    """Strides of a stored tensor along the axes of one of ``rank`` that it broadcasts to."""
+    order = list(range(len(shape)))
+    if layout.channels_last:
+        order = [0, *range(2, len(shape)), 1]
+    found = [0] * len(shape)
+    step = 1
+    for axis in reversed(order):
+        found[axis] = 0 if shape[axis] == 1 else step
+        step *= shape[axis]
+    return (*(0,) * (rank - len(shape)), *found)

@@ -1,0 +1,138 @@
+"""Kernel and Program: Triton text of one launch, and the launches of one tactic in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from workbench.body import Array, Body
+from workbench.datatypes import DataType
+
+POINTERS: dict[DataType, str] = {
+    DataType.FLOAT: "*fp32",
+    DataType.HALF: "*fp16",
+    DataType.BF16: "*bf16",
+    DataType.FP8: "*fp8e4nv",
+    DataType.FP8E5M2: "*fp8e5",
+    DataType.INT8: "*i8",
+    DataType.UINT8: "*u8",
+    DataType.INT16: "*i16",
+    DataType.INT32: "*i32",
+    DataType.INT64: "*i64",
+    DataType.BOOL: "*i8",
+}
+"""Triton's type of a pointer to stored elements; types that are not here have no kernel."""
+
+STORED: dict[DataType, str] = {
+    DataType.FLOAT: "tl.float32",
+    DataType.HALF: "tl.float16",
+    DataType.BF16: "tl.bfloat16",
+    DataType.FP8: "tl.float8e4nv",
+    DataType.FP8E5M2: "tl.float8e5",
+    DataType.INT8: "tl.int8",
+    DataType.UINT8: "tl.uint8",
+    DataType.INT16: "tl.int16",
+    DataType.INT32: "tl.int32",
+    DataType.INT64: "tl.int64",
+    DataType.BOOL: "tl.int8",
+}
+"""Triton's name of a stored element's type."""
+
+HEADER = """\
+import triton
+import triton.language as tl
+from triton.language.extra.cuda import libdevice
+
+
+@triton.jit
+"""
+
+ALIGNED = 16
+"""Bytes to which every pointer is aligned; the compiler is told so."""
+PLAIN_SHARED = 48 << 10
+"""Bytes of dynamic shared memory beyond which a kernel must ask for them first."""
+LARGEST_INDEX = 2**31 - 1
+"""Elements that a tensor may have: offsets are 32-bit."""
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A pointer that a kernel takes: a Body value, a packed constant, or a part of the workspace.
+
+    kind: ``value`` (an input, an output or a constant of the Body), ``packed`` or ``workspace``.
+    """
+
+    kind: str
+    name: str
+    dtype: DataType
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One launch: a module's text whose function ``kernel`` takes ``arguments``.
+
+    grid: programs along each axis. warps, stages: Triton's num_warps and num_stages.
+    """
+
+    text: str
+    arguments: tuple[Argument, ...]
+    grid: tuple[int, int, int]
+    warps: int = 4
+    stages: int = 3
+
+    @property
+    def signature(self) -> tuple[str, ...]:
+        """Types of the arguments as Triton writes them."""
+        return tuple(POINTERS[a.dtype] for a in self.arguments)
+
+
+Pack = Callable[[Mapping[str, Array]], Array]
+"""Makes a derived constant from the Body's constants by name."""
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """The launches of one tactic. packs: derived constants; workspace: bytes of each part."""
+
+    name: str
+    kernels: tuple[Kernel, ...]
+    packs: Mapping[str, Pack] = field(default_factory=lambda: MappingProxyType({}))
+    workspace: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class Arguments:
+    """The pointers that a kernel's text uses, in order of first use."""
+
+    def __init__(self, body: Body) -> None:
+        self.body = body
+        self._found: dict[Argument, str] = {}
+
+    def value(self, name: str) -> str:
+        """The parameter that points to an input, a constant or an output of the Body."""
+        return self._parameter(Argument("value", name, self.body.types[name].dtype))
+
+    def packed(self, name: str, dtype: DataType) -> str:
+        """The parameter that points to a derived constant."""
+        return self._parameter(Argument("packed", name, dtype))
+
+    def workspace(self, name: str, dtype: DataType) -> str:
+        """The parameter that points to a part of the workspace."""
+        return self._parameter(Argument("workspace", name, dtype))
+
+    def _parameter(self, argument: Argument) -> str:
+        return self._found.setdefault(argument, f"p{len(self._found)}")
+
+    def kernel(
+        self,
+        lines: Sequence[str],
+        grid: Sequence[int],
+        *,
+        warps: int = 4,
+        stages: int = 3,
+    ) -> Kernel:
+        """A whole kernel of these lines."""
+        inner = "".join(f"    {line}\n" for line in lines)
+        text = f"{HEADER}def kernel({', '.join(self._found.values())}):\n{inner}"
+        x, y, z = (*grid, 1, 1)[:3]
+        return Kernel(text, tuple(self._found), (x, y, z), warps, stages)

@@ -1,0 +1,243 @@
+"""Each pointwise operator as Triton text: floats are float32 in registers, integers int32."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from workbench.body import Node
+from workbench.datatypes import DataType
+
+
+class Untranslatable(Exception):
+    """Why a Body has no Triton kernel here."""
+
+
+def working(dtype: DataType) -> str:
+    """The type in which an element is computed."""
+    if dtype is DataType.BOOL:
+        return "tl.int1"
+    if dtype.is_float and dtype is not DataType.DOUBLE:
+        return "tl.float32"
+    if dtype is DataType.INT64:
+        return "tl.int64"
+    if dtype.is_integer and dtype.info.bits <= 32 and dtype is not DataType.UINT32:
+        return "tl.int32"
+    raise Untranslatable(f"Triton kernels here compute no {dtype.value}")
+
+
+def loaded(dtype: DataType, text: str) -> str:
+    """A stored element in its working type."""
+    if dtype is DataType.BOOL:
+        return f"({text} != 0)"
+    return text if dtype is DataType.FLOAT else f"{text}.to({working(dtype)})"
+
+
+def number(value: Any, dtype: DataType) -> str:
+    """A literal."""
+    if dtype is DataType.BOOL:
+        return str(bool(value))
+    if not dtype.is_float:
+        return str(int(value))
+    v = float(value)
+    return repr(v) if math.isfinite(v) else f'float("{v}")'
+
+
+@dataclass(frozen=True)
+class Scalars:
+    """Arguments of a rule: texts and types of one node's operands."""
+
+    node: Node
+    texts: Sequence[str]
+    kinds: Sequence[DataType | None]
+    out: DataType
+
+    def __getitem__(self, index: int) -> str:
+        if not self.has(index):
+            raise Untranslatable(f"{self.node.op} lacks input {index}")
+        return self.texts[index]
+
+    def has(self, index: int) -> bool:
+        return index < len(self.texts) and bool(self.texts[index])
+
+    @property
+    def dtype(self) -> DataType:
+        """Type of the first input."""
+        kind = self.kinds[0]
+        assert kind is not None
+        return kind
+
+    def attribute(self, name: str) -> str:
+        return repr(float(self.node.attributes[name]))
+
+
+Rule = Callable[[Scalars], str]
+
+
+def _infix(sign: str) -> Rule:
+    return lambda s: f"({s[0]} {sign} {s[1]})"
+
+
+def _call(name: str) -> Rule:
+    return lambda s: f"{name}({s[0]})"
+
+
+def _chain(join: str) -> Rule:
+    def rule(s: Scalars) -> str:
+        text = s[0]
+        for k in range(1, len(s.texts)):
+            text = join.format(text, s[k])
+        return text
+
+    return rule
+
+
+NAN = "propagate_nan=tl.PropagateNan.ALL"
+
+
+def _largest(s: Scalars) -> str:
+    return _chain(f"tl.maximum({{0}}, {{1}}, {NAN})" if s.dtype.is_float else "tl.maximum({}, {})")(
+        s
+    )
+
+
+def _smallest(s: Scalars) -> str:
+    return _chain(f"tl.minimum({{0}}, {{1}}, {NAN})" if s.dtype.is_float else "tl.minimum({}, {})")(
+        s
+    )
+
+
+def _div(s: Scalars) -> str:
+    if not s.dtype.is_float:
+        raise Untranslatable("Div of integers")
+    return f"({s[0]} / {s[1]})"
+
+
+_POWERS = {2.0: "({x} * {x})", 3.0: "({x} * {x} * {x})", 0.5: "tl.sqrt({x})", 1.0: "{x}"}
+
+
+def _pow(s: Scalars) -> str:
+    for value, text in _POWERS.items():
+        if s.dtype.is_float and s[1] in (repr(value), str(int(value))):
+            return text.format(x=s[0])
+    if not s.dtype.is_float:
+        raise Untranslatable("Pow of integers")
+    return f"libdevice.pow({s[0]}, {s[1]})"
+
+
+def _clip(s: Scalars) -> str:
+    # The limits are no NaN; a NaN passes as in the reference.
+    nan = f", {NAN}" if s.dtype.is_float else ""
+    text = s[0]
+    if s.has(1):
+        text = f"tl.maximum({text}, {s[1]}{nan})"
+    if s.has(2):
+        text = f"tl.minimum({text}, {s[2]}{nan})"
+    return text
+
+
+def _cast(s: Scalars) -> str:
+    if s.out is DataType.BOOL:
+        return f"({s[0]} != 0)" if s.dtype is not DataType.BOOL else s[0]
+    if working(s.out) == working(s.dtype):
+        return s[0]
+    return f"({s[0]}).to({working(s.out)})"
+
+
+def _gelu(s: Scalars) -> str:
+    x = s[0]
+    if s.node.attributes["approximate"] != "tanh":
+        return f"(0.5 * {x} * (1.0 + tl.erf({x} * {math.sqrt(0.5)!r})))"
+    inner = f"{math.sqrt(2 / math.pi)!r} * ({x} + 0.044715 * {x} * {x} * {x})"
+    return f"(0.5 * {x} * (1.0 + libdevice.tanh({inner})))"
+
+
+def _unit_clip(line: str) -> str:
+    return f"tl.minimum(tl.maximum({line}, 0.0, {NAN}), 1.0, {NAN})"
+
+
+def _curve(s: Scalars, curve: str, gamma: str = "") -> str:
+    chosen = f"tl.where({s[0]} > 0.0, {s[0]}, {curve})"
+    return f"({gamma} * {chosen})" if gamma else chosen
+
+
+def _exponential(s: Scalars) -> str:
+    return f"{s.attribute('alpha')} * libdevice.expm1({s[0]})"
+
+
+def _softplus(x: str) -> str:
+    return f"(tl.maximum({x}, 0.0, {NAN}) + libdevice.log1p(tl.exp(-tl.abs({x}))))"
+
+
+def _sigmoid(x: str) -> str:
+    return f"(1.0 / (1.0 + tl.exp(-({x}))))"
+
+
+def _sloped(s: Scalars, slope: str) -> str:
+    return f"tl.where({s[0]} < 0.0, {slope} * {s[0]}, {s[0]})"
+
+
+def _relu(s: Scalars) -> str:
+    return f"tl.maximum({s[0]}, 0.0, {NAN})" if s.dtype.is_float else f"tl.maximum({s[0]}, 0)"
+
+
+RULES: dict[str, Rule] = {
+    "Add": _infix("+"),
+    "Sub": _infix("-"),
+    "Mul": _infix("*"),
+    "Div": _div,
+    "Pow": _pow,
+    "Max": _largest,
+    "Min": _smallest,
+    "Sum": _chain("({0} + {1})"),
+    "Mean": lambda s: f"({_chain('({0} + {1})')(s)} / {float(len(s.texts))!r})",
+    "Neg": lambda s: f"(-{s[0]})",
+    "Abs": _call("tl.abs"),
+    "Floor": _call("libdevice.floor"),
+    "Ceil": _call("libdevice.ceil"),
+    "Round": _call("libdevice.rint"),
+    "Sqrt": _call("tl.sqrt"),
+    "Reciprocal": lambda s: f"(1.0 / {s[0]})",
+    "Exp": _call("tl.exp"),
+    "Log": _call("tl.log"),
+    "Erf": _call("tl.erf"),
+    "Tanh": _call("libdevice.tanh"),
+    "Sigmoid": lambda s: _sigmoid(s[0]),
+    "Softplus": lambda s: _softplus(s[0]),
+    "Sin": _call("libdevice.sin"),
+    "Cos": _call("libdevice.cos"),
+    "IsNaN": lambda s: f"({s[0]} != {s[0]})",
+    "Relu": _relu,
+    "LeakyRelu": lambda s: _sloped(s, s.attribute("alpha")),
+    "PRelu": lambda s: _sloped(s, s[1]),
+    "ThresholdedRelu": lambda s: f"tl.where({s[0]} > {s.attribute('alpha')}, {s[0]}, 0.0)",
+    "Elu": lambda s: _curve(s, _exponential(s)),
+    "Selu": lambda s: _curve(s, _exponential(s), s.attribute("gamma")),
+    "Celu": lambda s: _curve(
+        s, f"{s.attribute('alpha')} * libdevice.expm1({s[0]} / {s.attribute('alpha')})"
+    ),
+    "Softsign": lambda s: f"({s[0]} / (1.0 + tl.abs({s[0]})))",
+    "HardSigmoid": lambda s: _unit_clip(
+        f"({s.attribute('alpha')} * {s[0]} + {s.attribute('beta')})"
+    ),
+    "HardSwish": lambda s: f"({s[0]} * {_unit_clip(f'({s[0]} / 6.0 + 0.5)')})",
+    "Mish": lambda s: f"({s[0]} * libdevice.tanh({_softplus(s[0])}))",
+    "Swish": lambda s: f"({s[0]} * {_sigmoid(s.attribute('alpha') + ' * ' + s[0])})",
+    "Gelu": _gelu,
+    "Clip": _clip,
+    "Identity": lambda s: s[0],
+    "Cast": _cast,
+    "Where": lambda s: f"tl.where({s[0]}, {s[1]}, {s[2]})",
+    "Equal": _infix("=="),
+    "Less": _infix("<"),
+    "LessOrEqual": _infix("<="),
+    "Greater": _infix(">"),
+    "GreaterOrEqual": _infix(">="),
+    "And": _infix("&"),
+    "Or": _infix("|"),
+    "Xor": _infix("^"),
+    "Not": lambda s: f"({s[0]} == 0)",
+}
+"""Text of each pointwise operator in working types; NaN behaves as in the reference."""

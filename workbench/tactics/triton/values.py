@@ -1,0 +1,171 @@
+"""A Body's values as Triton statements over one tile: loads, pointwise nodes, Q/DQ, stores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from workbench.body import CONSTANT, Body, Literal, Node
+from workbench.datatypes import DataType
+from workbench.formats import LINEAR, Format
+from workbench.tactics.triton.frame import Frame, strides_of
+from workbench.tactics.triton.kernel import STORED, Arguments
+from workbench.tactics.triton.scalars import (
+    RULES,
+    Scalars,
+    Untranslatable,
+    loaded,
+    number,
+    working,
+)
+
+
+class Values:
+    """Statements that compute values on a tile of ``frame``; ``lines`` grows in order.
+
+    layouts: of Body inputs and outputs that are not linear. prefix: of the variables' names.
+    """
+
+    def __init__(
+        self,
+        body: Body,
+        arguments: Arguments,
+        frame: Frame,
+        layouts: Mapping[str, Format],
+        *,
+        prefix: str = "v",
+    ) -> None:
+        self.body = body
+        self.arguments = arguments
+        self.frame = frame
+        self.layouts = layouts
+        self.lines: list[str] = []
+        self._prefix = prefix
+        self._count = 0
+        self._known: dict[tuple[str, tuple[int, ...] | None], str] = {}
+        self._producers = {o: n for n in body.nodes for o in n.outputs if o}
+        self._inputs = {i.name for i in body.inputs}
+
+    def define(self, name: str, text: str) -> None:
+        """A value that is computed elsewhere, in its working type."""
+        self._known[name, None] = text
+
+    def at(self, name: str) -> str:
+        """The variable that holds a value on the tile. Raises Untranslatable."""
+        if (name, None) not in self._known:
+            self._known[name, None] = self._make(name)
+        return self._known[name, None]
+
+    def store(self, name: str) -> None:
+        """Write an output of the Body."""
+        type_ = self.body.types[name]
+        value = self.at(name)
+        offset, mask = self._place(name, None)
+        kind = STORED[type_.dtype]
+        full = self.frame.mask or mask
+        suffix = f", mask={full}" if full else ""
+        pointer = self.arguments.value(name)
+        self.lines.append(f"tl.store({pointer} + ({offset}), ({value}).to({kind}){suffix})")
+
+    def read(self, name: str, *, axis: int | None = None) -> str:
+        """A stored element of a Body input in its working type.
+
+        axis: the one axis of the frame that a one-dimensional input lies along.
+        """
+        key = (name, None if axis is None else (axis,))
+        if key not in self._known:
+            dtype = self.body.types[name].dtype
+            self._known[key] = self._variable(loaded(dtype, self.raw(name, axis=axis)))
+        return self._known[key]
+
+    def raw(self, name: str, *, axis: int | None = None) -> str:
+        """The load of a Body input as it is stored."""
+        if self.body.types[name].dtype not in STORED:
+            raise Untranslatable(f"'{name}' is {self.body.types[name].dtype.value}")
+        offset, mask = self._place(name, axis)
+        suffix = f", mask={mask}, other=0" if mask else ""
+        return f"tl.load({self.arguments.value(name)} + ({offset}){suffix})"
+
+    def _place(self, name: str, axis: int | None) -> tuple[str, str]:
+        shape, rank = self.body.types[name].shape, len(self.frame.shape)
+        if axis is not None:
+            strides = [0] * rank
+            strides[axis] = 1
+            return self.frame.offset(strides)
+        wide = zip(shape, self.frame.shape[rank - len(shape) :], strict=True)
+        if len(shape) > rank or any(a not in (1, b) for a, b in wide):
+            raise Untranslatable(f"'{name}' {shape} does not broadcast to {self.frame.shape}")
+        return self.frame.offset(strides_of(shape, rank, self.layouts.get(name, LINEAR)))
+
+    def _variable(self, text: str) -> str:
+        name = f"{self._prefix}{self._count}"
+        self._count += 1
+        self.lines.append(f"{name} = {text}")
+        return name
+
+    def _make(self, name: str) -> str:
+        if name in self._inputs:
+            return self.read(name)
+        node = self._producers[name]
+        dtype = self.body.types[name].dtype
+        working(dtype)
+        if node.operator is CONSTANT:
+            return self._literal(node.attributes["value"], name)
+        if node.op == "DequantizeLinear":
+            return self._variable(self._dequantized(node))
+        if node.op == "QuantizeLinear":
+            return self._quantized(node)
+        if not node.operator.pointwise or node.op not in RULES:
+            raise Untranslatable(f"there is no Triton text for {node.op}")
+        types = self.body.types
+        texts = [self.at(v) if v else "" for v in node.inputs]
+        kinds = [types[v].dtype if v else None for v in node.inputs]
+        return self._variable(RULES[node.op](Scalars(node, texts, kinds, dtype)))
+
+    def _literal(self, value: Literal, name: str) -> str:
+        if value.is_symbolic or len(value.values) != 1:
+            raise Untranslatable(f"literal '{name}' has {len(value.values)} elements")
+        return number(value.values[0], value.dtype)
+
+    # -- quantization ---------------------------------------------------------------------
+    def _parameter(self, node: Node, index: int) -> str:
+        """A scale or zero point on the tile; empty where it is absent."""
+        name = node.inputs[index] if len(node.inputs) > index else ""
+        if not name:
+            return ""
+        shape = self.body.types[name].shape
+        if node.attributes["block_size"]:
+            raise Untranslatable(f"{node.op} by blocks")
+        if name not in self._inputs:
+            return self.at(name)
+        if shape in ((), (1,)):
+            return self.read(name)
+        rank = len(self.body.types[node.inputs[0]].shape)
+        axis = node.attributes["axis"] % rank + len(self.frame.shape) - rank
+        return self.read(name, axis=axis)
+
+    def _dequantized(self, node: Node) -> str:
+        x, zero = self.at(node.inputs[0]), self._parameter(node, 2)
+        centred = f"({x} - {zero})" if zero else x
+        if not self.body.types[node.inputs[0]].dtype.is_float:
+            centred = f"{centred}.to(tl.float32)"
+        return f"{centred} * {self._parameter(node, 1)}"
+
+    def _quantized(self, node: Node) -> str:
+        dtype = self.body.types[node.outputs[0]].dtype
+        if dtype not in (DataType.INT8, DataType.UINT8, DataType.FP8):
+            raise Untranslatable(f"quantizes to {dtype.value}")
+        if not self.body.types[node.inputs[0]].dtype.is_float:
+            raise Untranslatable("quantizes integers")
+        # One division a scale instead of one an element; a unit of roundoff more.
+        inverse = self._variable(f"1.0 / {self._parameter(node, 1)}")
+        scaled = f"{self.at(node.inputs[0])} * {inverse}"
+        info, zero = dtype.info, self._parameter(node, 2)
+        if dtype.is_float:
+            if zero:
+                scaled = f"{scaled} + {zero}"
+            return self._variable(f"tl.minimum(tl.maximum({scaled}, {info.low}), {info.high})")
+        if zero:
+            scaled = f"libdevice.rint({scaled}) + {zero}.to(tl.float32)"
+        clipped = self._variable(f"tl.minimum(tl.maximum({scaled}, {info.low}), {info.high})")
+        # Adding 1.5 * 2**23 leaves no bits for a fraction: rounds to nearest, ties to even.
+        return self._variable(f"(({clipped} + 12582912.0) - 12582912.0).to(tl.int32)")

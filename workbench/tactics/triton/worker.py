@@ -1,0 +1,80 @@
+"""Compiles Triton text in a process of its own: a compiler that crashes takes nothing with it.
+
+One JSON line in, one JSON line out; see ``compiler``. Ends when its input does. Run by its path: it
+imports nothing of the package, so that a process starts fast.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import linecache
+import sys
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+# An extra, which may be absent; beside this file its name means this package to a type checker.
+import triton  # pyright: ignore
+from triton.backends.compiler import GPUTarget  # pyright: ignore
+from triton.compiler import ASTSource  # pyright: ignore
+
+
+def compile_kernel(
+    text: str, signature: list[str], aligned: int, warps: int, stages: int, capability: int
+) -> tuple[dict[str, int], bytes]:
+    """What launching needs (shared memory, warps), and the machine code (cubin).
+
+    aligned: bytes to which every pointer is aligned.
+    """
+    function = _function(text)
+    names = [f"p{i}" for i in range(len(signature))]
+    source = ASTSource(
+        fn=function,
+        signature=dict(zip(names, signature, strict=True)),
+        constexprs={},
+        attrs={(i,): [["tt.divisibility", aligned]] for i in range(len(signature))},
+    )
+    made = triton.compile(  # pyright: ignore
+        source,
+        target=GPUTarget("cuda", capability, 32),
+        options={"num_warps": warps, "num_stages": stages},
+    )
+    meta = made.metadata
+    if meta.global_scratch_size or meta.num_ctas != 1:
+        raise ValueError("the kernel needs scratch memory or clusters, which are not launched here")
+    return {"shared": meta.shared, "warps": meta.num_warps}, made.asm["cubin"]
+
+
+def _function(text: str) -> Any:
+    """The function ``kernel`` of a module's text. Triton reads its lines through linecache."""
+    name = f"<kernel {abs(hash(text)):x}>"
+    linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+    namespace: dict[str, Any] = {"__name__": "generated_kernel"}
+    exec(compile(text, name, "exec"), namespace)
+    return namespace["kernel"]
+
+
+def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        meta, code = compile_kernel(**request)
+    except Exception as e:  # what a compiler raises is its answer: the caller refuses the tactic
+        lines = [line for line in str(e).splitlines() if line.strip()]
+        return {"error": f"{type(e).__name__}: {' '.join(lines[-3:])[:600]}"}
+    return {"meta": meta, "code": base64.b64encode(code).decode()}
+
+
+def serve() -> None:
+    """Answer requests until there are none."""
+    answers = sys.stdout
+    sys.stdout = sys.stderr  # whatever the compiler prints
+    with tempfile.TemporaryDirectory() as folder:
+        triton.knobs.cache.dir = folder  # pyright: ignore  # what is compiled here is kept by content elsewhere
+        triton.knobs.compilation.disable_line_info = True  # pyright: ignore  # a third of the code
+        for line in sys.stdin:
+            answers.write(json.dumps(_answer(json.loads(line))) + "\n")
+            answers.flush()
+
+
+if __name__ == "__main__":
+    serve()
