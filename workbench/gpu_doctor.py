@@ -7,6 +7,15 @@ import importlib.metadata
 import importlib.util
 
 _EXTRAS = {"12": "inference-workbench[gpu]", "13": "inference-workbench[gpu-cuda13]"}
+_CUPY = ("cupy-cuda12x", "cupy-cuda13x")
+_FRONTEND, _FRONTEND_SERIES = "nvidia-cudnn-frontend", "1.26"
+_NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "NVRTC": (_CUPY,),
+    "CUBLAS_LT": (_CUPY,),
+    "CUDNN": (_CUPY, ("nvidia-cudnn-cu12", "nvidia-cudnn-cu13"), (_FRONTEND,)),
+    "TRITON": (_CUPY, ("triton",)),
+}
+"""Distributions that a tactic source needs; of each tuple one. A system's cuDNN does as well."""
 _DRIVER_CODES = {
     100: "CUDA initialization failure with error 100 (cudaErrorNoDevice): the driver library is "
     "there, but it sees no GPU. Is there an NVIDIA GPU? In a container, start it with --gpus all.",
@@ -18,7 +27,8 @@ _DRIVER_CODES = {
 
 def gpu_findings() -> list[str]:
     """Lines for people: driver, packages, and the command that mends what is missing."""
-    lines = [driver_line(), *package_lines(installed_packages())]
+    found = installed_packages()
+    lines = [driver_line(), *package_lines(found), *source_lines(found)]
     if importlib.util.find_spec("cupy") is None:
         lines.append("CuPy: not installed; builds run on the CPU until it is")
     return lines
@@ -49,6 +59,22 @@ def package_lines(found: dict[str, str]) -> list[str]:
         lines.append(
             f"no CuPy: python -m pip install '{_EXTRAS['12']}' (driver for CUDA 12) "
             f"or '{_EXTRAS['13']}' (CUDA 13)"
+        )
+    return lines
+
+
+def source_lines(found: dict[str, str]) -> list[str]:
+    """Which tactic sources have their packages, and what brings those that have not."""
+    lines: list[str] = []
+    for source, needs in _NEEDS.items():
+        missing = [" or ".join(names) for names in needs if not any(n in found for n in names)]
+        state = f"lacks {', '.join(missing)}" if missing else "has its packages"
+        lines.append(f"{source}: {state}")
+    frontend = found.get(_FRONTEND, "")
+    if frontend and not frontend.startswith(f"{_FRONTEND_SERIES}."):
+        lines.append(
+            f"{_FRONTEND} {frontend}: CUDNN is made for {_FRONTEND_SERIES}; "
+            f"python -m pip install '{_FRONTEND}=={_FRONTEND_SERIES}.*'"
         )
     return lines
 

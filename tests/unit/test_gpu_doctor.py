@@ -52,3 +52,15 @@ def test_a_machine_without_a_driver_is_told_that_the_cpu_is_the_device(monkeypat
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
     assert "the CPU is the device" in gpu_doctor.driver_line()
+
+
+def test_each_tactic_source_says_what_it_lacks():
+    lines = "\n".join(gpu_doctor.source_lines({"cupy-cuda12x": "14.2.0"}))
+    assert "NVRTC: has its packages" in lines
+    assert "CUDNN: lacks nvidia-cudnn-cu12 or nvidia-cudnn-cu13, nvidia-cudnn-frontend" in lines
+    assert "TRITON: lacks triton" in lines
+
+
+def test_another_frontend_than_the_one_cudnn_is_made_for_is_named():
+    lines = "\n".join(gpu_doctor.source_lines({"nvidia-cudnn-frontend": "1.32.0"}))
+    assert "pip install 'nvidia-cudnn-frontend==1.26.*'" in lines

@@ -16,7 +16,11 @@ from workbench.gpu_device import GpuDevice
 from workbench.records import Refusal
 
 LIBRARY = "libcudnn.so.9"
-REMEDY = "python -m pip install 'inference-workbench[gpu]' (CUDA 12) or [gpu-cuda13]"
+REMEDY = (
+    "python -m pip install 'nvidia-cudnn-frontend==1.26.*' nvidia-cudnn-cu12 (CUDA 12) "
+    "or nvidia-cudnn-cu13"
+)
+"""1.26 is the last frontend that is cuDNN's C++ graph alone and needs no further package."""
 
 
 @functools.cache
