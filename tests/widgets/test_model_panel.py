@@ -61,7 +61,7 @@ def test_a_model_shows_its_interface_opset_producer_operators_and_weights():
     panel = ModelPanel(MODEL)
     said = texts(panel)
     assert panel.session.name == "digits_cnn"
-    for fact in ("image", "[batch, 1, 8, 8]", "logits", "opset 20", "pytorch", "dynamic sizes"):
+    for fact in ("image", "[batch, 1, 8, 8]", "logits", "opset 20", "pytorch", "dynamic size"):
         assert fact in said
     assert tabs(panel) == ["Operators (8)", "Weights (29)"]
     rows = panel.view.operators.rows.set_index("Operator")
@@ -163,7 +163,54 @@ def test_a_subgraph_that_cannot_be_cut_says_why():
     assert "value_info" in panel.status.value
 
 
+def test_a_subgraph_whose_inputs_have_no_type_is_not_offered():
+    untyped = parser.parse_model(HEAD + PARTLY.replace("<float[batch, 4] b>", ""))
+    panel = ModelPanel(untyped.SerializeToString())
+    assert panel.view is not None and panel.view.subgraphs is not None
+    subgraphs = panel.view.subgraphs
+    assert [label for label, _ in subgraphs.chooser.options] == ["subgraph 0: 1 node"]
+    rows = subgraphs.table.rows
+    assert list(rows["Inputs without a type"]) == ["", "", "b"]
+    assert "types of its inner values (value_info)" in texts(panel)
+    subgraphs.take.click()
+    assert panel.session.name.endswith("_subgraph0")
+
+
 # -- broken ----------------------------------------------------------------------------------
+def test_a_path_is_read_again_when_its_file_was_mended(tmp_path: Path):
+    path = tmp_path / "mine.onnx"
+    panel = ModelPanel(MODEL)
+    panel.path.value = str(path)
+    assert "mine.onnx cannot be opened" in panel.status.value
+    assert panel.path.value == str(path)  # to be corrected
+    path.write_bytes(partly())
+    panel.again.click()
+    assert "mine is refused, for 1 reason." in panel.status.value
+    path.write_bytes(with_weights(NAN).SerializeToString())
+    panel.again.click()
+    assert (panel.session.name, panel.status.value, panel.path.value) == ("mine", "", "")
+
+
+def test_bytes_have_no_file_to_read_again():
+    panel = ModelPanel(partly())
+    assert panel.again.layout.display == "none"
+    panel.open_model(MODEL)
+    assert panel.again.layout.display == ""
+    assert str(MODEL) in panel.again.tooltip
+
+
+def test_a_broken_file_leaves_the_tab_that_is_open():
+    panel = ModelPanel(MODEL)
+    assert panel.view is not None
+    panel.view.tabs.selected_index = 1
+    panel.open_model(b"no model")
+    assert panel.view.tabs.selected_index == 1
+
+
+def test_a_model_without_weights_has_no_tab_for_them():
+    assert tabs(ModelPanel(partly())) == ["Refusals (1)", "Subgraphs (3)", "Operators (4)"]
+
+
 def test_a_broken_file_gives_its_error_and_leaves_the_old_model():
     panel = ModelPanel(MODEL)
     panel.open_model(MODEL.read_bytes()[:500], name="cut_off")

@@ -60,6 +60,7 @@ class ModelPanel(Panel):
         else:
             self.runner.listen(self)
         if model is not None and not isinstance(model, Session):
+            self._read_from(model)
             self._take(self._opened(model, ""))
 
     def setup(self) -> None:
@@ -67,25 +68,28 @@ class ModelPanel(Panel):
             "Drop an ONNX file here, or click to choose one", suffix=".onnx", on_file=self._dropped
         )
         self.choice = ipw.Dropdown(
-            description="or pick", options=[(NOTHING, "")], layout={"width": "330px"}
+            description="or pick", options=[(NOTHING, "")], layout={"width": "290px"}
         )
         self.choice.style.description_width = "initial"
         self.path = ipw.Text(
             placeholder="my/model.onnx, then Enter",
             description="or its path",
             continuous_update=False,
-            layout={"width": "360px"},
+            layout={"width": "320px"},
         )
         self.path.style.description_width = "initial"
         self.path.observe(lambda change: self._typed(change["new"]), "value")
+        self.again = button("Read again", self._read_again)
         self.status = ipw.HTML()
         self.back = button("", self._back, tooltip="show the model that is open")
         self._offer()
         self.choice.observe(self._picked, "value")
-        drop = ipw.Box([self.drop], layout={"flex": "1 1 300px", "min_width": "260px"})
-        self.door = row(drop, self.choice, self.path)
+        drop = ipw.Box([self.drop], layout={"flex": "1 1 320px", "min_width": "260px"})
+        self.door = row(drop, self.choice, self.path, self.again)
         self.door.add_class("wb-door")
+        self._file: str | Path | None = None
         if self._session is not None:
+            self._read_from(self._session.model)
             self._show(self._session.inspect())
 
     def lasting(self) -> list[ipw.Widget]:
@@ -97,7 +101,9 @@ class ModelPanel(Panel):
         open_name = self._session.name if self._session is not None else ""
         if self.shown is not None and not self.shown.supported and open_name:
             self.back.description = f"Back to {open_name}"
-            parts.append(row(self.back))
+            way_back = row(self.back)
+            way_back.layout.margin = "6px 0 2px"
+            parts.append(way_back)
         if self.view is not None:
             parts.append(self.view)
         self.put(parts)
@@ -107,6 +113,8 @@ class ModelPanel(Panel):
         """Open a model: a path, bytes, or a network. What is wrong is shown, not raised."""
         found: list[Opened] = []
         label = _label(model, name)
+        if not self.runner.busy:
+            self._read_from(model)
 
         def work() -> None:
             found.append(self._opened(model, name))
@@ -135,13 +143,15 @@ class ModelPanel(Panel):
             assert opened.error is not None
             said = f"{_label(opened.model, name)} cannot be opened."
             if self._session is not None:
-                self._back()
+                if self.shown is None or not self.shown.supported:
+                    self._back()
                 said += f" {self._session.name} is still open."
             said = _refused(said) + failure_html(Failure(opened.error))
             self.status.value = said
             self.refresh()
             return
         self._model = opened.model
+        self.path.value = ""
         self._show(opened.inspection)
         if opened.session is None:
             reasons = len(opened.inspection.errors)
@@ -172,8 +182,19 @@ class ModelPanel(Panel):
     def _back(self) -> None:
         self.status.value = ""
         self._model = self.session.model
+        self._read_from(self.session.model)
         self._show(self.session.inspect())
         self.refresh()
+
+    def _read_from(self, model: Model) -> None:
+        """A file on this machine can be read again: it may have changed."""
+        self._file = model if isinstance(model, str | Path) else None
+        self.again.layout.display = "none" if self._file is None else ""
+        self.again.tooltip = f"read {self._file} again: it may have changed"
+
+    def _read_again(self) -> None:
+        if self._file is not None:
+            self.open_model(self._file)
 
     def _dropped(self, name: str, data: bytes) -> None:
         self.open_model(data, name=Path(name).stem)

@@ -56,7 +56,7 @@ class ModelView(ipw.VBox):
         self.subgraphs = Subgraphs(model, open_part) if model.parts and model.errors else None
         self.weights_box = ipw.VBox(layout={"overflow": "visible"})
         self.weights_box.children = tuple(self._weights())
-        self.tabs = ipw.Tab(layout={"width": "100%"})
+        self.tabs = ipw.Tab(layout={"width": "auto"})
         shown = self._tabs()
         self.tabs.children = tuple(ipw.VBox(list(parts)) for _, parts in shown)
         self.tabs.titles = tuple(name for name, _ in shown)
@@ -76,7 +76,8 @@ class ModelView(ipw.VBox):
         if self.subgraphs is not None:
             shown.append((f"Subgraphs ({len(model.parts)})", [self.subgraphs]))
         shown.append((f"Operators ({len(model.operators)})", [self.operators, _legend(model)]))
-        shown.append((f"Weights ({len(model.weights)})", [self.weights_box]))
+        if model.weights:
+            shown.append((f"Weights ({len(model.weights)})", [self.weights_box]))
         return shown
 
     # -- weights --------------------------------------------------------------------------
@@ -141,21 +142,26 @@ def _head(model: ModelInspection) -> ipw.HTML:
 
 def _facts(model: ModelInspection) -> ipw.HTML:
     network = model.network
-    pairs = [(f"{len(network.model_nodes) if network else len(model.nodes)}", "ONNX nodes")]
+    pairs = [_tile(len(network.model_nodes) if network else len(model.nodes), "ONNX node")]
     if network is not None:
-        pairs.append((f"{network.num_layers}", "layers"))
+        pairs.append(_tile(network.num_layers, "layer"))
     else:
-        pairs.append((f"{len(model.refused_nodes) or '-'}", "nodes refused"))
-        pairs.append((f"{len(model.errors)}", "reasons"))
-    count = len(model.weights)
-    stored = f"{count} · {_size(total_bytes(model.weights))}" if count else "none"
-    pairs.append((stored, "weight" + "s" * (count != 1)))
+        pairs.append(_tile(len(model.refused_nodes), "refused node"))
+        pairs.append(_tile(len(model.errors), "reason"))
+    count, stored = _tile(len(model.weights), "weight")
+    size = f" · {_size(total_bytes(model.weights))}" if model.weights else ""
+    pairs.append((count + size, stored))
     if network is not None and network.symbols:
-        pairs.append((", ".join(network.symbols[:4]), "dynamic sizes"))
+        some = len(network.symbols) - 1
+        pairs.append((", ".join(network.symbols[:4]), "dynamic size" + "s" * bool(some)))
     if network is not None:
         kernels = sum(u.support in ("kernel", "sizes only", "no layer") for u in model.operators)
         pairs.append((f"{kernels} of {len(model.operators)}", "operators with kernels here"))
     return tiles(pairs)
+
+
+def _tile(count: int, what: str) -> tuple[str, str]:
+    return f"{count or 'none'}", what if count == 1 else f"{what}s"
 
 
 def _legend(model: ModelInspection) -> ipw.HTML:

@@ -16,6 +16,10 @@ from workbench.reports import file_graph, part_rows, refusal_rows
 MOST_CARDS = 8
 MOST_BOXES = 600
 """Nodes of a graph that is drawn; a larger one is told by its table."""
+UNTYPED = (
+    "A subgraph opens as a model of its own where the types of its inputs are known. Export the "
+    "model with the types of its inner values (value_info) to open the others."
+)
 MARKS = {"yes": "good", "no": "bad"}
 
 
@@ -63,6 +67,7 @@ class Subgraphs(ipw.VBox):
     def __init__(self, model: ModelInspection, open_part: Callable[[int], None]) -> None:
         self.model = model
         supported = [(k, p) for k, p in enumerate(model.parts) if p.supported]
+        whole = [(k, p) for k, p in supported if not p.untyped]
         self.table = Table(part_rows(model), label="subgraphs", height=260)
         self.table.marks = MARKS
         parts: list[ipw.Widget] = [
@@ -71,9 +76,14 @@ class Subgraphs(ipw.VBox):
                 "that is refused. They could run one after another, in this order."
             )
         ]
-        if supported:
-            largest = max(supported, key=lambda kp: len(kp[1].nodes))[0]
-            options = [(f"subgraph {k}: {len(p.nodes)} nodes", k) for k, p in supported]
+        if len(whole) < len(supported):
+            parts.append(note(UNTYPED))
+        if whole:
+            largest = max(whole, key=lambda kp: len(kp[1].nodes))[0]
+            options = [
+                (f"subgraph {k}: {len(p.nodes)} node{'s' * (len(p.nodes) > 1)}", k)
+                for k, p in whole
+            ]
             self.chooser = dropdown("Take", options, largest, lambda _: None, width="260px")
             self.take = button(
                 "Open it as a model",

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from onnx import ModelProto, TypeProto
 
 from workbench.devices import Device, open_device
+from workbench.lab.model_parts import untyped_reads
 from workbench.lab.operator_uses import (
     OperatorUse,
     uses_in_file,
@@ -47,10 +48,14 @@ class FileNode:
 
 @dataclass(frozen=True)
 class ModelPart:
-    """Nodes, by index, that can be imported together, or none of which can."""
+    """Nodes, by index, that can be imported together, or none of which can.
+
+    untyped: what it reads whose type nothing tells; such a part is no model of its own.
+    """
 
     nodes: tuple[int, ...]
     supported: bool
+    untyped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,9 +123,13 @@ def inspect_model(
         if parser.parse(data, path or ""):
             network = fresh
         errors = tuple(parser.get_error(i) for i in range(parser.num_errors))
-        parts = tuple(
-            ModelPart(tuple(parser.get_subgraph_nodes(i)), parser.is_subgraph_supported(i))
+        groups = [
+            (tuple(parser.get_subgraph_nodes(i)), parser.is_subgraph_supported(i))
             for i in range(parser.num_subgraphs)
+        ]
+        parts = tuple(
+            ModelPart(nodes, good, tuple(untyped))
+            for (nodes, good), untyped in zip(groups, untyped_reads(proto, groups), strict=True)
         )
     return _of_file(proto, path, len(data), name, opened, network, errors, parts)
 

@@ -6,7 +6,15 @@ from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 
-from onnx import GraphProto, ModelProto, TensorProto, TypeProto, ValueInfoProto, shape_inference
+from onnx import (
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    TypeProto,
+    ValueInfoProto,
+    shape_inference,
+)
 
 from workbench.errors import ExportError
 from workbench.onnx_parser.parser import read_file, read_model
@@ -63,6 +71,34 @@ def cut_part(model: str | PathLike[str] | bytes, nodes: Iterable[int]) -> bytes:
     part.graph.input.extend(ValueInfoProto(name=v, type=types[v]) for v in needed)
     part.graph.output.extend(ValueInfoProto(name=v, type=types.get(v)) for v in given)
     return part.SerializeToString()
+
+
+def untyped_reads(
+    model: ModelProto, parts: Iterable[tuple[Sequence[int], bool]]
+) -> list[list[str]]:
+    """For each part (nodes, supported), what it reads from outside that nothing gives a type.
+
+    A value has one where the file declares it, or where supported nodes make it of such values.
+    """
+    graph, listed = model.graph, list(parts)
+    supported = {i for nodes, good in listed if good for i in nodes}
+    typed = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
+    typed |= set(_declared(graph))
+    for i, node in enumerate(graph.node):
+        if i in supported and typed.issuperset(_reads(node)):
+            typed.update(v for v in node.output if v)
+    found: list[list[str]] = []
+    for nodes, _ in listed:
+        made = {v for i in nodes for v in graph.node[i].output}
+        read = dict.fromkeys(v for i in nodes for v in _reads(graph.node[i]))
+        found.append([v for v in read if v not in made and v not in typed])
+    return found
+
+
+def _reads(node: NodeProto) -> list[str]:
+    """What a node reads from around it, captures of its inner graphs included."""
+    inner = set(_made_inside(node.attribute))
+    return [v for v in names_read(node) if v not in inner]
 
 
 def _types(model: ModelProto, data: bytes, needed: Sequence[str]) -> dict[str, TypeProto]:

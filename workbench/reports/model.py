@@ -43,6 +43,7 @@ def operator_rows(model: ModelInspection) -> pd.DataFrame:
 
 
 _OPERATOR_COLUMNS = ("Since opset", "Layers", "Support", "Kernels")
+_UNTYPED = "Inputs without a type"
 
 
 def refusal_rows(model: ModelInspection) -> pd.DataFrame:
@@ -66,8 +67,11 @@ def refusal_rows(model: ModelInspection) -> pd.DataFrame:
 
 
 def part_rows(model: ModelInspection) -> pd.DataFrame:
-    """The subgraphs of a refused model, in an order in which they could run."""
-    columns = ["Subgraph", "Supported", "Nodes", "Operators", "From", "To"]
+    """The subgraphs of a refused model, in an order in which they could run.
+
+    The column Inputs without a type is there where a supported one has some.
+    """
+    columns = ["Subgraph", "Supported", "Nodes", "Operators", "From", "To", _UNTYPED]
     rows = [
         (
             k,
@@ -76,10 +80,13 @@ def part_rows(model: ModelInspection) -> pd.DataFrame:
             _counted(Counter(model.nodes[i].operator for i in p.nodes)),
             model.nodes[p.nodes[0]].name,
             model.nodes[p.nodes[-1]].name,
+            ", ".join(p.untyped) if p.supported else "",
         )
         for k, p in enumerate(model.parts)
     ]
-    return pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame(rows, columns=columns)
+    some = any(p.supported and p.untyped for p in model.parts)
+    return table if some else table.drop(columns=_UNTYPED)
 
 
 def weight_rows(
