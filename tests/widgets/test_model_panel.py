@@ -140,9 +140,17 @@ def test_several_reasons_are_also_a_table():
     text = "g (float[2] x) => (float[2] y) { a = my.One(x)  b = my.Two(a)  y = my.One(b) }"
     panel = ModelPanel(parser.parse_model(HEAD + text).SerializeToString(), device="cpu")
     assert tabs(panel)[0] == "Refusals (3)"
-    assert "IParserError" in texts(panel)
+    assert "Every reason, node by node" in texts(panel)
     with pytest.raises(SessionError, match="no model is open"):
         _ = panel.session
+
+
+def test_a_reason_without_a_card_has_its_remedy_in_the_table():
+    nodes = "  ".join(f"a{i + 1} = my.Op{i}(a{i})" for i in range(9))
+    model = parser.parse_model(HEAD + f"g (float[2] a0) => (float[2] a9) {{ {nodes} }}")
+    said = texts(ModelPanel(model.SerializeToString()))
+    assert "Reasons that are not shown here are in the table: 1." in said
+    assert said.count("export with standard operators") == 8 + 9
 
 
 def test_a_supported_subgraph_is_opened_as_a_model_of_its_own():

@@ -24,17 +24,24 @@ MARKS = {"yes": "good", "no": "bad"}
 
 
 def refusal_parts(model: ModelInspection) -> list[ipw.Widget]:
-    """A card for each distinct reason, and a row for each node it lies in."""
+    """A card for each distinct reason, and a row for each node it lies in.
+
+    A card has the fields of TensorRT's IParserError, the rule that failed, and the remedy.
+    """
     groups: dict[tuple[object, ...], list[ParserErrorRecord]] = {}
     for e in model.errors:
         alike = (e.code, e.node_operator, e.desc, e.rule, e.local_function_stack)
         groups.setdefault(alike, []).append(e)
     parts: list[ipw.Widget] = [_card(alike) for alike in list(groups.values())[:MOST_CARDS]]
     if len(groups) > MOST_CARDS:
-        parts.append(note(f"{len(groups) - MOST_CARDS} more kinds of reasons are in the table."))
+        parts.append(
+            note(f"Reasons that are not shown here are in the table: {len(groups) - MOST_CARDS}.")
+        )
     if len(model.errors) > 1:
-        rows = refusal_rows(model).drop(columns="Remedy")  # the cards have it
-        parts.append(title("Every reason, with the fields of TensorRT's IParserError"))
+        rows = refusal_rows(model)
+        if len(groups) <= MOST_CARDS:
+            rows = rows.drop(columns=["Remedy", "Found by"])  # the cards have them
+        parts.append(title("Every reason, node by node"))
         parts.append(Table(rows, label="reasons", facets=("Operator", "Code", "Rule"), height=320))
     return parts
 
