@@ -116,6 +116,7 @@ class Figure(go.FigureWidget):
         self, figure: go.Figure, *, scroll_zoom: bool = False, movable_shapes: bool = False
     ) -> None:
         _load()
+        self._filled = False
         super().__init__(figure)
         self._config = {
             "responsive": True,
@@ -124,6 +125,17 @@ class Figure(go.FigureWidget):
             "edits": {"shapePosition": movable_shapes},
             "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
         }
+        self._filled = True
+        self.open()
+
+    def open(self) -> None:
+        """Go to the page with traces and layout.
+
+        A FigureWidget goes there empty and sends them after; a page that is busy draws it before
+        they arrive, and it stays empty.
+        """
+        if self._filled:
+            super().open()
 
 
 _loaders: list[Any] = []

@@ -30,6 +30,13 @@ function options(list, value, label) {
   return select;
 }
 
+// A word in quotes must stand alone: "conv_1" is not found in conv_12.
+function holds(text, word) {
+  if (!word.startsWith('"')) return text.includes(word);
+  const whole = word.slice(1, -1);
+  return text.split(/[\s,;:'"()]+/).includes(whole) || ` ${text} `.includes(` ${whole} `);
+}
+
 function render({ model, el }) {
   const state = { column: -1, sign: 1, all: false };
   const root = element("div", { className: "wb-table" });
@@ -42,12 +49,12 @@ function render({ model, el }) {
   const several = () => model.get("selection") === "many";
 
   function visible() {
-    const words = model.get("query").toLowerCase().split(/\s+/).filter(Boolean);
+    const words = model.get("query").toLowerCase().match(/"[^"]+"|[^\s"]+/g) ?? [];
     const facets = Object.entries(model.get("facets")).filter(([, value]) => value);
     const places = Object.fromEntries(columns().map((c, i) => [c.name, i]));
     const found = model.get("_rows").map((row, id) => [id, row]).filter(([, row]) =>
       facets.every(([name, value]) => String(row[places[name]]) === value)
-      && (!words.length || words.every((w) => row.join(" ").toLowerCase().includes(w))));
+      && (!words.length || words.every((w) => holds(row.join(" ").toLowerCase(), w))));
     if (state.column >= 0) {
       const k = state.column;
       found.sort(([, a], [, b]) => {
@@ -71,7 +78,7 @@ function render({ model, el }) {
       model.save_changes();
       drawBody();
     });
-    if (model.get("_rows").length > 6) bar.append(search);
+    if (model.get("_rows").length > 6 || model.get("query")) bar.append(search);
     for (const column of columns().filter((c) => c.facet)) {
       const place = columns().indexOf(column);
       const values = [...new Set(model.get("_rows").map((r) => String(r[place])))].sort();
@@ -232,11 +239,19 @@ function render({ model, el }) {
   });
 
   const redraw = () => draw();
+  const requery = () => {
+    const search = bar.querySelector('input[type="search"]');
+    if (search && search.value === model.get("query")) return;
+    drawBar();
+    drawBody();
+  };
+  model.on("change:query", requery);
   model.on("change:_rows", redraw);
   model.on("change:_columns", redraw);
   model.on("change:selected", markSelected);
   draw();
   return () => {
+    model.off("change:query", requery);
     model.off("change:_rows", redraw);
     model.off("change:_columns", redraw);
     model.off("change:selected", markSelected);

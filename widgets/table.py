@@ -14,7 +14,10 @@ from widgets.columns import column_kind, is_missing
 from workbench.errors import SessionError
 
 _HERE = Path(__file__).parent
-MARKS = {"applied": "good", "chosen": "good", "refused": "bad", "near miss": "bad"}
+MARKS = {
+    **{"applied": "good", "chosen": "good"},
+    **{"refused": "bad", "near miss": "bad", "quarantined": "bad"},
+}
 
 Edit = Callable[[tuple[int, ...], str, str], None]
 

@@ -86,6 +86,10 @@ class Refusal:
         return f"{text}; {self.remedy}" if self.remedy else text
 
 
+QUARANTINED = ("check_failed", "rule_failed")
+"""Codes of rewrites whose result was off, or that raised an error."""
+
+
 @dataclass(frozen=True)
 class Attempt:
     """One candidate of one rewrite rule: applied, or refused with its reason.
@@ -111,6 +115,15 @@ class Attempt:
     def code(self) -> str:
         """The failed precondition's short name; empty where it was applied."""
         return self.refusal.code if self.refusal else ""
+
+    @property
+    def outcome(self) -> str:
+        """``applied``, ``quarantined`` (its check failed), ``near miss`` or ``refused``."""
+        if self.applied:
+            return "applied"
+        if self.code in QUARANTINED:
+            return "quarantined"
+        return "near miss" if self.missing else "refused"
 
     @property
     def remedy(self) -> Remedy | None:

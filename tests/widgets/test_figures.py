@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import comm
 import numpy as np
 import pytest
 from digits import quick_session
@@ -21,6 +22,8 @@ from widgets.figures import (
     tactic_figure,
     timing_figure,
 )
+from widgets.figures.graph import show_boxes
+from widgets.figures.layered import RANK_HEIGHT
 from widgets.figures.style import (
     FAMILIES,
     PALETTE,
@@ -29,6 +32,7 @@ from widgets.figures.style import (
     text_on,
     unique_labels,
 )
+from widgets.plotly_once import Figure
 from workbench.builder import BuildState
 from workbench.datatypes import DataType
 from workbench.records import Stage
@@ -223,3 +227,45 @@ def test_a_graph_of_2000_layers_is_drawn_within_half_a_second():
         network_figure(view, "2000 layers")
         best = min(best, time.perf_counter() - start)
     assert best < 0.5
+
+
+def chain(length: int) -> GraphView:
+    """Layers in a row."""
+    nodes = [GraphNode(f"n{i}", "Relu", "Relu", (f"n{i}",), "", "") for i in range(length)]
+    return GraphView(tuple(nodes), tuple((i, i + 1, "FP32") for i in range(length - 1)))
+
+
+def test_a_long_graph_shows_the_outlined_box_and_moves_to_another() -> None:
+    figure = network_figure(chain(100), "long", highlight=[60])
+    places = [y for _, y in figure.layout.meta["sides"][0]["boxes"]]
+    low, high = figure.layout.yaxis.range
+    assert low < places[60] < high
+    assert not low < places[5] < high
+    show_boxes(figure, [[5]])
+    low, high = figure.layout.yaxis.range
+    assert low < places[5] < high
+
+
+def test_a_long_graph_shows_its_top_and_its_end_fills_the_window() -> None:
+    top = network_figure(chain(100), "long")
+    end = network_figure(chain(100), "long", highlight=[99])
+    places = [y for _, y in top.layout.meta["sides"][0]["boxes"]]
+    assert top.layout.yaxis.range[1] > places[0]
+    assert places[99] - 2 * RANK_HEIGHT < end.layout.yaxis.range[0] < places[99]
+
+
+def test_a_figure_goes_to_the_page_with_its_traces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that draws it before they arrive would show it empty."""
+    sent: list[dict] = []
+    create = comm.create_comm
+
+    def noting(**given):
+        sent.append(given["data"]["state"])
+        return create(**given)
+
+    monkeypatch.setattr(comm, "create_comm", noting)
+    made = Figure(network_figure(chain(3), "short"))
+    opened = [s for s in sent if "_widget_data" in s]
+    assert [len(s["_widget_data"]) for s in opened] == [len(made.data)]
+    assert opened[0]["_widget_layout"]["height"] == made.layout.height
+    assert opened[0]["_config"]["displaylogo"] is False

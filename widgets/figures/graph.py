@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
 
+from widgets.figures.arrows import edge_dots as dots_of
+from widgets.figures.arrows import edge_shapes
 from widgets.figures.layered import BOX_HEIGHT, RANK_HEIGHT, LayeredGraph, lay_out
 from widgets.figures.style import (
     FAMILIES,
@@ -25,11 +28,19 @@ COLOURINGS = ("kind", "precision", "support")
 MARGIN_BOTTOM = 40
 TALLEST = 880
 """Pixels; a longer graph shows its top 720 and is dragged or zoomed."""
-EDGE = "#8794a3"
-SMALLEST = 0.75
+SMALLEST = 0.85
 """Scale at which labels can still be read; what is wider than its window is dragged."""
 HIGHLIGHT = "highlighted"
-EDGES = "edges"
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One graph of a figure. boxes: outlined. dots: edge -> verdict, for those with a dot."""
+
+    view: GraphView
+    caption: str = ""
+    boxes: tuple[int, ...] = ()
+    dots: Mapping[int, str] | None = None
 
 
 def network_figure(
@@ -40,17 +51,15 @@ def network_figure(
     colour_by: str = "kind",
     highlight: Iterable[int] = (),
     height: int = 0,
-    edge_dots: bool = False,
+    edge_dots: Mapping[int, str] | None = None,
 ) -> go.Figure:
     """One network. ``highlight``: indices of boxes. ``height`` in pixels; 0 fits the graph.
 
-    edge_dots: a dot on each arrow between two layers, in a trace named ``EDGES`` whose
-    ``customdata`` are indices of the view's edges.
+    edge_dots: indices of edges, each with a key of ``arrows.DOTS``. Their dots are a trace named
+    ``arrows.EDGES`` whose ``customdata`` are those indices.
     """
-    figure = _figure([(view, "", tuple(highlight))], title, subtitle, colour_by, height)
-    if edge_dots:
-        figure.add_scatter(**_edge_dots(lay_out(view)))
-    return figure
+    side = _Side(view, "", tuple(highlight), edge_dots)
+    return _figure([side], title, subtitle, colour_by, height)
 
 
 def before_after_figure(
@@ -61,24 +70,25 @@ def before_after_figure(
     *,
     colour_by: str = "kind",
     selected: tuple[int, int] | None = None,
+    highlight: tuple[Sequence[int], Sequence[int]] | None = None,
     height: int = 0,
     captions: tuple[str, str] = ("Before", "After"),
+    edge_dots: tuple[Mapping[int, str], Mapping[int, str]] | None = None,
 ) -> go.Figure:
     """Two networks side by side. ``selected``: (side, box); what it is linked to is highlighted.
 
-    ``layout.meta["sides"]`` holds the boxes and their origins, for ``linked_boxes``.
+    highlight: the boxes of each side, where no one box is selected. ``layout.meta["sides"]`` holds
+    the boxes and their origins, for ``linked_boxes``. edge_dots: as for one network, of each side.
     """
-    left, right = linked_boxes((before, after), selected)
-    return _figure(
-        [
-            (before, f"{captions[0]}: {_count(before)}", left),
-            (after, f"{captions[1]}: {_count(after)}", right),
-        ],
-        title,
-        subtitle,
-        colour_by,
-        height,
-    )
+    boxes = highlight if highlight is not None else linked_boxes((before, after), selected)
+    dots = edge_dots or (None, None)
+    sides = [
+        _Side(view, f"{caption}: {_count(view)}", tuple(outlined), marks)
+        for view, caption, outlined, marks in zip(
+            (before, after), captions, boxes, dots, strict=True
+        )
+    ]
+    return _figure(sides, title, subtitle, colour_by, height)
 
 
 def linked_boxes(
@@ -104,25 +114,39 @@ def set_highlight(figure: Any, boxes: Sequence[Sequence[int]]) -> None:
         trace.update(_outline_data(places))
 
 
+def show_boxes(figure: Any, boxes: Sequence[Sequence[int]]) -> None:
+    """Move the window of each side to its boxes, where one of them is out of sight."""
+    for number, (side, indices) in enumerate(zip(figure.layout.meta["sides"], boxes, strict=True)):
+        name = _suffix(number)
+        x, y = figure.layout[f"xaxis{name}"], figure.layout[f"yaxis{name}"]
+        low, high = y.range
+        places = [side["boxes"][i] for i in indices]
+        if not places or all(low < v < high for _, v in places):
+            continue
+        middle = sum(v for _, v in places) / len(places)
+        across = sum(u for u, _ in places) / len(places) - sum(x.range) / 2
+        with figure.batch_update():
+            y.range = [middle - (high - low) / 2, middle + (high - low) / 2]
+            x.range = [x.range[0] + across, x.range[1] + across]
+
+
 def _figure(
-    sides: Sequence[tuple[GraphView, str, tuple[int, ...]]],
-    title: str,
-    subtitle: str,
-    colour_by: str,
-    height: int,
+    sides: Sequence[_Side], title: str, subtitle: str, colour_by: str, height: int
 ) -> go.Figure:
     if colour_by not in COLOURINGS:
         raise ValueError(f"colour_by is {colour_by!r}; use one of {', '.join(COLOURINGS)}")
-    graphs = [lay_out(view) for view, _, _ in sides]
+    graphs = [lay_out(side.view) for side in sides]
     traces: list[dict[str, Any]] = []
     edges: list[dict[str, Any]] = []
     shown: set[str] = set()
-    for number, (graph, (_, _, boxes)) in enumerate(zip(graphs, sides, strict=True)):
+    for number, (graph, side) in enumerate(zip(graphs, sides, strict=True)):
         axes = {"xaxis": f"x{_suffix(number)}", "yaxis": f"y{_suffix(number)}"}
-        places = [graph.centres[i] for i in boxes]
-        edges += _edges(graph, axes)
+        places = [graph.centres[i] for i in side.boxes]
+        edges += edge_shapes(graph, axes)
         traces += _boxes(graph, colour_by, axes, shown)
         traces.append(_outline(_outline_data(places), graph.box_width, axes))
+        if side.dots is not None:
+            traces.append(dots_of(graph, side.dots, axes))
     top = 96 if len(sides) > 1 else 64
     if not height:
         tallest = max(g.height for g in graphs) + top + MARGIN_BOTTOM + RANK_HEIGHT / 2
@@ -136,13 +160,14 @@ def _figure(
         "shapes": edges,
         "meta": {"graph": True, "sides": [_meta(g) for g in graphs]},
         "annotations": [
-            _caption(caption, _domain(number, len(sides))[0])
-            for number, (_, caption, _) in enumerate(sides)
-            if caption
+            _caption(side.caption, _domain(number, len(sides))[0])
+            for number, side in enumerate(sides)
+            if side.caption
         ],
     }
-    for number, graph in enumerate(graphs):
-        layout |= _axes(graph, number, len(graphs), height - top - MARGIN_BOTTOM)
+    for number, (graph, side) in enumerate(zip(graphs, sides, strict=True)):
+        focus = [graph.centres[i] for i in side.boxes]
+        layout |= _axes(graph, number, len(graphs), height - top - MARGIN_BOTTOM, focus)
     return chart(traces, title, subtitle, height=height, layout=layout)
 
 
@@ -170,14 +195,21 @@ def _domain(number: int, count: int) -> tuple[float, float]:
     return (0.0, 1.0) if count == 1 else ((0.0, 0.492) if not number else (0.508, 1.0))
 
 
-def _axes(graph: LayeredGraph, number: int, count: int, room: float) -> dict[str, Any]:
-    """The window shows the top of the graph at a scale where labels can be read."""
+def _axes(
+    graph: LayeredGraph, number: int, count: int, room: float, focus: Sequence[Sequence[float]]
+) -> dict[str, Any]:
+    """The window shows the boxes in ``focus``, else the top, at a scale where text can be read."""
     narrow = 980 if count == 1 else 480
     scale = min(1.0, max(SMALLEST, narrow / graph.width))
     span = room / scale
     upper = BOX_HEIGHT / 2 + 6
-    seen = [x for x, y in graph.centres if y > upper - span] or [0.0]
+    if focus and graph.height + RANK_HEIGHT / 2 > span:
+        middle = sum(y for _, y in focus) / len(focus)
+        upper = max(min(upper, middle + span / 2), span - graph.height - RANK_HEIGHT / 2)
+    seen = [x for x, y in graph.centres if upper - span < y < upper] or [0.0]
     middle = (min(seen) + max(seen)) / 2
+    if focus and max(seen) - min(seen) > narrow / scale:
+        middle = sum(x for x, _ in focus) / len(focus)
     name = _suffix(number)
     return {
         f"xaxis{name}": {
@@ -193,64 +225,6 @@ def _axes(graph: LayeredGraph, number: int, count: int, room: float) -> dict[str
             "range": [upper - span, upper],
         },
     }
-
-
-def _edges(graph: LayeredGraph, axes: dict[str, str]) -> list[dict[str, Any]]:
-    """Two shapes: every line, and every arrowhead.
-
-    As traces they would be an SVG element an edge, and 2,000 of them take a third of a second.
-    """
-    lines = "".join("M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in line) for line in graph.lines())
-    heads = "".join(
-        f"M{x - 3.5:.1f},{y + 6:.1f}L{x + 3.5:.1f},{y + 6:.1f}L{x:.1f},{y:.1f}Z"
-        for x, y in (route[-1] for route in graph.routes)
-    )
-    common = {
-        "type": "path",
-        "xref": axes["xaxis"],
-        "yref": axes["yaxis"],
-        "layer": "below",
-        "fillcolor": "rgba(0,0,0,0)",
-    }
-    return [
-        {**common, "path": lines or "M0,0", "line": {"color": EDGE, "width": 1.3}},
-        {**common, "path": heads or "M0,0", "fillcolor": EDGE, "line": {"width": 0}},
-    ]
-
-
-def _edge_dots(graph: LayeredGraph) -> dict[str, Any]:
-    """A dot in the middle of each arrow between two layers."""
-    nodes = graph.view.nodes
-    inner = [
-        i
-        for i, (a, b, _) in enumerate(graph.view.edges)
-        if nodes[a].kind != "Input" and nodes[b].kind != "Output"
-    ]
-    middles = [_middle(graph.routes[i]) for i in inner]
-    ends = [graph.view.edges[i] for i in inner]
-    return dict(
-        x=[x for x, _ in middles],
-        y=[y for _, y in middles],
-        mode="markers",
-        name=EDGES,
-        showlegend=False,
-        marker={"size": 9, "color": "#ffffff", "line": {"color": EDGE, "width": 1.6}},
-        customdata=inner,
-        hovertext=[
-            f"<b>{html.escape(nodes[a].id)} → {html.escape(nodes[b].id)}</b><br>"
-            f"{html.escape(kind)}<br>click: why not fused?"
-            for a, b, kind in ends
-        ],
-        hoverinfo="text",
-        xaxis="x",
-        yaxis="y",
-    )
-
-
-def _middle(route: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """The middle of a line's last stretch: that one it shares with no other."""
-    (x, y), (u, v) = route[-2], route[-1]
-    return (x + u) / 2, (y + v) / 2
 
 
 def _boxes(

@@ -8,92 +8,148 @@ from typing import Any
 
 import ipywidgets as ipw
 
-from widgets.parts import Code, button, row, text_of, title
+from widgets.parts import Code, button, note, row, text_of, title
+from workbench.errors import NetworkError
 from workbench.lab import Edge
+from workbench.network.remedies import MarkOutput
 from workbench.records import Attempt, Remedy, Stage
 from workbench.rewrite import EdgeAnswer
 
 Do = Callable[[Remedy, Stage], None]
 MOST_ANSWERS = 6
-NO_EDGE = ("(choose an edge, or click a dot on an arrow)", Edge("", "", ""))
+ROWS = 7
+"""Edges of the list that are seen at once."""
 
 
 class WhyNot(ipw.VBox):
-    """Choose an edge; ``ask(producer, reader)`` does the same. ``do`` hears a remedy's button."""
+    """Choose an edge; ``show(producer, reader)`` does the same.
 
-    def __init__(self, ask: Callable[[str, str], EdgeAnswer], do: Do) -> None:
-        self._ask, self._do = ask, do
-        self.edge = NO_EDGE[1]
+    ask: why the two are not one. do: hears a remedy's button. told: hears of each answer.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[str, str], EdgeAnswer],
+        do: Do,
+        told: Callable[[EdgeAnswer], None],
+        stage: Stage,
+    ) -> None:
+        self._ask, self._do, self._told, self._stage = ask, do, told, stage
         self._edges: tuple[Edge, ...] = ()
+        self._labels: dict[Edge, str] = {}
+        self.edge: Edge | None = None
         self.answer: EdgeAnswer | None = None
-        self.chooser = ipw.Dropdown(
-            description="Edge", options=[NO_EDGE], value=NO_EDGE[1], layout={"width": "100%"}
+        self.words = ipw.Text(
+            placeholder="filter edges: a layer, a tensor, or a code",
+            layout={"width": "100%"},
+            continuous_update=True,
         )
-        self.chooser.style.description_width = "initial"
+        self.words.observe(self._filtered, "value")
+        self.chooser = ipw.Select(options=[], value=None, rows=ROWS, layout={"width": "100%"})
         self.chooser.observe(self._changed, "value")
         self.result = ipw.VBox()
-        super().__init__([title("Why not fused?"), self.chooser, self.result])
+        said = note("Click a dot on an arrow, or choose an edge here.")
+        super().__init__([title("Why not fused?"), said, self.words, self.chooser, self.result])
         self.add_class("wb-why")
 
     def offer(self, edges: Sequence[Edge]) -> None:
         """The edges to choose from; the chosen one stays, with its new answer."""
-        kept = next((e for e in edges if e == self.edge), NO_EDGE[1])
-        with self._quietly():
-            self.chooser.options = [NO_EDGE, *((f"{e}   ({e.tensor})", e) for e in edges)]
-            self.chooser.value = kept
         self._edges = tuple(edges)
-        self._chosen(kept)
+        self._labels = {e: f"{e}   · {_short(self._ask(e.producer, e.reader))}" for e in edges}
+        self._list()
+        if self.answer is not None:
+            self.show(self.answer.producer, self.answer.reader)
 
-    def ask(self, producer: str, reader: str) -> EdgeAnswer:
+    def show(self, producer: str, reader: str) -> EdgeAnswer | None:
         """Answer for an edge, whether it is in the list or not."""
         named = [e for e in self._edges if (e.producer, e.reader) == (producer, reader)]
-        self.edge = named[0] if named else NO_EDGE[1]
+        self.edge = named[0] if named else None
+        if self.edge is not None and self.edge not in dict(self.chooser.options).values():
+            self.words.value = ""
         with self._quietly():
             self.chooser.value = self.edge
-        self.answer = self._ask(producer, reader)
+        try:
+            self.answer = self._ask(producer, reader)
+        except NetworkError as error:
+            self.answer, self.result.children = None, (note(str(error)),)
+            return None
         self.result.children = tuple(self._drawn(self.answer))
+        self._told(self.answer)
         return self.answer
 
+    # -- inner ----------------------------------------------------------------------------
     @contextmanager
     def _quietly(self) -> Generator[None]:
-        """The chooser follows without being heard."""
+        """The list follows without being heard."""
         self.chooser.unobserve(self._changed, "value")
         yield
         self.chooser.observe(self._changed, "value")
 
-    def _changed(self, change: Any) -> None:
-        self._chosen(change["new"])
+    def _filtered(self, change: Any) -> None:
+        self._list()
 
-    def _chosen(self, edge: Edge) -> None:
-        self.edge = edge
-        if edge == NO_EDGE[1]:
-            self.answer, self.result.children = None, ()
-        else:
-            self.ask(edge.producer, edge.reader)
+    def _list(self) -> None:
+        """The edges with every one of the words, and the chosen one still chosen."""
+        words = self.words.value.lower().split()
+        shown = [
+            (label, e)
+            for e, label in self._labels.items()
+            if all(w in f"{label} {e.tensor}".lower() for w in words)
+        ]
+        with self._quietly():
+            self.chooser.options = shown
+            self.chooser.value = self.edge if self.edge in dict(shown).values() else None
+
+    def _changed(self, change: Any) -> None:
+        edge = change["new"]
+        if edge is not None:
+            self.show(edge.producer, edge.reader)
 
     def _drawn(self, answer: EdgeAnswer) -> list[ipw.Widget]:
         ends = f"<b>{text_of(answer.producer)}</b> and <b>{text_of(answer.reader)}</b>"
         if answer.layer:
-            by = f": {text_of(answer.attempts[0].rule)} joined them" if answer.attempts else ""
+            by = (
+                f": <b>{text_of(answer.attempts[0].rule)}</b> joined them"
+                if answer.attempts
+                else ""
+            )
             said = f"{ends} are one layer, <b>{text_of(answer.layer)}</b>{by}."
-            return [ipw.HTML(f'<div class="wb-answer wb-yes" role="status">{said}</div>')]
-        head = ipw.HTML(f'<div class="wb-answer" role="status">{ends} are two layers.</div>')
+            return [_said(said, good=True), *self._split()]
         shown = answer.attempts[:MOST_ANSWERS]
-        return [head, *(attempt_card(a, self._do) for a in shown)]
+        more = len(answer.attempts) - len(shown)
+        rest = [note(f"{more} more attempts concern them; the table has them all.")] if more else []
+        return [
+            _said(f"{ends} are two layers."),
+            *(attempt_card(a, self._do) for a in shown),
+            *rest,
+        ]
+
+    def _split(self) -> list[ipw.Widget]:
+        """A button that breaks the fusion, to see what does."""
+        if self.edge is None or self._stage is not Stage.FUSE:
+            return []
+        tensor = self.edge.tensor
+        apart = Remedy(f"mark '{tensor}' as an output", (MarkOutput(tensor),))
+        press = button(
+            f"Break it: {apart.title}",
+            lambda: self._do(apart, self._stage),
+            tooltip="an output must be in memory: see what becomes of the fusion",
+        )
+        return [row(press)]
 
 
-def attempt_card(attempt: Attempt, do: Do) -> ipw.VBox:
+def attempt_card(attempt: Attempt, do: Do, *more: ipw.Widget) -> ipw.VBox:
     """One attempt: its rule, what failed, and its remedy's button with the Python it stands for."""
     code = f'<code class="wb-code-name">{text_of(attempt.code)}</code>' if attempt.code else ""
-    near = " · near miss" if attempt.missing == 1 else ""
-    outcome = "applied" if attempt.applied else f"refused{near}"
     mark = "wb-good" if attempt.applied else "wb-bad"
+    place = ", ".join(attempt.place)
     said = attempt.reason or attempt.detail
     text = (
         f'<div class="wb-attempt"><b>{text_of(attempt.rule)}</b> '
-        f'<span class="{mark}">{outcome}</span> {code}<div>{text_of(said)}</div></div>'
+        f'<span class="{mark}">{attempt.outcome}</span> {code} '
+        f'<span class="wb-place">at {text_of(place)}</span><div>{text_of(said)}</div></div>'
     )
-    parts: list[ipw.Widget] = [ipw.HTML(text)]
+    parts: list[ipw.Widget] = [ipw.HTML(text), *more]
     remedy = attempt.remedy
     if remedy is not None:
         parts += _remedy(remedy, attempt.stage, do)
@@ -112,5 +168,19 @@ def _remedy(remedy: Remedy, stage: Stage, do: Do) -> list[ipw.Widget]:
         tooltip=f"edit the network before {stage.value}, and run {stage.value} again",
         primary=True,
     )
-    warning = "" if remedy.keeps_meaning else "The network will then compute something else."
-    return [row(press, ipw.HTML(f'<span class="wb-note">{warning}</span>')), Code(code=remedy.code)]
+    parts: list[ipw.Widget] = [row(press)]
+    if not remedy.keeps_meaning:
+        parts.append(note("The network will then compute something else."))
+    return [*parts, Code(code=remedy.code)]
+
+
+def _said(text: str, *, good: bool = False) -> ipw.HTML:
+    kind = "wb-answer wb-yes" if good else "wb-answer"
+    return ipw.HTML(f'<div class="{kind}" role="status">{text}</div>')
+
+
+def _short(answer: EdgeAnswer) -> str:
+    """An answer in a word or two."""
+    if answer.layer:
+        return "one layer"
+    return f"{answer.attempts[0].code}{', an edit joins them' if answer.remedies else ''}"

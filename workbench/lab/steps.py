@@ -13,6 +13,9 @@ from workbench.network import NetworkDefinition
 from workbench.records import Attempt, Stage
 from workbench.rewrite import replay
 
+KEPT = 16
+"""Rewrites between two networks that are kept for replaying from."""
+
 
 @dataclass(frozen=True)
 class Edge:
@@ -40,13 +43,26 @@ class RewriteSteps:
         self.state, self.stage = state, stage
         self.applied: tuple[Attempt, ...] = tuple(a for a in state.log[stage].attempts if a.applied)
         self._start = edited(before_stage(state, stage), stage)
+        self._kept = {0: self._start}
 
     def network(self, count: int) -> NetworkDefinition:
         """The network after the first ``count`` rewrites."""
-        rules = passes.RULES if self.stage is Stage.FOLD else fusions.FUSIONS
-        network = self._start.clone()
-        replay(network, self.applied[:count], rules)
+        if count == len(self.applied):
+            return self.state.networks[self.stage].clone()
+        done = max(n for n in self._kept if n <= count)
+        network = self._kept[done].clone()
+        while done < count:
+            upto = min(count, (done // KEPT + 1) * KEPT)
+            self.repeat(network, done, upto)
+            done = upto
+            if not done % KEPT:
+                self._kept[done] = network.clone()
         return network
+
+    def repeat(self, network: NetworkDefinition, done: int, upto: int) -> None:
+        """Make rewrites number ``done`` + 1 to ``upto`` on the network after ``done`` of them."""
+        rules = passes.RULES if self.stage is Stage.FOLD else fusions.FUSIONS
+        replay(network, self.applied[done:upto], rules)
 
     @property
     def edges(self) -> tuple[Edge, ...]:

@@ -15,8 +15,8 @@ from workbench.selection import Tuned
 def ledger_rows(log: BuildLog) -> pd.DataFrame:
     """Columns: #, Stage, Rule, Place, Outcome, Code, Reason, Remedy, Edit, Created.
 
-    Outcome: applied, refused, or near miss (all of the pattern but one part fits). Edit: the
-    title of the remedy that ``attempt.remedy.apply`` makes.
+    Outcome: applied, refused, near miss (all of the pattern but one part fits) or quarantined (its
+    check failed). Edit: the title of the remedy that ``attempt.remedy.apply`` makes.
     """
     return pd.DataFrame(
         [
@@ -25,7 +25,7 @@ def ledger_rows(log: BuildLog) -> pd.DataFrame:
                 a.stage.value,
                 a.rule,
                 ", ".join(a.place),
-                "applied" if a.applied else "near miss" if a.missing else "refused",
+                a.outcome,
                 a.code,
                 a.reason,
                 a.refusal.remedy if a.refusal else "",

@@ -1,7 +1,7 @@
 """The rewriter: rules of pattern, replacement and refusal; every candidate leaves an Attempt."""
 
 from workbench.rewrite.engine import apply_rules, replay
-from workbench.rewrite.ledger import EdgeAnswer, why_not, why_not_fused
+from workbench.rewrite.ledger import EdgeAnswer, FusionAnswers, why_not, why_not_fused
 from workbench.rewrite.match import Finder, Match, Miss, PatternFinder
 from workbench.rewrite.pattern import Element, PatternBuilder, is_pointwise
 from workbench.rewrite.rule import (
@@ -20,6 +20,7 @@ __all__ = [
     "EdgeAnswer",
     "Element",
     "Finder",
+    "FusionAnswers",
     "Match",
     "Miss",
     "PatternBuilder",

@@ -124,6 +124,13 @@ class EdgeAnswer:
     attempts: tuple[Attempt, ...]
 
     @property
+    def verdict(self) -> str:
+        """``joined``, ``mendable`` (an edit would bring them nearer) or ``apart``."""
+        if self.layer:
+            return "joined"
+        return "mendable" if self.remedies else "apart"
+
+    @property
     def remedies(self) -> tuple[Remedy, ...]:
         """The edits that would bring the two nearer to each other."""
         return tuple(dict.fromkeys(a.remedy for a in self.attempts if a.remedy is not None))
@@ -138,15 +145,31 @@ def why_not_fused(
     attempts: the ledger of the build, or of its Fuse stage. Raises NetworkError for a name that is
     nowhere.
     """
-    past = _Past(network, attempts)
-    ends = (past.now(producer), past.now(reader))
-    if ends[0] == ends[1] != "":
-        return EdgeAnswer(producer, reader, ends[0], _joining(attempts, producer, reader))
-    tried = [a for a in attempts if a.refusal is not None and set(ends) <= past.concerned(a)]
-    order = sorted(tried, key=lambda a: (a.missing, a.remedy is None))
-    if not order:
-        order = [_no_attempt(network, *ends)]
-    return EdgeAnswer(producer, reader, "", tuple(order))
+    return FusionAnswers(network, attempts).ask(producer, reader)
+
+
+class FusionAnswers:
+    """``why_not_fused`` for many pairs of layers: the ledger is read once."""
+
+    def __init__(self, network: NetworkDefinition, attempts: Sequence[Attempt]) -> None:
+        self._network, self._attempts = network, attempts
+        self._past = _Past(network, attempts)
+        refused = [a for a in attempts if a.refusal is not None]
+        self._refused = sorted(refused, key=lambda a: (a.missing, a.remedy is None))
+        self._of: dict[str | None, list[int]] = {}
+        for index, attempt in enumerate(self._refused):
+            for name in self._past.concerned(attempt):
+                self._of.setdefault(name, []).append(index)
+
+    def ask(self, producer: str, reader: str) -> EdgeAnswer:
+        """As ``why_not_fused``."""
+        ends = (self._past.now(producer), self._past.now(reader))
+        if ends[0] == ends[1] != "":
+            joining = _joining(self._attempts, producer, reader)
+            return EdgeAnswer(producer, reader, ends[0], joining)
+        both = set(self._of.get(ends[0], ())) & set(self._of.get(ends[1], ()))
+        tried = [self._refused[i] for i in sorted(both)] or [_no_attempt(self._network, *ends)]
+        return EdgeAnswer(producer, reader, "", tuple(tried))
 
 
 class _Past:
