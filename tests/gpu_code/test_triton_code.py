@@ -36,10 +36,15 @@ COMPILED = {
     "depthwise int8": Convolution(1, 32, 8, 32, 3, 1, 1, INT8, group=32),
     "product": Linear(64, 64, 64, BF16, True, "Gelu"),
     "product float": Linear(64, 32, 64, FLOAT),
-    "split sums": Linear(16, 1024, 64, HALF),
+    "split sums of one row": Linear(1, 1024, 64, HALF),
     "attention": Attention(1, 2, 64, 32),
 }
-NEEDS_HOPPER = {"product fp8": Linear(64, 64, 64, FP8, True)}
+NEEDS_HOPPER = {
+    "product fp8": Linear(72, 64, 64, FP8, True),
+    "window fp8": Convolution(1, 24, 9, 32, 3, 2, 1, FP8, residual=True),
+    "stem fp8": Convolution(1, 3, 9, 32, 3, 2, 1, FP8),
+    "depthwise fp8": Convolution(1, 24, 9, 24, 3, 1, 1, FP8, group=24),
+}
 ON_HOST = {
     **{
         n: make
@@ -49,6 +54,8 @@ ON_HOST = {
     "stem": lambda batch: Convolution(batch, 3, 13, 8, 7, 2, 3).body(),
     "stem int8": lambda batch: Convolution(batch, 3, 11, 8, 3, 2, 1, INT8).body(),
     "split sums": lambda batch: Linear(8 * batch, 512, 24, HALF, True).body(),
+    "one row": lambda batch: Linear(1, 40, 24, INT8, activation="Gelu").body(),
+    "depthwise half": lambda batch: Convolution(batch, 24, 9, 24, 3, 2, 1, group=24).body(),
     "grouped wide": lambda batch: Convolution(batch, 8, 5, 8, 3, 1, 1, group=2, width=7).body(),
     "attention": lambda batch: Attention(batch, 2, 33, 16).body(),
 }

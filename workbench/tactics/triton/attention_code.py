@@ -14,7 +14,7 @@ from workbench.body import CONSTANT, Body, BodyInput, Node, TensorType
 from workbench.datatypes import DataType
 from workbench.tactics.triton.attention import Attention, View
 from workbench.tactics.triton.frame import Frame, Group, flat_offset
-from workbench.tactics.triton.kernel import STORED, Arguments, Kernel, Program
+from workbench.tactics.triton.kernel import STORED, Arguments, Kernel, Program, masked
 from workbench.tactics.triton.scalars import Untranslatable
 from workbench.tactics.triton.tiles import chip_of
 from workbench.tactics.triton.values import Values
@@ -195,7 +195,7 @@ class _Writer:
     ) -> list[str]:
         """Statements that set ``name`` to a tile of a factor after its pointwise nodes."""
         given = [m for m in masks if m]
-        suffix = f", mask={' & '.join(given)}, other=0" if given else ""
+        suffix = masked(" & ".join(given), self.body.types[view.name].dtype)
         pointer = self.arguments.value(view.name)
         lines = [f"{name} = tl.load({pointer} + ({self._at(view, row, column)}){suffix})"]
         if view.nodes:

@@ -1,11 +1,13 @@
 """Depthwise convolutions: each channel by itself, NHWC, bound by memory.
 
-A program computes some positions of one row of the output for some channels; the taps are written
-out, and neighbours' reads meet in the L1 cache.
+A program computes some rows and positions of the output for some channels; the taps are written
+out. A line of the image that several rows of the output read is loaded once for them.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -25,13 +27,16 @@ from workbench.tactics.triton.values import Values
 
 MOST_TAPS = 64
 """Taps that are written out."""
-OFFERED = 12
+KEPT_TAPS = 9
+"""Taps whose weights stay in registers, so that lines of the image can be shared by rows."""
+OFFERED = 24
 
 
 @dataclass(frozen=True)
 class Strip:
-    """What one program computes: positions of a row, channels, warps."""
+    """What one program computes: rows, positions of each, channels; by how many warps."""
 
+    rows: int
     positions: int
     channels: int
     warps: int
@@ -43,7 +48,7 @@ class Strip:
 
     @property
     def title(self) -> str:
-        return f"{self.positions}x{self.channels} w{self.warps}"
+        return f"{self.rows}x{self.positions}x{self.channels} w{self.warps}"
 
 
 def strip_of(parameters: Sequence[tuple[str, Any]]) -> Strip:
@@ -60,114 +65,156 @@ def is_depthwise(product: Product) -> bool:
 
 
 def strips(product: Product) -> tuple[Strip, ...]:
-    """Strips worth timing, best guess first: 8 elements a thread, wide loads."""
-    filters, width = product.out[1], product.out[-1]
-    rows = prod(product.out) // (filters * width)
-    most = 1 << max(4, (filters - 1).bit_length())
-    found: list[tuple[float, Strip]] = []
-    for channels in (16, 32, 64, 128, 256):
-        for positions in (1, 2, 4, 8, 16, 32, 64):
-            elements = channels * positions
-            for warps in (1, 2, 4, 8):
-                each = elements / (32 * warps)
-                if not 2 <= each <= 16 or channels > most or positions >= 2 * width:
-                    continue
-                wasted = (-(-filters // channels) * channels / filters) * (
-                    -(-width // positions) * positions / width
-                )
-                programs = rows * -(-filters // channels) * -(-width // positions)
-                full = min(1.0, programs * warps / (132 * 32))
-                short = 1.0 if channels * product.kind.itemsize >= 64 else 1.3
-                halo = 1 + 0.5 / positions
-                uneven = 1 + 0.1 * abs(np.log2(each / 8)) + 0.1 * abs(np.log2(warps / 4))
-                cost = wasted * short * halo * uneven / max(full, 0.05)
-                found.append((float(cost), Strip(positions, channels, warps)))
-    found.sort(key=lambda f: (f[0], f[1].title))
-    return tuple(s for _, s in found[:OFFERED])
+    """Strips worth timing, best guess first."""
+    window = windows(product)
+    held = 1 << max(4, (product.out[1] - 1).bit_length())
+    high, wide = int(window.output[0]), int(window.output[1])
+    able: list[Strip] = []
+    for rows, positions, channels, warps in itertools.product(
+        (1, 2, 4), (1, 2, 4, 8, 16, 32, 64), (16, 32, 64, 128, 256), (1, 2, 4, 8)
+    ):
+        each = positions * channels / (32 * warps)
+        large = channels > held or positions >= 2 * wide or rows >= 2 * high
+        if not 2 <= each <= 16 or each * rows > 32 or large:
+            continue
+        if rows == 1 or prod(window.kernel) <= KEPT_TAPS:
+            able.append(Strip(rows, positions, channels, warps))
+    able.sort(key=lambda s: (_cost(product, window, s), s.title))
+    first: list[Strip] = []
+    rest: list[Strip] = []
+    for s in able:
+        alike = any((s.rows, s.channels) == (f.rows, f.channels) for f in first)
+        (rest if alike else first).append(s)
+    return tuple([*first[:6], *rest][:OFFERED])
+
+
+def _cost(product: Product, window: Window, strip: Strip) -> float:
+    """Something that grows with the time: what is read for an output, and what is idle."""
+    sizes = (int(window.output[0]), int(window.output[1]), product.out[1])
+    whole, programs = 1.0, product.out[0]
+    for size, step in zip(sizes, (strip.rows, strip.positions, strip.channels), strict=True):
+        whole *= -(-size // step) * step / size
+        programs *= -(-size // step)
+    read = ((strip.rows - 1) * window.strides[0] + window.extent[0]) / strip.rows
+    each = strip.positions * strip.channels / (32 * strip.warps)
+    full = min(1.0, programs * strip.warps / (132 * 24))
+    short = 1.0 if strip.channels * product.kind.itemsize >= 64 else 1.3
+    uneven = 1 + 0.1 * abs(math.log2(each / 8)) + 0.1 * abs(math.log2(strip.warps / 4))
+    return whole * short * uneven * (read + 1) / max(full, 0.05)
 
 
 def depthwise_program(product: Product, strip: Strip, layouts: Mapping[str, Format]) -> Program:
     """The kernel of a depthwise convolution. Raises Untranslatable."""
-    window = windows(product)
-    taps = prod(window.kernel)
-    if taps > MOST_TAPS:
-        raise Untranslatable(f"a depthwise convolution of {taps} taps")
-    x, out = product.body.types[product.left.value].shape, product.out
-    height, width = (x[2], x[3]) if len(x) == 4 else (1, x[2])
-    filters, multiplier = out[1], out[1] // x[1]
-    arguments = Arguments(product.body)
-    p, q = int(window.output[0]), int(window.output[1])
-    across, blocks = -(-q // strip.positions), -(-filters // strip.channels)
-    lines = [
-        "pid = tl.program_id(0)",
-        f"rn = pid % {blocks} * {strip.channels} + tl.arange(0, {strip.channels})",
-        f"oq = pid // {blocks} % {across} * {strip.positions} + tl.arange(0, {strip.positions})",
-        f"op = pid // {blocks * across} % {p}",
-        f"on = pid // {blocks * across * p}",
-    ]
-    inside = f"(rn < {filters})[None, :]" if filters % strip.channels else ""
-    column = Group((1,), "rn[None, :]", inside)
-    channel = f"(rn // {multiplier})[None, :]" if multiplier > 1 else "rn[None, :]"
-    kind = "tl.int32" if product.exact else "tl.float32"
-    lines.append(f"acc = tl.zeros(({strip.positions}, {strip.channels}), {kind})")
-    weights = arguments.packed("weights", product.kind)
-    wide = blocks * strip.channels
-    for tap in range(taps):
-        lines += _tap(
-            product, window, tap, arguments, layouts, (height, width), Group((1,), channel, inside)
-        )
-        lines.append(f"b = tl.load({weights} + ({tap * wide} + rn))[None, :].to({kind})")
-        lines.append("acc += a * b")
-    space = [Group((2,), "op"), Group((3,), "oq[:, None]", _ragged(q, strip.positions))]
-    if len(out) == 3:
-        space = space[1:]
-        space = [Group((2,), space[0].text, space[0].mask)]
-    frame = Frame(out, (Group((0,), "on"), *space, column))
-    packs: Packs = {"weights": _packed(product, wide, taps)}
-    lines += finish(product, arguments, frame, layouts, 1, packs)
-    grid = (out[0] * p * across * blocks, 1, 1)
-    kernel = arguments.kernel(lines, grid, warps=strip.warps, stages=1)
-    return Program(f"depthwise {strip.title}", (kernel,), packs)
+    return _Writer(product, strip, layouts).program()
 
 
-def _ragged(size: int, step: int) -> str:
-    return f"(oq < {size})[:, None]" if size % step else ""
+class _Writer:
+    def __init__(self, product: Product, strip: Strip, layouts: Mapping[str, Format]) -> None:
+        self.product, self.strip, self.layouts = product, strip, layouts
+        self.window = windows(product)
+        self.arguments = Arguments(product.body)
+        self.taps = prod(self.window.kernel)
+        if self.taps > MOST_TAPS:
+            raise Untranslatable(f"a depthwise convolution of {self.taps} taps")
+        self.high, self.wide = int(self.window.output[0]), int(self.window.output[1])
+        self.filters = product.out[1]
+        self.across = -(-self.wide // strip.positions)
+        self.down = -(-self.high // strip.rows)
+        self.blocks = -(-self.filters // strip.channels)
+        self.inside = f"(rn < {self.filters})[None, :]" if self.filters % strip.channels else ""
+        self.working = "tl.int32" if product.exact else "tl.float32"
 
+    def program(self) -> Program:
+        s = self.strip
+        blocks, across, down = self.blocks, self.across, self.down
+        lines = [
+            "pid = tl.program_id(0)",
+            f"rn = pid % {blocks} * {s.channels} + tl.arange(0, {s.channels})",
+            f"oq = pid // {blocks} % {across} * {s.positions} + tl.arange(0, {s.positions})",
+            f"op = pid // {blocks * across} % {down} * {s.rows}",
+            f"on = pid // {blocks * across * down}",
+        ]
+        zeros = f"tl.zeros(({s.positions}, {s.channels}), {self.working})"
+        lines += [f"acc{o} = {zeros}" for o in range(s.rows)]
+        lines += self._sums()
+        packs: Packs = {"weights": self._packed()}
+        for o in range(s.rows):
+            lines.append(f"acc = acc{o}")
+            frame = self._frame(o)
+            lines += finish(self.product, self.arguments, frame, self.layouts, 1, packs)
+        grid = (self.product.out[0] * down * across * blocks, 1, 1)
+        kernel = self.arguments.kernel(lines, grid, warps=s.warps, stages=1)
+        return Program(f"depthwise {s.title}", (kernel,), packs)
 
-def _tap(
-    product: Product,
-    window: Window,
-    tap: int,
-    arguments: Arguments,
-    layouts: Mapping[str, Format],
-    sizes: tuple[int, int],
-    column: Group,
-) -> list[str]:
-    """Statements that set ``a``: what lies under one tap, zeros outside of the image."""
-    r, s = divmod(tap, window.kernel[1])
-    shift = [k * d - int(b) for k, d, b in zip((r, s), window.dilations, window.begin, strict=True)]
-    h = f"(op * {window.strides[0]} + {shift[0]})"
-    w = f"(oq * {window.strides[1]} + {shift[1]})"
-    mask = f"(({h} >= 0) & ({h} < {sizes[0]}) & ({w} >= 0) & ({w} < {sizes[1]}))[:, None]" + (
-        f" & {column.mask}" if column.mask else ""
-    )
-    shape = product.body.types[product.left.value].shape
-    space = [Group((2,), h, mask), Group((3,), f"{w}[:, None]", mask)]
-    if len(shape) == 3:
-        space = [Group((2,), f"{w}[:, None]", mask)]
-    groups = (Group((0,), "on", mask), *space, Group((1,), column.text, mask))
-    values = Values(product.body, arguments, Frame(shape, groups), layouts, prefix=f"t{tap}_")
-    text = values.at(product.left.value)
-    if product.left.value not in {i.name for i in product.body.inputs}:
-        text = f"tl.where({mask}, {text}, 0)"
-    return [*values.lines, f"a = {text}"]
+    def _sums(self) -> list[str]:
+        """Statements that read each line of the image once and add it to the rows that it meets."""
+        window, rows = self.window, self.strip.rows
+        kept = self.taps <= KEPT_TAPS
+        lines = [self._weight(tap) for tap in range(self.taps) if kept]
+        for line in range((rows - 1) * window.strides[0] + window.extent[0]):
+            meets = [
+                (o, r)
+                for o in range(rows)
+                for r in range(window.kernel[0])
+                if o * window.strides[0] + r * window.dilations[0] == line
+            ]
+            for s in range(window.kernel[1] if meets else 0):
+                lines += self._read(line, s)
+                for o, r in meets:
+                    tap = r * window.kernel[1] + s
+                    if not kept:
+                        lines.append(self._weight(tap))
+                    lines.append(f"acc{o} += a * b{tap}")
+        return lines
 
+    def _weight(self, tap: int) -> str:
+        pointer = self.arguments.packed("weights", self.product.kind)
+        at = f"{tap * self.blocks * self.strip.channels} + rn"
+        return f"b{tap} = tl.load({pointer} + ({at}))[None, :].to({self.working})"
 
-def _packed(product: Product, wide: int, taps: int) -> Pack:
-    def pack(constants: Mapping[str, Array]) -> Array:
-        array = np.asarray(evaluated(product.body, product.right.value, constants))
-        packed = np.zeros((taps, wide), array.dtype)
-        packed[:, : array.shape[0]] = array.reshape(array.shape[0], taps).T
-        return packed
+    def _read(self, line: int, s: int) -> list[str]:
+        """Statements that set ``a``: a line of the image under one column of taps."""
+        window, body = self.window, self.product.body
+        value = self.product.left.value
+        shape = body.types[value].shape
+        sizes = (shape[2], shape[3]) if len(shape) == 4 else (1, shape[2])
+        h = f"(op * {window.strides[0]} + {line - int(window.begin[0])})"
+        w = f"(oq * {window.strides[1]} + {s * window.dilations[1] - int(window.begin[1])})"
+        mask = f"(({h} >= 0) & ({h} < {sizes[0]}) & ({w} >= 0) & ({w} < {sizes[1]}))[:, None]"
+        if self.inside:
+            mask = f"{mask} & {self.inside}"
+        multiplier = self.filters // shape[1]
+        channel = f"(rn // {multiplier})[None, :]" if multiplier > 1 else "rn[None, :]"
+        space = [Group((2,), h, mask), Group((3,), f"{w}[:, None]", mask)]
+        if len(shape) == 3:
+            space = [Group((2,), f"{w}[:, None]", mask)]
+        frame = Frame(shape, (Group((0,), "on", mask), *space, Group((1,), channel, mask)))
+        values = Values(body, self.arguments, frame, self.layouts, prefix=f"t{line}_{s}_")
+        text = values.at(value)
+        if value not in {i.name for i in body.inputs}:
+            # What pads the image must be zero after the prologue, not before it.
+            text = f"tl.where({mask}, {text}, 0)"
+        return [*values.lines, f"a = {text}"]
 
-    return pack
+    def _frame(self, row: int) -> Frame:
+        """The output's tile of one row."""
+        s, out = self.strip, self.product.out
+        low = f"(op + {row} < {self.high})" if self.high % s.rows else ""
+        beside = f"(oq < {self.wide})[:, None]" if self.wide % s.positions else ""
+        space = [Group((2,), f"(op + {row})", low), Group((3,), "oq[:, None]", beside)]
+        if len(out) == 3:
+            space = [Group((2,), "oq[:, None]", beside)]
+        return Frame(out, (Group((0,), "on"), *space, Group((1,), "rn[None, :]", self.inside)))
+
+    def _packed(self) -> Pack:
+        """Weights as [taps, channels], padded with zeros."""
+        body, value = self.product.body, self.product.right.value
+        wide, taps = self.blocks * self.strip.channels, self.taps
+
+        def pack(constants: Mapping[str, Array]) -> Array:
+            array = np.asarray(evaluated(body, value, constants))
+            packed = np.zeros((taps, wide), array.dtype)
+            packed[:, : array.shape[0]] = array.reshape(array.shape[0], taps).T
+            return packed
+
+        return pack

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from workbench.formats import Format
 from workbench.tactics.triton.frame import Frame
-from workbench.tactics.triton.kernel import Arguments, Pack
+from workbench.tactics.triton.kernel import Arguments, Pack, masked
 from workbench.tactics.triton.product import (
     Factor,
     Product,
@@ -88,8 +88,8 @@ def along_channel(product: Product, values: Values, name: str, channel: int, pac
     strides = [0] * len(values.frame.shape)
     strides[channel] = 1
     offset, mask = values.frame.offset(strides)
-    suffix = f", mask={mask}, other=0" if mask else ""
     dtype = body.types[name].dtype
+    suffix = masked(mask, dtype)
     pointer = values.arguments.packed(key, dtype)
     values.define(name, f"tl.load({pointer} + ({offset}){suffix}).to(tl.float32)")
     return values.at(name)

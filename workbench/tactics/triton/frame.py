@@ -28,13 +28,18 @@ class Frame:
     shape: tuple[int, ...]
     groups: tuple[Group, ...]
 
-    def offset(self, strides: Sequence[int]) -> tuple[str, str]:
-        """Offset of a tensor with these strides (0 on broadcast axes), and the mask it needs."""
+    def offset(self, strides: Sequence[int], *, full: bool = False) -> tuple[str, str]:
+        """Offset of a tensor with these strides (0 on broadcast axes), and the mask it needs.
+
+        full: the offset has the shape of the whole tile, as a store wants it.
+        """
         terms: list[str] = []
         masks: list[str] = []
         for g in self.groups:
             own = [(self.shape[a], strides[a]) for a in g.axes if self.shape[a] != 1]
             if not any(s for _, s in own):
+                if full:
+                    terms.append(f"({g.text}) * 0")
                 continue
             terms.append(flat_offset(g.text, own))
             if g.mask:

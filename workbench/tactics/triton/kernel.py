@@ -56,6 +56,13 @@ LARGEST_INDEX = 2**31 - 1
 """Elements that a tensor may have: offsets are 32-bit."""
 
 
+def masked(mask: str, dtype: DataType) -> str:
+    """The rest of a load: where it reads, and zeros elsewhere. Empty without a mask."""
+    if not mask:
+        return ""
+    return f", mask={mask}, other={'0.0' if dtype.is_float else '0'}"
+
+
 @dataclass(frozen=True)
 class Argument:
     """A pointer that a kernel takes: a Body value, a packed constant, or a part of the workspace.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 
 from workbench.body import Array, Body
+from workbench.datatypes import DataType
 from workbench.formats import HWC, LINEAR, Format
 from workbench.operators.windows import Window
 from workbench.tactics.triton.copied import copied_image, copied_weights
@@ -24,8 +26,10 @@ from workbench.tactics.triton.sides import (
     packed_weights,
     steps_of,
 )
-from workbench.tactics.triton.tiles import Tile, Work
+from workbench.tactics.triton.tiles import Tile, Work, tiles
 
+NEAR = 5
+"""Tiles of a window that are also offered to read through the L1 cache."""
 FORMS = ("copied linear", "copied", "")
 """Forms of a product: as it lies; a convolution's input copied first, from either layout."""
 
@@ -75,6 +79,18 @@ def work_of(plan: Plan, body: Body) -> Work:
         assert isinstance(side, Matrix)
         taps, depth = 1, side.depth
     return Work(plan.rows, plan.columns, depth, taps, plan.batches, plan.product.kind, moved)
+
+
+def offered_tiles(plan: Plan, body: Body, capability: int) -> tuple[Tile, ...]:
+    """Tiles worth timing, best guess first."""
+    # FLOAT: three products of TF32 halves, or the scalar units; one TF32 product is not float32.
+    multiply = ("tf32x3", "ieee") if plan.product.kind is DataType.FLOAT else ("",)
+    found = tiles(work_of(plan, body), capability, multiply=multiply)
+    side = plan.left
+    if not isinstance(side, WindowSide) or prod(side.kernel) == 1:
+        return found
+    first = (replace(t, near=near) for t in found[:NEAR] for near in (True, False))
+    return (*first, *found[NEAR:])
 
 
 # -- Gemm and MatMul ----------------------------------------------------------------------

@@ -12,7 +12,7 @@ from workbench.body import Array
 from workbench.datatypes import DataType
 from workbench.formats import Format
 from workbench.tactics.triton.frame import Frame, Group
-from workbench.tactics.triton.kernel import STORED, Arguments, Pack
+from workbench.tactics.triton.kernel import STORED, Arguments, Pack, masked
 from workbench.tactics.triton.product import Factor, Product, evaluated
 from workbench.tactics.triton.tiles import Tile
 from workbench.tactics.triton.values import Values
@@ -81,9 +81,9 @@ class Matrix:
         ragged = self.depth % tile.depth
         mask = self._shaped(f"(t * {tile.depth} + rk < {self.depth})", depth=True)
         if self._direct:
-            masked = f", mask={mask}, other=0" if ragged else ""
+            rest = masked(mask if ragged else "", self.product.kind)
             at = f"{self.letter}p + t * {tile.depth * self.along}"
-            return [f"{self.letter} = tl.load({at}{masked})"]
+            return [f"{self.letter} = tl.load({at}{rest})"]
         batch, index, depth = self.frame_axes
         k = self._shaped(f"(t * {tile.depth} + rk)", depth=True)
         groups = (
@@ -202,8 +202,11 @@ class WindowSide:
         masks = self._masks(tile)
         if self._direct:
             at = f"(ab + tr * {i.row} + ts * {i.pixel} + tc)[:, None] + rk[None, :]"
-            suffix = f", mask={' & '.join(masks)}, other=0" if masks else ""
-            return [*lines, f"a = tl.load({self._pointer(arguments)} + ({at}){suffix})"]
+            rest = masked(" & ".join(masks), self.product.kind)
+            if tile.near:
+                # Neighbouring taps read the same pixels: they meet in the L1 cache.
+                rest += ', cache_modifier=".ca"'
+            return [*lines, f"a = tl.load({self._pointer(arguments)} + ({at}){rest})"]
         shape = self.product.body.types[self.product.left.value].shape
         start = f" + batch * {self.grouped}" if self.grouped else ""
         space = [Group((2,), "(ah + tr)[:, None]"), Group((3,), "(aw + ts)[:, None]")]

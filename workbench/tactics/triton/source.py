@@ -18,13 +18,13 @@ from workbench.tactics.triton.calls import call_of, capability_of
 from workbench.tactics.triton.compiler import COMPILERS, parts, triton_version
 from workbench.tactics.triton.depthwise import depthwise_program, is_depthwise, strip_of, strips
 from workbench.tactics.triton.kernel import Program
-from workbench.tactics.triton.plans import FORMS, layouts_of, plan_of, work_of
+from workbench.tactics.triton.plans import FORMS, layouts_of, offered_tiles, plan_of
 from workbench.tactics.triton.product import product_of
 from workbench.tactics.triton.product_code import program_of
 from workbench.tactics.triton.scalars import Untranslatable
-from workbench.tactics.triton.tiles import tile_of, tiles
+from workbench.tactics.triton.tiles import tile_of
 
-REVISION = "1"
+REVISION = "2"
 ATTENTION, DEPTHWISE = "attention", "depthwise"
 FP8_SINCE = 89
 OLDEST = 80
@@ -104,7 +104,7 @@ class TritonSource:
         kind = plan.product.kind
         if kind is DataType.FP8 and capability < FP8_SINCE:
             raise Untranslatable(f"FP8 needs compute capability 8.9, this is {capability / 10}")
-        offered = tiles(work_of(plan, problem.body), capability, multiply=_multiply(kind))
+        offered = offered_tiles(plan, problem.body, capability)
         program_of(plan, offered[0])  # raises where the epilogue has no text
         return [
             self._tactic(problem.body, kind, form, t.parameters, program_of(plan, t).name)
@@ -170,11 +170,6 @@ def program_for(tactic: Tactic, problem: Problem) -> Program:
         return depthwise_program(product, strip_of(tactic.parameters), layouts)
     plan = plan_of(problem.body, problem.constants, form)
     return program_of(plan, tile_of(tactic.parameters))
-
-
-def _multiply(kind: DataType) -> tuple[str, ...]:
-    """How Triton multiplies floats: in three TF32 products, or by the scalar units."""
-    return ("tf32x3", "ieee") if kind is DataType.FLOAT else ("",)
 
 
 TRITON = TritonSource()

@@ -8,7 +8,7 @@ from workbench.body import CONSTANT, Body, Literal, Node
 from workbench.datatypes import DataType
 from workbench.formats import LINEAR, Format
 from workbench.tactics.triton.frame import Frame, strides_of
-from workbench.tactics.triton.kernel import STORED, Arguments
+from workbench.tactics.triton.kernel import STORED, Arguments, masked
 from workbench.tactics.triton.scalars import (
     RULES,
     Scalars,
@@ -59,7 +59,7 @@ class Values:
         """Write an output of the Body."""
         type_ = self.body.types[name]
         value = self.at(name)
-        offset, mask = self._place(name, None)
+        offset, mask = self._place(name, None, full=True)
         kind = STORED[type_.dtype]
         full = self.frame.mask or mask
         suffix = f", mask={full}" if full else ""
@@ -82,10 +82,10 @@ class Values:
         if self.body.types[name].dtype not in STORED:
             raise Untranslatable(f"'{name}' is {self.body.types[name].dtype.value}")
         offset, mask = self._place(name, axis)
-        suffix = f", mask={mask}, other=0" if mask else ""
+        suffix = masked(mask, self.body.types[name].dtype)
         return f"tl.load({self.arguments.value(name)} + ({offset}){suffix})"
 
-    def _place(self, name: str, axis: int | None) -> tuple[str, str]:
+    def _place(self, name: str, axis: int | None, *, full: bool = False) -> tuple[str, str]:
         shape, rank = self.body.types[name].shape, len(self.frame.shape)
         if axis is not None:
             strides = [0] * rank
@@ -94,7 +94,8 @@ class Values:
         wide = zip(shape, self.frame.shape[rank - len(shape) :], strict=True)
         if len(shape) > rank or any(a not in (1, b) for a, b in wide):
             raise Untranslatable(f"'{name}' {shape} does not broadcast to {self.frame.shape}")
-        return self.frame.offset(strides_of(shape, rank, self.layouts.get(name, LINEAR)))
+        strides = strides_of(shape, rank, self.layouts.get(name, LINEAR))
+        return self.frame.offset(strides, full=full)
 
     def _variable(self, text: str) -> str:
         name = f"{self._prefix}{self._count}"
@@ -167,5 +168,6 @@ class Values:
         if zero:
             scaled = f"libdevice.rint({scaled}) + {zero}.to(tl.float32)"
         clipped = self._variable(f"tl.minimum(tl.maximum({scaled}, {info.low}), {info.high})")
-        # Adding 1.5 * 2**23 leaves no bits for a fraction: rounds to nearest, ties to even.
-        return self._variable(f"(({clipped} + 12582912.0) - 12582912.0).to(tl.int32)")
+        # Adding 1.5 * 2**23 leaves no bits for a fraction: rounds to nearest, ties to even, and
+        # the sum's lowest bits are the integer.
+        return self._variable(f"({clipped} + 12582912.0).to(tl.int32, bitcast=True) - 0x4B400000")
