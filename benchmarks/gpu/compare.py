@@ -4,8 +4,8 @@
 
 One row a model, batch and candidate: median, minimum and spread of the GPU's time for a whole run
 (inputs and outputs on the device), and the relative L2 error against PyTorch in float32.
-Candidates: ``workbench``; ``eager``, PyTorch's eager mode; ``compile``, ``torch.compile`` in its
-mode max-autotune.
+Candidates: ``workbench``, which reads and writes float32 and computes in the type; ``eager``,
+PyTorch's eager mode; ``compile``, ``torch.compile`` in its mode max-autotune.
 Needs: torch, onnxscript, cupy, and the extra ``gpu``.
 """
 
@@ -31,8 +31,10 @@ from torch import Tensor, nn
 import workbench as wb
 from workbench.builder import build
 from workbench.config import BuilderConfig
+from workbench.datatypes import DataType
 
 TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+PRECISIONS = {"fp16": DataType.HALF, "bf16": DataType.BF16, "fp32": DataType.FLOAT}
 ROUNDS, RUNS = 15, 10
 Replay = Callable[[], None]
 
@@ -59,8 +61,11 @@ def compiled(module: nn.Module) -> nn.Module:
 class Ours:
     """The workbench's engine of an ONNX file, on PyTorch's tensors."""
 
-    def __init__(self, path: Path, inputs: dict[str, Tensor], output: Tensor, level: int) -> None:
+    def __init__(
+        self, path: Path, inputs: dict[str, Tensor], output: Tensor, kind: str, level: int
+    ) -> None:
         config = BuilderConfig()
+        config.default_precision = PRECISIONS[kind]
         config.builder_optimization_level = level
         start = time.perf_counter()
         self.state = build(
@@ -131,12 +136,12 @@ def compare(name: str, batch: int, kind: str, options: Any) -> list[dict[str, An
     runs: dict[str, Replay] = {}
     outputs: dict[str, Tensor] = {}
     facts: dict[str, dict[str, Any]] = {}
-    output = torch.empty_like(exact, dtype=TYPES[kind])
+    output = torch.empty_like(exact)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{name}.onnx"
-        export(half, cast, model.output, path)
+        export(module, inputs, model.output, path)
         try:
-            ours = Ours(path, cast, output, options.level)
+            ours = Ours(path, inputs, output, kind, options.level)
             ours()
             torch.cuda.synchronize()
             runs["workbench"], outputs["workbench"] = ours, output
@@ -149,7 +154,7 @@ def compare(name: str, batch: int, kind: str, options: Any) -> list[dict[str, An
             }
             if options.layers:
                 rows = ours.context.profile(
-                    {n: t.cpu().numpy() for n, t in cast.items()}, iterations=10
+                    {n: t.cpu().numpy() for n, t in inputs.items()}, iterations=10
                 ).layers
                 for r in sorted(rows, key=lambda r: -r.median_us)[: options.layers]:
                     print(f"    {r.median_us:8.1f} us  {r.name[:60]:<60} {r.kernel[:70]}")

@@ -17,7 +17,7 @@ from onnx import ModelProto
 from onnx.backend.test.loader import load_model_tests
 
 from workbench.body import Body, HostType
-from workbench.devices import Device
+from workbench.devices import CpuDevice, Device, Fingerprint
 from workbench.dimensions import is_static
 from workbench.network import Layer, NetworkDefinition
 from workbench.onnx_parser import OnnxParser
@@ -110,6 +110,16 @@ def _asked(body: Body) -> tuple[Body, ...]:
     return body, replace(body, inputs=stored)
 
 
+class _Described(CpuDevice):
+    """A GPU that is only named: enough for a source that generates code for it."""
+
+    kind = "gpu"
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        return Fingerprint("gpu", "compute capability 9.0", ("sm_90",))
+
+
 def _is_bound(body: Body) -> bool:
     types = body.types.values()
     return all(not isinstance(t, HostType) and is_static(t.shape) for t in types)
@@ -128,6 +138,8 @@ def _has_kernel(source: TacticSource, body: Body, device: Device) -> bool:
         return not isinstance(product_of(body, Constants(body, constants)), Refusal)
     if source.name == "CUDNN":
         return not isinstance(graphs_of(Problem(body, constants, device)), Refusal)
+    if source.name == "TRITON":
+        device = _Described()
     offers = source.candidates(Problem(body, constants, device))
     tactics = [t for t in offers if not isinstance(t, Refusal)]
     return any(source is not NUMPY or t.name != "reference" for t in tactics)

@@ -12,9 +12,10 @@ from workbench.tactics.numpy_source import NUMPY
 from workbench.tactics.nvrtc import NVRTC
 from workbench.tactics.onednn.source import ONEDNN
 from workbench.tactics.protocol import TacticSource
+from workbench.tactics.triton import TRITON
 from workbench.tactics.view import VIEW
 
-SOURCES: tuple[TacticSource, ...] = (ONEDNN, NUMBA, NUMPY, CUDNN, CUBLAS_LT, NVRTC)
+SOURCES: tuple[TacticSource, ...] = (ONEDNN, NUMBA, NUMPY, CUDNN, CUBLAS_LT, TRITON, NVRTC)
 
 SLOW_COMPILERS = frozenset({NUMBA.name})
 """Sources whose kernels take a second or more each to compile, the first time on a machine."""
