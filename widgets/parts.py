@@ -19,9 +19,31 @@ from workbench.errors import WorkbenchError
 _CSS = Path(__file__).parent / "studio.css"
 
 
-def stylesheet() -> ipw.HTML:
-    """The panels' styles, as a widget that takes no room."""
-    return ipw.HTML(f"<style>{_CSS.read_text()}</style>", layout={"display": "none"})
+class Keyboard(anywidget.AnyWidget):
+    """Lets lists, sliders and rows of panels hear their own keys; shows nothing.
+
+    JupyterLab takes arrow keys, Enter and letters for commands to the notebook wherever no text is
+    edited; Lumino leaves those alone whose target has this attribute.
+    """
+
+    _esm = """
+const KEYED = 'select, tr, button, [role="slider"]';
+export default { render() {
+  if (globalThis.workbenchKeyboard) return;
+  globalThis.workbenchKeyboard = true;
+  document.addEventListener("focusin", ({ target }) => {
+    if (target.closest(".wb-panel, .wb-studio") && target.matches(KEYED)) {
+      target.setAttribute("data-lm-suppress-shortcuts", "true");
+    }
+  });
+} };
+"""
+
+
+def stylesheet() -> ipw.VBox:
+    """The panels' styles, and their keys, as a widget that takes no room."""
+    style = ipw.HTML(f"<style>{_CSS.read_text()}</style>")
+    return ipw.VBox([style, Keyboard()], layout={"display": "none"})
 
 
 def text_of(value: object) -> str:

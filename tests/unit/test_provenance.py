@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from engines import build, small_network
 
+from workbench.builder import BuildState
 from workbench.bundle import bundled
 from workbench.datatypes import DataType
 from workbench.network.provenance import provenance
@@ -12,6 +15,7 @@ from workbench.records import Stage
 from workbench.session import Session, SetDefaultPrecision, SetOption
 
 MODELS = ("digits_cnn", "digits_inception", "digits_vit")
+EXPORTS = sorted((Path(__file__).parents[1] / "exports").glob("*.onnx"))
 KINDS = (DataType.FLOAT, DataType.BF16, DataType.INT8)
 
 
@@ -23,7 +27,20 @@ def test_every_node_and_every_layer_is_mapped_after_every_stage(model: str, kind
     session.do(SetDefaultPrecision(kind), SetOption("builder_optimization_level", 0))
     session.do(*session.suggested_profile())
     state = session.run(Stage.FUSE)
+    assert_mapped_both_ways(state)
+
+
+@pytest.mark.parametrize("path", EXPORTS, ids=lambda p: p.stem)
+def test_every_node_of_an_export_is_mapped_after_every_stage(path: Path) -> None:
+    session = Session(path)
+    session.do(*session.suggested_profile())
+    assert_mapped_both_ways(session.run(Stage.FUSE))
+
+
+def assert_mapped_both_ways(state: BuildState) -> None:
+    """After each stage, nodes name their layers and layers their nodes, and nothing is lost."""
     for stage, network in state.networks.items():
+        assert network.model_nodes
         found = provenance(network)
         assert found.unmapped == (), stage
         assert all(found.of(n) for n in network.model_nodes)

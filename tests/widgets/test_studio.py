@@ -41,7 +41,7 @@ def done(studio: Studio) -> list[str]:
 
 def test_the_device_is_the_first_thing_that_is_said(studio: Studio):
     styles, first, *_ = studio.children
-    assert styles.value.startswith("<style>")
+    assert styles.children[0].value.startswith("<style>")
     assert str(studio.session.device) in first.value
 
 
