@@ -19,16 +19,18 @@ from workbench.tactics.triton.sides import Image, WindowSide
 from workbench.tactics.triton.tiles import Tile
 from workbench.tactics.triton.values import Values
 
-COPIED_BLOCK = 1024
-"""Elements that a program of the copying kernel writes."""
+PIXELS = 256
+"""Pixels that a program of the copying kernel writes."""
+STEP_BYTES = 8
+"""Bytes of which the way from one position to the next is a multiple: what is loaded at once."""
 STEM_BYTES = 16
 """Bytes of a pixel's channels below which a window is read as rows of a copied image."""
 
 
 def copied_channels(channels: int, stride: int, dtype: DataType) -> int:
-    """Channels of the copy: the least power of two for which a step is 16 bytes wide."""
+    """Channels of the copy: the least power of two for which positions lie STEP_BYTES apart."""
     wide = 1
-    while wide < channels or wide * stride * dtype.itemsize < STEM_BYTES:
+    while wide < channels or wide * stride * dtype.itemsize < STEP_BYTES:
         wide *= 2
     return wide
 
@@ -88,29 +90,29 @@ def _copying(
     target = arguments.workspace("image", product.kind)
     shape = product.body.types[product.left.value].shape
     height, width = (shape[2], shape[3]) if len(shape) == 4 else (1, shape[2])
-    inside = (
-        f"((n < {batch}) & (h >= 0) & (h < {height}) & (w >= 0) & (w < {width}) & (c < {shape[1]}))"
-    )
+    pixels = f"((n < {batch}) & (h >= 0) & (h < {height}) & (w >= 0) & (w < {width}))[:, None]"
+    inside = f"{pixels} & (c < {shape[1]})[None, :]"
     lines = [
-        f"i = tl.program_id(0) * {COPIED_BLOCK} + tl.arange(0, {COPIED_BLOCK})",
-        f"c = i % {image.pixel}",
-        f"w = i // {image.pixel} % {image.width} - {begin[1]}",
-        f"h = i // {image.row} % {image.height} - {begin[0]}",
-        f"n = i // {image.image}",
+        f"i = tl.program_id(0) * {PIXELS} + tl.arange(0, {PIXELS})",
+        f"c = tl.arange(0, {image.pixel})",
+        f"w = i % {image.width} - {begin[1]}",
+        f"h = i // {image.width} % {image.height} - {begin[0]}",
+        f"n = i // {image.width * image.height}",
     ]
-    space = [Group((2,), "h", inside), Group((3,), "w", inside)]
+    space = [Group((2,), "h[:, None]", inside), Group((3,), "w[:, None]", inside)]
     if len(shape) == 3:
-        space = [Group((2,), "w", inside)]
-    frame = Frame(shape, (Group((0,), "n", inside), *space, Group((1,), "c", inside)))
-    values = Values(product.body, arguments, frame, layouts)
+        space = [Group((2,), "w[:, None]", inside)]
+    groups = (Group((0,), "n[:, None]", inside), *space, Group((1,), "c[None, :]", inside))
+    values = Values(product.body, arguments, Frame(shape, groups), layouts)
     text = values.at(product.left.value)
-    kind = product.kind
+    at = f"i[:, None] * {image.pixel} + c[None, :]"
+    count = total // image.pixel
     lines += [
         *values.lines,
-        f"x = tl.where({inside}, {text}, 0).to({STORED[kind]})",
-        f"tl.store({target} + i, x, mask=i < {total})",
+        f"x = tl.where({inside}, {text}, 0).to({STORED[product.kind]})",
+        f"tl.store({target} + ({at}), x, mask=(i < {count})[:, None])",
     ]
-    return arguments.kernel(lines, (-(-total // COPIED_BLOCK), 1, 1), warps=4, stages=1)
+    return arguments.kernel(lines, (-(-count // PIXELS), 1, 1), warps=4, stages=1)
 
 
 def copied_weights(product: Product, tile: Tile, window: Window, wide: int) -> Pack:

@@ -45,8 +45,21 @@ import triton.language as tl
 from triton.language.extra.cuda import libdevice
 
 
-@triton.jit
 """
+"""Head of every module."""
+GELU = """\
+@triton.jit
+def gelu(x):
+    a = tl.minimum(tl.abs(x), 16.0)
+    t = 1.0 / (1.0 + 0.2316418882663604 * a)
+    q = ((((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t + 0.254829592)
+    q = q * t * tl.exp2(-0.7213475204444817 * a * a)
+    return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL) - 0.5 * a * q
+
+
+"""
+"""x/2·(1 + erf(x/√2)) as max(x, 0) - |x|/2·erfc(|x|/√2); erfc to 1.5e-7 by Abramowitz and Stegun,
+Handbook of Mathematical Functions, 7.1.26. A third of libdevice's instructions."""
 
 ALIGNED = 16
 """Bytes to which every pointer is aligned; the compiler is told so."""
@@ -140,6 +153,8 @@ class Arguments:
     ) -> Kernel:
         """A whole kernel of these lines."""
         inner = "".join(f"    {line}\n" for line in lines)
-        text = f"{HEADER}def kernel({', '.join(self._found.values())}):\n{inner}"
+        helpers = GELU if "gelu(" in inner else ""
+        parameters = ", ".join(self._found.values())
+        text = f"{HEADER}{helpers}@triton.jit\ndef kernel({parameters}):\n{inner}"
         x, y, z = (*grid, 1, 1)[:3]
         return Kernel(text, tuple(self._found), (x, y, z), warps, stages)

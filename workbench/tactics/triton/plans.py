@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from math import prod
 
 from workbench.body import Array, Body
@@ -28,8 +27,6 @@ from workbench.tactics.triton.sides import (
 )
 from workbench.tactics.triton.tiles import Tile, Work, tiles
 
-NEAR = 5
-"""Tiles of a window that are also offered to read through the L1 cache."""
 FORMS = ("copied linear", "copied", "")
 """Forms of a product: as it lies; a convolution's input copied first, from either layout."""
 
@@ -85,12 +82,7 @@ def offered_tiles(plan: Plan, body: Body, capability: int) -> tuple[Tile, ...]:
     """Tiles worth timing, best guess first."""
     # FLOAT: three products of TF32 halves, or the scalar units; one TF32 product is not float32.
     multiply = ("tf32x3", "ieee") if plan.product.kind is DataType.FLOAT else ("",)
-    found = tiles(work_of(plan, body), capability, multiply=multiply)
-    side = plan.left
-    if not isinstance(side, WindowSide) or prod(side.kernel) == 1:
-        return found
-    first = (replace(t, near=near) for t in found[:NEAR] for near in (True, False))
-    return (*first, *found[NEAR:])
+    return tiles(work_of(plan, body), capability, multiply=multiply)
 
 
 # -- Gemm and MatMul ----------------------------------------------------------------------

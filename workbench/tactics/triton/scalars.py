@@ -149,7 +149,7 @@ def _cast(s: Scalars) -> str:
 def _gelu(s: Scalars) -> str:
     x = s[0]
     if s.node.attributes["approximate"] != "tanh":
-        return f"(0.5 * {x} * (1.0 + tl.erf({x} * {math.sqrt(0.5)!r})))"
+        return f"gelu({x})"
     inner = f"{math.sqrt(2 / math.pi)!r} * ({x} + 0.044715 * {x} * {x} * {x})"
     return f"(0.5 * {x} * (1.0 + libdevice.tanh({inner})))"
 

@@ -203,9 +203,6 @@ class WindowSide:
         if self._direct:
             at = f"(ab + tr * {i.row} + ts * {i.pixel} + tc)[:, None] + rk[None, :]"
             rest = masked(" & ".join(masks), self.product.kind)
-            if tile.near:
-                # Neighbouring taps read the same pixels: they meet in the L1 cache.
-                rest += ', cache_modifier=".ca"'
             return [*lines, f"a = tl.load({self._pointer(arguments)} + ({at}){rest})"]
         shape = self.product.body.types[self.product.left.value].shape
         start = f" + batch * {self.grouped}" if self.grouped else ""

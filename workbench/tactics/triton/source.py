@@ -24,7 +24,7 @@ from workbench.tactics.triton.product_code import program_of
 from workbench.tactics.triton.scalars import Untranslatable
 from workbench.tactics.triton.tiles import tile_of
 
-REVISION = "2"
+REVISION = "3"
 ATTENTION, DEPTHWISE = "attention", "depthwise"
 FP8_SINCE = 89
 OLDEST = 80
