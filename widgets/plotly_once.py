@@ -89,9 +89,49 @@ export default {
 _FIGURE = (
     _GATE
     + """
-export default async () => {
-  const widget = await gate.module;
-  return typeof widget === "function" ? await widget() : widget;
+// anywidget gives a module 2 s, and then drops all that Python sends; plotly.js may take longer on
+// a busy page. So the figure answers at once, and hears what it missed when plotly.js is there.
+const MESSAGES = [
+  "addTraces", "deleteTraces", "moveTraces", "restyle", "relayout", "update", "animate",
+  "removeLayoutProps", "removeTraceProps",
+].map((name) => `_py2js_${name}`);
+
+function recorder(model) {
+  const missed = [];
+  const heard = MESSAGES.map((name) => {
+    const note = () => missed.push([name, model.get(name)]);
+    model.on(`change:${name}`, note);
+    return () => model.off(`change:${name}`, note);
+  });
+  return () => { heard.forEach((stop) => stop()); return missed; };
+}
+
+async function drawn(model) {
+  const recorded = recorder(model);
+  const module = await gate.module;
+  const widget = typeof module === "function" ? await module() : module;
+  const callbacks = {};
+  let told = null;
+  const own = Object.create(model, {
+    get: { value: (name) => (told && told[0] === name ? told[1] : model.get(name)) },
+    on: { value: (event, callback) => {
+      (callbacks[event] ??= []).push(callback);
+      model.on(event, callback);
+    } },
+  });
+  const missed = recorded();
+  widget.initialize({ model: own });
+  for (told of missed) callbacks[`change:${told[0]}`]?.forEach((callback) => callback());
+  told = null;
+  return widget;
+}
+
+export default () => {
+  let widget;
+  return {
+    initialize({ model }) { widget = drawn(model); },
+    async render(context) { return (await widget).render(context); },
+  };
 };
 """
 )

@@ -53,7 +53,8 @@ class MainGraph:
 
     def _assembled(self) -> GraphProto:
         inputs = [value_info(t.name, t.type) for t in self.network.inputs]
-        outputs = [value_info(t.name, t.type) for t in self.network.outputs]
+        declared = self._list.types
+        outputs = [value_info(t.name, declared.get(t.name, t.type)) for t in self.network.outputs]
         public = {t.name for t in (*self.network.inputs, *self.network.outputs)}
         name = self.network.name or "network"
         graph = helper.make_graph(self._list.nodes, name, inputs, outputs)

@@ -11,7 +11,7 @@ import numpy as np
 from onnx import AttributeProto, GraphProto, NodeProto, StringStringEntryProto, helper, numpy_helper
 
 from workbench import dimensions
-from workbench.body import CONSTANT, Array, Body, Literal, Node, Operator, TensorType
+from workbench.body import CONSTANT, Array, Body, Literal, Node, Operator, OptionalType, TensorType
 from workbench.onnx_export.dialect import Dialect, NotExpressibleError, Types
 from workbench.onnx_export.sizes import Sizes, reshape_target
 from workbench.onnx_export.types import value_info
@@ -103,7 +103,8 @@ class NodeList:
         )
         self.shared.domains.add(operator.domain)
         self._append(operator.name, operator.domain, own, outputs, [*made, *nested], name)
-        for value, type_ in zip(outputs, output_types, strict=True):
+        declared = _declared(operator, attributes, output_types)
+        for value, type_ in zip(outputs, declared, strict=True):
             self.types[value] = type_
             self.sizes.learn(value, type_)
 
@@ -285,6 +286,19 @@ def _own_inputs(operator: Operator, attributes: Mapping[str, Any]) -> int:
             return attributes["mapped"]
         case _:
             raise NotExpressibleError(f"{operator.name} has nested graphs that ONNX does not know")
+
+
+def _declared(
+    operator: Operator, attributes: Mapping[str, Any], types: Sequence[TensorType]
+) -> Sequence[TensorType]:
+    """Output types as ONNX infers them: a Loop's are its Body's, though it may never run."""
+    if operator.key != "Loop":
+        return types
+    inner = attributes["body"].output_types[1:]
+    return [
+        b if isinstance(t, OptionalType) and not isinstance(b, OptionalType) else t
+        for t, b in zip(types, inner, strict=True)
+    ]
 
 
 def is_sizes(value: Array | None) -> bool:

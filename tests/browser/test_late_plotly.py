@@ -1,0 +1,52 @@
+"""Figures on a page that takes long to read plotly.js, in a real browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from lab_driver import cell_errors, chromium, lab, open_notebook, run_cell, write_notebook
+from playwright.sync_api import expect
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_MS = 60_000
+EARLY = """
+import time
+import plotly.graph_objects as go
+from widgets import plotly_once
+bring = plotly_once._load
+plotly_once._load = lambda: None
+figure = plotly_once.Figure(go.Figure(go.Bar(x=[1, 2], y=[3, 4])))
+figure
+"""
+CHANGED = """
+time.sleep(4)
+figure.data[0].y = [5, 6]
+figure.add_bar(x=[1], y=[2])
+figure.layout.title.text = "after one"
+figure.layout.title.text = "after both"
+"""
+LATE = "bring()"
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_a_figure_shows_what_changed_while_plotly_was_still_on_its_way(tmp_path: Path) -> None:
+    complaints: list[str] = []
+    write_notebook(tmp_path / "late.ipynb", [EARLY, CHANGED, LATE])
+    with lab(tmp_path, python_path=ROOT) as address, chromium() as page:
+        page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        open_notebook(page, address, "late.ipynb")
+        assert run_cell(page, 0)
+        assert run_cell(page, 1)
+        assert page.locator(".plotly").count() == 0
+        assert run_cell(page, 2)
+        expect(page.locator(".bars .point")).to_have_count(3, timeout=PATIENCE_MS)
+        expect(page.locator(".gtitle")).to_have_text("after both")
+        heights = page.evaluate(
+            "document.querySelector('.js-plotly-plot').data.map((trace) => Array.from(trace.y))"
+        )
+        assert heights == [[5, 6], [2]]
+        assert cell_errors(page) == []
+    assert complaints == []
