@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from workbench.body import Body, BodyInput, Node, TensorType
+import numpy as np
+
+from workbench.body import CONSTANT, Body, BodyInput, Literal, Node, TensorType
 from workbench.datatypes import DataType
 from workbench.network import Cause, Layer, NetworkDefinition, Tensor, Weight
 from workbench.operators import operator_named
@@ -20,15 +22,11 @@ def write_casts(
     casts: dict[tuple[str, DataType], Tensor] = {}
     for d in decisions:
         if d.precision in (DataType.BF16, DataType.HALF):
-            _cast_layer(network, network.layer(d.layer), d.precision, casts)
+            layer = network.layer(d.layer)
+            detail = f"{d.layer} in {d.precision.info.label}{_saturated(layer, d.precision)}"
+            _cast_layer(network, layer, d.precision, casts)
             attempts.append(
-                Attempt(
-                    "write_cast",
-                    (d.layer,),
-                    True,
-                    stage=Stage.PRECISION,
-                    detail=f"{d.layer} in {d.precision.info.label}",
-                )
+                Attempt("write_cast", (d.layer,), True, stage=Stage.PRECISION, detail=detail)
             )
         elif d.blocker:
             refusal = Refusal(d.blocker, d.layer, code="no_kernel")
@@ -95,11 +93,50 @@ def _cast_of(network: NetworkDefinition, t: Tensor, kind: DataType, reader: str)
 
 
 def cast_weight(weight: Weight, kind: DataType) -> Weight:
-    """The weight in another type, with its recipe."""
-    cast = operator_named("Cast")
-    node = Node(cast, ("w",), ("y",), cast.complete({"to": kind}))
-    body = Body((weight_input("w", weight),), (node,), ("y",))
-    return Weight.derive(f"{weight.name}.{kind.info.label.lower()}", body, (weight,))
+    """The weight in another type, with its recipe.
+
+    Finite values beyond the type's range become its largest, as in TensorRT: a mask's -3.4e38
+    must not become an infinity, which times zero is NaN. Infinities stay.
+    """
+    cast, w = operator_named("Cast"), weight_input("w", weight)
+    to = cast.complete({"to": kind})
+    nodes: tuple[Node, ...] = (Node(cast, ("w",), ("y",), to),)
+    if beyond(weight, kind):
+        own, limit = weight.array.dtype, kind.info.high
+        nodes = (
+            Node(CONSTANT, (), ("low",), {"value": Literal.of(np.array(-limit, own))}),
+            Node(CONSTANT, (), ("high",), {"value": Literal.of(np.array(limit, own))}),
+            _apply("Clip", ("w", "low", "high"), "clipped"),
+            _apply("IsInf", ("w",), "infinite"),
+            _apply("Where", ("infinite", "w", "clipped"), "kept"),
+            Node(cast, ("kept",), ("y",), to),
+        )
+    return Weight.derive(
+        f"{weight.name}.{kind.info.label.lower()}", Body((w,), nodes, ("y",)), (weight,)
+    )
+
+
+def beyond(weight: Weight, kind: DataType) -> int:
+    """How many of a weight's finite values ``kind`` can't hold: they would become infinite."""
+    array = weight.array
+    found = (np.abs(array) > kind.info.high) & np.isfinite(array)
+    return int(np.count_nonzero(found))
+
+
+def _saturated(layer: Layer, kind: DataType) -> str:
+    told = ""
+    for t in layer.inputs:
+        if t is not None and t.dtype is DataType.FLOAT and t.weight is not None:
+            count = beyond(t.weight, kind)
+            if count:
+                limit = f"{kind.info.high:g}"
+                told += f"; {count} of {t.weight.array.size} values of {t.name} clipped to ±{limit}"
+    return told
+
+
+def _apply(op: str, inputs: tuple[str, ...], output: str) -> Node:
+    operator = operator_named(op)
+    return Node(operator, inputs, (output,), operator.complete({}))
 
 
 def weight_input(name: str, weight: Weight) -> BodyInput:

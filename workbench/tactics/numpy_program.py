@@ -131,6 +131,13 @@ def working_type(dtype: DataType) -> np.dtype[Any]:
 
 def _bind_copy(inputs: Sequence[Any], outputs: Sequence[Array], scratch: Array | None) -> Launch:
     (x,), (y,) = inputs, outputs
+    if is_reduced(DataType.of(y)):
+
+        def launch() -> None:
+            with np.errstate(over="ignore"):  # beyond a half's range lies infinity
+                np.copyto(y, x, casting="unsafe")
+
+        return launch
     return lambda: np.copyto(y, x, casting="unsafe")
 
 
