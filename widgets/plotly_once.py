@@ -27,6 +27,15 @@ const gate = page.workbenchPlotly;
 _LOADER = (
     _GATE
     + """
+// plotly.js keeps the page busy for a second, or more on a small machine. anywidget allows a model
+// 2 s of wall clock to start, busy or not, and one that misses them never hears of Python again.
+const WIDGET_START_MS = 2000;
+const PATIENT_MS = 60000;
+function allowSlowStarts() {
+  const timeout = AbortSignal.timeout.bind(AbortSignal);
+  AbortSignal.timeout = (ms) => timeout(ms === WIDGET_START_MS ? PATIENT_MS : ms);
+}
+
 // Plotly measures a figure before it is on the page: fit it once it is, and when its room changes.
 function fit(view) {
   let width = 0;
@@ -74,14 +83,20 @@ function mended(module) {
 
 export default {
   initialize({ model }) {
-    if (gate.loading) return;
-    gate.loading = true;
-    const source = new Blob([model.get("source")], { type: "text/javascript" });
-    const address = URL.createObjectURL(source);
-    import(address).then((module) => {
-      gate.open(mended(module));
-      URL.revokeObjectURL(address);
-    });
+    if (!gate.patient) allowSlowStarts();
+    gate.patient = true;
+    const load = () => {
+      if (gate.loading || !model.get("source")) return;
+      gate.loading = true;
+      const source = new Blob([model.get("source")], { type: "text/javascript" });
+      const address = URL.createObjectURL(source);
+      import(address).then((module) => {
+        gate.open(mended(module));
+        URL.revokeObjectURL(address);
+      });
+    };
+    model.on("change:source", load);
+    load();
   },
 };
 """
@@ -184,4 +199,6 @@ _loaders: list[Any] = []
 def _load() -> None:
     """Open the kernel's one Loader, again if it was closed."""
     if not _loaders or _loaders[0].comm is None:
-        _loaders[:] = [Loader(source=_BUNDLE.read_text(encoding="utf-8"))]
+        _loaders[:] = [Loader()]
+        # After it is open: so the page is ready for slow starts before it reads 5 MB.
+        _loaders[0].source = _BUNDLE.read_text(encoding="utf-8")
