@@ -9,7 +9,8 @@ import pytest
 
 from workbench.checks import sample_inputs
 from workbench.config import BuilderConfig
-from workbench.selection.candidates import LayerProblem, Workshop
+from workbench.selection.candidates import Workshop
+from workbench.selection.layer_problem import LayerProblem
 from workbench.timing import TimingCache
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tactics"))

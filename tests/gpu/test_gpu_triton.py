@@ -13,7 +13,8 @@ from workbench.datatypes import DataType
 from workbench.devices import open_device
 from workbench.records import Refusal
 from workbench.sampling import sample_inputs
-from workbench.selection.candidates import LayerProblem, Workshop
+from workbench.selection.candidates import Workshop
+from workbench.selection.layer_problem import LayerProblem
 from workbench.tactics.triton import TRITON
 from workbench.timing import TimingCache
 

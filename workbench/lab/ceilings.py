@@ -13,7 +13,8 @@ from workbench.datatypes import DataType
 from workbench.devices import Device, Fingerprint
 from workbench.errors import NoTacticError
 from workbench.operators import operator_named
-from workbench.selection.candidates import LayerProblem, Workshop
+from workbench.selection.candidates import Workshop
+from workbench.selection.layer_problem import LayerProblem
 from workbench.timing import TimingCache
 
 ELEMENTS = {"cpu": 1 << 24, "gpu": 1 << 28}

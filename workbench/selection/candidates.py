@@ -7,15 +7,15 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from typing import Any
 
-from workbench.body import Array, Body, TensorType
+from workbench.body import Array, Body
 from workbench.checks import Expected, bit_equal, expect, sample_inputs
 from workbench.config import BuilderConfig, BuilderFlag, MemoryPoolType
 from workbench.datatypes import DataType
 from workbench.devices import Buffer, Device
-from workbench.dimensions import volume
-from workbench.errors import NetworkError, TimingCacheError
+from workbench.errors import TimingCacheError
 from workbench.formats import Format
 from workbench.records import Refusal
+from workbench.selection.layer_problem import LayerProblem, body_flops
 from workbench.tactics import SLOW_COMPILERS, sources_for
 from workbench.tactics.launch import bind, run_once, upload
 from workbench.tactics.protocol import Call, CompilesAhead, Problem, Tactic, TacticSource
@@ -27,10 +27,6 @@ COMPILES_ANYWAY_LEVEL = 4
 """From this level on, kernels that compile slowly are tried for every layer, however fast."""
 WORTH_COMPILING_US = 100.0
 """Below that level: a layer that another source runs faster than this has too little to gain."""
-CHECK_LIMIT_FLOPS = 4e9
-CHECK_LIMIT_ELEMENTS = 4_000_000
-"""A float64 reference of more work than this is evaluated at the smallest shape only, and there on
-one item of the batch, where the tactic prepares for one."""
 
 
 @dataclass(frozen=True)
@@ -59,56 +55,6 @@ class Candidate:
     def rank(self, order: Mapping[str, int]) -> tuple[int, str, str]:
         """What decides between tactics that time cannot tell apart."""
         return (order.get(self.source, len(order)), self.title, str(self.tactic))
-
-
-@dataclass(frozen=True, eq=False)
-class LayerProblem:
-    """A layer's Body bound at the profile's opt, and at each shape where it must work."""
-
-    name: str
-    opt: Body
-    shapes: tuple[Body, ...]
-    constants: Mapping[str, Array]
-    built: DataType
-
-    @property
-    def check_at(self) -> tuple[Body, ...]:
-        """The shapes at which outputs are compared with the float64 reference."""
-        small = tuple(b for b in self.shapes if body_flops(b) <= CHECK_LIMIT_FLOPS)
-        return small or (min(self.shapes, key=body_flops),)
-
-    @property
-    def single(self) -> Body | None:
-        """The smallest shape's Body on one item of the batch, if all of them are too much work."""
-        smallest = min(self.shapes, key=body_flops)
-        types = [i.type for i in smallest.dynamic_inputs] + list(smallest.output_types)
-        elements = sum(int(volume(t.shape)) for t in types)
-        if body_flops(smallest) <= CHECK_LIMIT_FLOPS and elements <= CHECK_LIMIT_ELEMENTS:
-            return None
-        if len({t.shape[:1] for t in types}) != 1:
-            return None
-        inputs = tuple(
-            i if i.constant else replace(i, type=TensorType(i.type.dtype, (1, *i.type.shape[1:])))
-            for i in smallest.inputs
-        )
-        one = replace(smallest, inputs=inputs)
-        try:
-            return one if all(t.shape[0] == 1 for t in one.output_types) else None
-        except NetworkError:
-            return None
-
-
-def body_flops(body: Body) -> int:
-    """Floating-point (or integer) operations of a bound Body."""
-    types = body.types
-    return sum(
-        n.operator.cost(
-            n.attributes,
-            [types[v] if v else None for v in n.inputs],
-            [types[v] for v in n.outputs if v],
-        ).flops
-        for n in body.nodes
-    )
 
 
 class Workshop:
@@ -152,18 +98,28 @@ class Workshop:
 
     def precompile(self, layers: Iterable[LayerProblem]) -> None:
         """Compile slow kernels of all layers in parallel, and wait: timings want to be alone."""
-        ahead = [s for s in self.sources if isinstance(s, CompilesAhead)]
-        if not ahead or self.config.builder_optimization_level == 0:
-            return
+        slow = [s for s in self.sources if isinstance(s, CompilesAhead) and s.slow]
         started: list[Future[bytes]] = []
-        for layer in layers:
-            for source in ahead:
-                problem = self.problem(layer.opt, layer.constants)
-                offers = source.candidates(problem)
-                tactics = [t for t in offers if isinstance(t, Tactic)][: self._limit]
-                untimed = [t for t in tactics if not self._is_cached(t, layer)]
-                started += source.precompile(problem, untimed)
+        for layer in layers if slow else ():
+            for source in slow:
+                offers = source.candidates(self.problem(layer.opt, layer.constants))
+                started += self._compiling(source, layer, offers)
         wait(started)  # what failed is refused, with its reason, when it is prepared
+
+    def _compiling(
+        self, source: CompilesAhead, layer: LayerProblem, offers: Sequence[Tactic | Refusal]
+    ) -> list[Future[bytes]]:
+        """Start compiling what will be tried, at every size at which it is prepared."""
+        if self.config.builder_optimization_level == 0:
+            return []
+        tactics = [t for t in offers if isinstance(t, Tactic)][: self._limit]
+        untimed = [t for t in tactics if not self._is_cached(t, layer)]
+        bodies = {b.signature: b for b in (*layer.shapes, layer.single) if b is not None}
+        return [
+            f
+            for b in bodies.values()
+            for f in source.precompile(self.problem(b, layer.constants), untimed)
+        ]
 
     def _is_cached(self, tactic: Tactic, layer: LayerProblem) -> bool:
         return self.cache.key(tactic, layer.opt, self.threads) in self.cache.entries
@@ -185,11 +141,14 @@ class Workshop:
         limit = self._limit
         for source in self.sources:
             tried = 0
-            if part and isinstance(source, CompilesAhead):
+            if part and isinstance(source, CompilesAhead) and source.slow:
                 reason = Refusal("not compiled for a part of a fused layer", code="not_compiled")
                 found.append(Candidate(source.name, source.name, None, refusal=reason))
                 continue
-            for offer in source.candidates(problem):
+            offers = source.candidates(problem)
+            if isinstance(source, CompilesAhead):
+                wait(self._compiling(source, layer, offers))
+            for offer in offers:
                 if isinstance(offer, Refusal):
                     found.append(Candidate(source.name, source.name, None, refusal=offer))
                     continue

@@ -13,7 +13,8 @@ import numpy as np
 from workbench.body import TensorType
 from workbench.formats import LINEAR, Format
 from workbench.records import Refusal
-from workbench.selection.candidates import Candidate, LayerProblem, Trial, Workshop
+from workbench.selection.candidates import Candidate, Trial, Workshop
+from workbench.selection.layer_problem import LayerProblem
 from workbench.selection.pbqp import Matrix, solve
 from workbench.selection.ranking import formats_of, menu
 from workbench.tactics import source_named

@@ -18,9 +18,10 @@ from workbench.formats import FORMATS, LINEAR, Format
 from workbench.network import Layer, NetworkDefinition, Tensor
 from workbench.records import Progress, Refusal
 from workbench.sampling import sample_inputs
-from workbench.selection.candidates import Candidate, LayerProblem, Trial, Workshop
+from workbench.selection.candidates import Candidate, Trial, Workshop
 from workbench.selection.choice import LayerChoice, ReformatChoice, Tuned
 from workbench.selection.composing import composed_candidates
+from workbench.selection.layer_problem import LayerProblem
 from workbench.selection.pbqp import Matrix, Solution, solve
 from workbench.selection.ranking import fastest, formats_of, menu
 from workbench.storage import VIEWABLE, Storage

@@ -125,9 +125,13 @@ class TacticSource(Protocol):
 
 @runtime_checkable
 class CompilesAhead(Protocol):
-    """A source whose kernels compile slowly, and can be compiled in parallel beforehand."""
+    """A source whose kernels can be compiled in parallel beforehand.
+
+    slow: a kernel takes seconds: all layers' are compiled at once, none for pieces of fused ones.
+    """
 
     name: str
+    slow: bool
 
     def precompile(self, problem: Problem, tactics: Sequence[Tactic]) -> Sequence[Future[bytes]]:
         """Start compiling what ``prepare`` of these tactics needs, where it is not known yet."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import os
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from workbench.body import Body, TensorType
@@ -35,6 +38,7 @@ class NvrtcSource:
 
     name = "NVRTC"
     device_kind = "gpu"
+    slow = False
 
     def unavailable(self) -> Refusal | None:
         if importlib.util.find_spec("cupy") is None:
@@ -76,15 +80,18 @@ class NvrtcSource:
         )
 
     def prepare(self, tactic: Tactic, problem: Problem) -> Call | Refusal:
-        body = problem.body
-        if tactic.name == "reformat":
-            text: KernelText | Refusal = reformat_kernel(body, tactic.inputs[0], tactic.outputs[0])
-        else:
-            layout = tactic.parameter("layout")
-            text = kernel(body, variant_of(tactic.name, layout, tactic.parameters))
+        text = _text(tactic, problem.body)
         if isinstance(text, Refusal):
             return text
         return _call(text, tactic, problem)
+
+    def precompile(self, problem: Problem, tactics: Sequence[Tactic]) -> tuple[Future[bytes], ...]:
+        texts = [_text(t, problem.body) for t in tactics]
+        return tuple(
+            _compilers().submit(lambda t=t: _machine_code(t, problem)[1])
+            for t in texts
+            if isinstance(t, KernelText)
+        )
 
     def reformat(self, type_: TensorType, source: Format, target: Format) -> Tactic | Refusal:
         if type_.dtype not in STORAGE or not {source, target} <= {LINEAR, HWC}:
@@ -111,13 +118,30 @@ def emulated_product(body: Body) -> bool:
     return kind.is_integer and kind.info.bits <= 8 and has_product(body)
 
 
+@functools.cache
+def _compilers() -> ThreadPoolExecutor:
+    """Threads are enough: NVRTC compiles without Python's lock."""
+    return ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="nvrtc")
+
+
+def _text(tactic: Tactic, body: Body) -> KernelText | Refusal:
+    if tactic.name == "reformat":
+        return reformat_kernel(body, tactic.inputs[0], tactic.outputs[0])
+    layout = tactic.parameter("layout")
+    return kernel(body, variant_of(tactic.name, layout, tactic.parameters))
+
+
+def _machine_code(text: KernelText, problem: Problem) -> tuple[str, bytes]:
+    device = gpu_of(problem.device)
+    target = f"sm_{device.compute_capability}"
+    parts = ("nvrtc", str(device.cupy.cuda.nvrtc.getVersion()), target, text.code)
+    return machine_code(problem, parts, lambda: compile_text(device.cupy, text.code, target))
+
+
 def _call(text: KernelText, tactic: Tactic, problem: Problem) -> Call:
     device = gpu_of(problem.device)
-    cupy = device.cupy
-    target = f"sm_{device.compute_capability}"
-    parts = ("nvrtc", str(cupy.cuda.nvrtc.getVersion()), target, text.code)
-    key, code = machine_code(problem, parts, lambda: compile_text(cupy, text.code, target))
-    module = cupy.cuda.function.Module()
+    key, code = _machine_code(text, problem)
+    module = device.cupy.cuda.function.Module()
     module.load(code)
     function = module.get_function("run")
     constants = [

@@ -36,6 +36,7 @@ class TritonSource:
 
     name = "TRITON"
     device_kind = "gpu"
+    slow = True
 
     def unavailable(self) -> Refusal | None:
         for module, title in (("triton", "Triton"), ("cupy", "CuPy")):

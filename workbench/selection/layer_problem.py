@@ -1,0 +1,67 @@
+"""A layer to tune: its Body at the sizes where it is timed, checked and must work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from workbench.body import Array, Body, TensorType
+from workbench.datatypes import DataType
+from workbench.dimensions import volume
+from workbench.errors import NetworkError
+
+CHECK_LIMIT_FLOPS = 4e9
+CHECK_LIMIT_ELEMENTS = 4_000_000
+"""A float64 reference of more work than this is evaluated at the smallest shape only, and there on
+one item of the batch, where the tactic prepares for one."""
+
+
+@dataclass(frozen=True, eq=False)
+class LayerProblem:
+    """A layer's Body bound at the profile's opt, and at each shape where it must work."""
+
+    name: str
+    opt: Body
+    shapes: tuple[Body, ...]
+    constants: Mapping[str, Array]
+    built: DataType
+
+    @property
+    def check_at(self) -> tuple[Body, ...]:
+        """The shapes at which outputs are compared with the float64 reference."""
+        small = tuple(b for b in self.shapes if body_flops(b) <= CHECK_LIMIT_FLOPS)
+        return small or (min(self.shapes, key=body_flops),)
+
+    @cached_property
+    def single(self) -> Body | None:
+        """The smallest shape's Body on one item of the batch, if all of them are too much work."""
+        smallest = min(self.shapes, key=body_flops)
+        types = [i.type for i in smallest.dynamic_inputs] + list(smallest.output_types)
+        elements = sum(int(volume(t.shape)) for t in types)
+        if body_flops(smallest) <= CHECK_LIMIT_FLOPS and elements <= CHECK_LIMIT_ELEMENTS:
+            return None
+        if len({t.shape[:1] for t in types}) != 1:
+            return None
+        inputs = tuple(
+            i if i.constant else replace(i, type=TensorType(i.type.dtype, (1, *i.type.shape[1:])))
+            for i in smallest.inputs
+        )
+        one = replace(smallest, inputs=inputs)
+        try:
+            return one if all(t.shape[0] == 1 for t in one.output_types) else None
+        except NetworkError:
+            return None
+
+
+def body_flops(body: Body) -> int:
+    """Floating-point (or integer) operations of a bound Body."""
+    types = body.types
+    return sum(
+        n.operator.cost(
+            n.attributes,
+            [types[v] if v else None for v in n.inputs],
+            [types[v] for v in n.outputs if v],
+        ).flops
+        for n in body.nodes
+    )
