@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -150,7 +151,7 @@ def _figure(
     top = 96 if len(sides) > 1 else 64
     if not height:
         tallest = max(g.height for g in graphs) + top + MARGIN_BOTTOM + RANK_HEIGHT / 2
-        height = int(max(tallest, 220)) if tallest <= TALLEST else 720
+        height = math.ceil(max(tallest, 220)) if tallest <= TALLEST else 720
     layout: dict[str, Any] = {
         "barmode": "overlay",
         "dragmode": "pan",
@@ -203,7 +204,7 @@ def _axes(
     scale = min(1.0, max(SMALLEST, narrow / graph.width))
     span = room / scale
     upper = BOX_HEIGHT / 2 + 6
-    if focus and graph.height + RANK_HEIGHT / 2 > span:
+    if focus and graph.height + RANK_HEIGHT / 2 > span + 1:
         middle = sum(y for _, y in focus) / len(focus)
         upper = max(min(upper, middle + span / 2), span - graph.height - RANK_HEIGHT / 2)
     seen = [x for x, y in graph.centres if upper - span < y < upper] or [0.0]
