@@ -8,7 +8,6 @@ passes. Products run in float32, tile by tile in registers (``tiles.py``).
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,16 +20,17 @@ from workbench.devices import Buffer
 from workbench.formats import LINEAR
 from workbench.records import Refusal
 from workbench.tactics.arithmetic import is_reduced
+from workbench.tactics.attention_body import Way, is_number, read_attention
 from workbench.tactics.numba.attention_code import AttentionCode, Factor, Tile, attention_text
 from workbench.tactics.numba.cache import KernelCache
 from workbench.tactics.numba.calls import operand_arrays, packed_constants, part, raw
 from workbench.tactics.numba.expressions import Operand, Translator
 from workbench.tactics.numba.loops import broadcast_strides
 from workbench.tactics.numba.nests import Stream
-from workbench.tactics.numba.scalars import Untranslatable
 from workbench.tactics.numba.threads import pieces, together
 from workbench.tactics.protocol import Call, Launch, Problem
-from workbench.tactics.strided import SHUFFLES, Strided, follow, unfollow
+from workbench.tactics.scalar_text import Untranslatable
+from workbench.tactics.strided import Strided
 
 BLOCK_BYTES = 1 << 17
 """Scores of one block of queries: they stay in the second-level cache."""
@@ -80,115 +80,55 @@ def tile_for(keys: int, width: int) -> Tile:
 
 
 # -- plan ---------------------------------------------------------------------------------
-@dataclass(frozen=True, eq=False)
-class _Way:
-    """How a factor comes from an input: its view, and pointwise nodes of one number on the way."""
-
-    source: str
-    view: Strided
-    nodes: tuple[Node, ...]
-
-
 def plan_attention(body: Body) -> AttentionPlan | Refusal:
     """How to run a Body of two products with a softmax between them, on linear tensors."""
-    reader = _Reader(body)
     try:
-        return reader.plan()
+        return _Reader(body).plan()
     except Untranslatable as e:
         return Refusal(str(e), code="not_attention")
 
 
 class _Reader:
-    """Takes an attention's Body apart. Raises Untranslatable, naming what does not fit."""
+    """What the kernel needs of an attention. Raises Untranslatable, naming what does not fit."""
 
     def __init__(self, body: Body) -> None:
         self.body = body
-        self.producers = {o: n for n in body.nodes for o in n.outputs if o}
-        self.inputs = {i.name: i for i in body.inputs}
+        self.read = read_attention(body)
+        self.inputs = {i.name: i.type for i in body.inputs}
 
     def plan(self) -> AttentionPlan:
-        body, softmax = self.body, self.body.anchor_node
-        products = [k for k, n in enumerate(body.nodes) if n.op == "MatMul"]
-        if softmax is None or softmax.op != "Softmax" or len(products) != 2 or body.anchor is None:
-            raise Untranslatable("it is not two products with a softmax between them")
-        if len(body.outputs) != 1 or not products[0] < body.anchor < products[1]:
-            raise Untranslatable("it has other outputs than the second product's")
-        scores, mix = (body.nodes[k] for k in products)
-        shape = body.types[scores.outputs[0]].shape
-        if softmax.attributes["axis"] % len(shape) != len(shape) - 1 or 0 in shape:
-            raise Untranslatable("its softmax does not run over the keys, or there are none")
-        heads = shape[:-2]
-        ways = (
-            self._factor(scores.inputs[0], heads),
-            self._factor(scores.inputs[1], heads),
-            self._factor(mix.inputs[1], heads),
-        )
-        views = [ways[0].view, _turned(ways[1].view), ways[2].view]
-        operands, before, after = self._passes(scores, softmax, mix)
-        target, finish = self._result(mix)
+        body, read = self.body, self.read
+        ways = (read.queries, read.keys, read.values)
+        for w in ways:
+            dtype = self.inputs[w.source].dtype
+            if not (dtype is DataType.FLOAT or is_reduced(dtype)):
+                raise Untranslatable(f"'{w.source}' is {dtype}: its products are not float32's")
+        operands, before, after = self._passes()
+        shape = body.types[read.scores.outputs[0]].shape
         rank = len(shape)
-        tables = [v.offsets(range(rank - 2)) for v in (*views, target)]
-        steps = [self._steps(v) for v in (*views, target)]
+        places = (*ways, read.result)
+        tables = [w.view.offsets(range(rank - 2)) for w in places]
+        steps = [_steps(w) for w in places]
         masks = [broadcast_strides(o.shape, rank) for o in operands]
         tables[3:3] = [_whole(shape, m).offsets(range(rank - 2)) for m in masks]
         steps[3:3] = [(m[-2], m[-1]) for m in masks]
         streams = tuple(Stream(o.dtype, m[-1] == 1) for o, m in zip(operands, masks, strict=True))
+        types = [self.inputs[w.source] for w in ways]
         sources = tuple(
-            Operand(w.source, self.inputs[w.source].type.dtype, self.inputs[w.source].type.shape)
-            for w in ways
+            Operand(w.source, t.dtype, t.shape) for w, t in zip(ways, types, strict=True)
         )
         factors = tuple(
-            Factor(self.inputs[w.source].type.dtype, s[1] == 1, *self._scaling(w.nodes, w.source))
-            for w, s in zip(ways, steps, strict=False)
+            Factor(t.dtype, s[1] == 1, *self._scaling(w.nodes, w.source))
+            for w, t, s in zip(ways, types, steps, strict=False)
         )
-        output = body.output_types[0].dtype
-        result = Factor(output, steps[-1][1] == 1, *self._scaling(finish, mix.outputs[0]))
-        sizes = (*shape[-2:], views[0].shape[-1], views[2].shape[-1])
-        tile = tile_for(sizes[1], sizes[3])
+        finish = self._scaling(read.result.nodes, read.mix.outputs[0])
+        result = Factor(body.output_types[0].dtype, steps[-1][1] == 1, *finish)
+        tile = tile_for(read.sizes[1], read.sizes[3])
         turned = steps[1][0] == 1 and steps[1][1] != 1
         code = AttentionCode(tile, factors, result, turned, streams, *before, *after)
-        return AttentionPlan((*sources, *operands), code, np.stack(tables), sizes, tuple(steps))
-
-    # -- queries, keys, values ------------------------------------------------------------
-    def _factor(self, value: str, heads: Sequence[int]) -> _Way:
-        way = self._way(value)
-        shape = (*heads, *way.view.shape[-2:])
-        view = way.view.broadcast(shape) if len(way.view.axes) <= len(shape) else None
-        if view is None:
-            raise Untranslatable(f"'{value}' does not broadcast to the scores' heads")
-        return _Way(way.source, view, way.nodes)
-
-    def _way(self, value: str) -> _Way:
-        if value in self.inputs:
-            dtype = self.inputs[value].type.dtype
-            if not (dtype is DataType.FLOAT or is_reduced(dtype)):
-                raise Untranslatable(f"'{value}' is {dtype}: its products are not float32's")
-            return _Way(value, Strided.whole(self.inputs[value].type.shape), ())
-        node = self.producers[value]
-        if node.op in SHUFFLES:
-            way = self._way(node.inputs[0])
-            views = follow(node, way.view, self.body)
-            if isinstance(views, Refusal):
-                raise Untranslatable(views.reason)
-            return _Way(way.source, views[node.outputs.index(value)], way.nodes)
-        carried = [v for v in node.inputs if not self._is_number(v)]
-        if not node.operator.pointwise or len(carried) != 1:
-            raise Untranslatable(f"{node.op} '{value}' is neither a shuffle nor a scale")
-        way = self._way(carried[0])
-        return _Way(way.source, way.view, (*way.nodes, node))
-
-    def _is_number(self, value: str) -> bool:
-        node = self.producers.get(value)
-        literal = node is not None and node.operator is CONSTANT
-        return literal and math.prod(self.body.types[value].shape) == 1
-
-    def _steps(self, view: Strided) -> tuple[int, int]:
-        rank = len(view.axes)
-        row, column = view.step(rank - 2), view.step(rank - 1)
-        if row is None or column is None:
-            raise Untranslatable("a head's rows are not evenly spaced")
-        # One column lies anywhere.
-        return row, 1 if view.shape[-1] == 1 else column
+        return AttentionPlan(
+            (*sources, *operands), code, np.stack(tables), read.sizes, tuple(steps)
+        )
 
     def _scaling(self, nodes: Sequence[Node], source: str) -> tuple[tuple[str, ...], str]:
         """Lines that turn the element x into what the product reads, and the result's name."""
@@ -196,7 +136,7 @@ class _Reader:
         chain: list[Node] = []
         name = "x"
         for k, n in enumerate(nodes):
-            inputs = tuple(v if self._is_number(v) else name for v in n.inputs)
+            inputs = tuple(v if is_number(self.body, v) else name for v in n.inputs)
             name = f"x{k}"
             chain.append(Node(n.operator, inputs, (name,), n.attributes))
         start = BodyInput("x", TensorType(self.body.types[source].dtype, ()))
@@ -207,10 +147,9 @@ class _Reader:
         return tuple(translator.lines), result
 
     # -- softmax --------------------------------------------------------------------------
-    def _passes(
-        self, scores: Node, softmax: Node, mix: Node
-    ) -> tuple[list[Operand], tuple[Any, ...], tuple[Any, ...]]:
+    def _passes(self) -> tuple[list[Operand], tuple[Any, ...], tuple[Any, ...]]:
         """What lies between the products: operands, then (lines, result, reads) of each side."""
+        scores, softmax, mix = self.read.scores, self.read.softmax, self.read.mix
         operands: list[Operand] = []
         sides: list[tuple[Any, ...]] = []
         for start, text, end in (
@@ -228,36 +167,11 @@ class _Reader:
                 raise Untranslatable(f"'{o.name}' does not lie along the scores")
         return operands, sides[0], sides[1]
 
-    # -- result ---------------------------------------------------------------------------
-    def _result(self, mix: Node) -> tuple[Strided, tuple[Node, ...]]:
-        """Where the second product's elements are stored, and what becomes of them first."""
-        way: list[Node] = []
-        value = mix.outputs[0]
-        while value != self.body.outputs[0]:
-            readers = [n for n in self.body.nodes if value in n.inputs]
-            if len(readers) != 1:
-                raise Untranslatable(f"'{value}' is read {len(readers)} times")
-            way.append(readers[0])
-            value = readers[0].outputs[0]
-        view = Strided.whole(self.body.output_types[0].shape)
-        finish: list[Node] = []
-        for node in reversed(way):
-            if node.op in SHUFFLES:
-                before = unfollow(node, view, self.body)
-                if isinstance(before, Refusal):
-                    raise Untranslatable(before.reason)
-                view = before
-            elif node.operator.pointwise and sum(not self._is_number(v) for v in node.inputs) == 1:
-                finish.insert(0, node)
-            else:
-                raise Untranslatable(f"{node.op} '{node.outputs[0]}' follows the second product")
-        return view, tuple(finish)
 
-
-def _turned(view: Strided) -> Strided:
-    """Keys as [..., key, element]: the product reads them turned."""
-    rank = len(view.axes)
-    return view.transposed((*range(rank - 2), rank - 1, rank - 2))
+def _steps(way: Way) -> tuple[int, int]:
+    row, column = way.steps
+    # One column lies anywhere.
+    return row, 1 if way.view.shape[-1] == 1 else column
 
 
 def _whole(shape: Sequence[int], strides: Sequence[int]) -> Strided:

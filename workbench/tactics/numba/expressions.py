@@ -9,15 +9,8 @@ from dataclasses import dataclass
 
 from workbench.body import CONSTANT, Body, Literal, Node
 from workbench.datatypes import DataType
-from workbench.tactics.numba.scalars import (
-    RULES,
-    STORAGE,
-    Scalars,
-    Untranslatable,
-    Value,
-    constant,
-    working_name,
-)
+from workbench.tactics.numba.scalars import RULES, STORAGE, Value, constant, working_name
+from workbench.tactics.scalar_text import Scalars, Untranslatable
 
 IMPORTS = """\
 import math
@@ -122,7 +115,10 @@ class Translator:
         if not node.operator.pointwise or node.op not in RULES:
             raise Untranslatable(f"{node.op} is not computed element by element here")
         args = [self.value(v) if v else None for v in node.inputs]
-        return RULES[node.op](Scalars(node, args, self.body.types[node.outputs[0]].dtype))
+        texts = [a.text if a is not None else "" for a in args]
+        kinds = [a.dtype if a is not None else None for a in args]
+        out = self.body.types[node.outputs[0]].dtype
+        return RULES[node.op](Scalars(node, texts, kinds, out, constant))
 
     def _affine(self, node: Node) -> str:
         shape = self.body.types[node.inputs[0]].shape

@@ -29,9 +29,10 @@ from workbench.tactics.numba.nests import (
     store_line,
     units,
 )
-from workbench.tactics.numba.scalars import STORAGE, Untranslatable, Value
+from workbench.tactics.numba.scalars import STORAGE, Value
 from workbench.tactics.numba.threads import pieces, together
 from workbench.tactics.protocol import Call, Launch, Problem
+from workbench.tactics.scalar_text import Untranslatable
 from workbench.tactics.strided import SHUFFLES, Strided, follow
 
 

@@ -12,8 +12,9 @@ from workbench.datatypes import DataType
 from workbench.errors import ExecutionError
 from workbench.tactics.numba.expressions import Operand, Translator
 from workbench.tactics.numba.nests import Stream
-from workbench.tactics.numba.scalars import Untranslatable, Value
+from workbench.tactics.numba.scalars import Value
 from workbench.tactics.protocol import Launch
+from workbench.tactics.scalar_text import Untranslatable
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,9 @@ from workbench.tactics.numba.nests import (
     store_line,
     units,
 )
-from workbench.tactics.numba.scalars import Untranslatable
 from workbench.tactics.numba.threads import pieces, together
 from workbench.tactics.protocol import Call, Launch, Problem
+from workbench.tactics.scalar_text import Untranslatable
 
 
 @dataclass(frozen=True, eq=False)

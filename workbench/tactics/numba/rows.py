@@ -36,9 +36,10 @@ from workbench.tactics.numba.nests import (
     store_line,
     units,
 )
-from workbench.tactics.numba.scalars import Untranslatable, Value
+from workbench.tactics.numba.scalars import Value
 from workbench.tactics.numba.threads import pieces, together
 from workbench.tactics.protocol import Call, Launch, Problem
+from workbench.tactics.scalar_text import Untranslatable
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.body import Node
 from workbench.datatypes import DataType
 from workbench.tactics.arithmetic import is_reduced
+from workbench.tactics.scalar_text import (
+    BITWISE,
+    COMMON,
+    Rule,
+    Scalars,
+    Untranslatable,
+    call,
+    infix,
+)
 
 STORAGE: dict[DataType, str] = {
     DataType.FLOAT: "float32",
@@ -28,10 +35,6 @@ STORAGE: dict[DataType, str] = {
     DataType.BOOL: "uint8",
 }
 """What generated code sees in a buffer; types that are not here are refused."""
-
-
-class Untranslatable(Exception):
-    """Why a node has no scalar code here."""
 
 
 def working_name(dtype: DataType) -> str:
@@ -83,76 +86,23 @@ def constant(value: Any, dtype: DataType) -> str:
     return f"{working_name(dtype)}({int(value)})"
 
 
-@dataclass(frozen=True)
-class Scalars:
-    """Arguments of a rule: texts, types and attributes of one node."""
-
-    node: Node
-    args: Sequence[Value | None]
-    out: DataType
-
-    def __getitem__(self, index: int) -> str:
-        v = self.args[index] if index < len(self.args) else None
-        if v is None:
-            raise Untranslatable(f"{self.node.op} lacks input {index}")
-        return v.text
-
-    def has(self, index: int) -> bool:
-        return index < len(self.args) and self.args[index] is not None
-
-    @property
-    def dtype(self) -> DataType:
-        """Type of the first input."""
-        assert self.args[0] is not None
-        return self.args[0].dtype
-
-    @property
-    def suffix(self) -> str:
-        """Which of the ``mathematics`` functions to use."""
-        return "f64" if self.dtype is DataType.DOUBLE else "f32"
-
-    def number(self, value: float) -> str:
-        """A constant in the first input's working type."""
-        return constant(value, self.dtype)
-
-    def attribute(self, name: str) -> str:
-        """A numeric attribute in the first input's working type."""
-        return self.number(self.node.attributes[name])
-
-
-Rule = Callable[[Scalars], str]
-
-
-def _infix(sign: str) -> Rule:
-    return lambda s: f"{s[0]} {sign} {s[1]}"
-
-
-def _call(name: str) -> Rule:
-    return lambda s: f"{name}({s[0]})"
+def _suffix(s: Scalars) -> str:
+    """Which of the ``mathematics`` functions to use."""
+    return "f64" if s.dtype is DataType.DOUBLE else "f32"
 
 
 def _math(name: str) -> Rule:
     """A function of ``mathematics``, by type."""
-    return lambda s: f"{name}_{s.suffix}({s[0]})"
-
-
-def _chain(join: Callable[[str, str], str]) -> Rule:
-    def rule(s: Scalars) -> str:
-        text = s[0]
-        for k in range(1, len(s.args)):
-            text = join(text, s[k])
-        return text
-
-    return rule
+    return lambda s: f"{name}_{_suffix(s)}({s[0]})"
 
 
 def _pick(sign: str) -> Rule:
     """Max or Min: NaN wins."""
 
     def rule(s: Scalars) -> str:
-        if len(s.args) > 2:
-            raise Untranslatable(f"{s.node.op} of {len(s.args)} inputs")
-        if len(s.args) == 1:
+        if len(s.texts) > 2:
+            raise Untranslatable(f"{s.node.op} of {len(s.texts)} inputs")
+        if len(s.texts) == 1:
             return s[0]
         a, b = s[0], s[1]
         nan = f" | ({a} != {a})" if s.dtype.is_float else ""
@@ -195,8 +145,8 @@ def _pow(s: Scalars) -> str:
     if not s.dtype.is_float:
         raise Untranslatable("Pow of integers")
     for value, text in _POWERS.items():
-        exponent = s.args[1]
-        if exponent is not None and s[1] == constant(value, exponent.dtype):
+        exponent = s.kinds[1]
+        if exponent is not None and s[1] == constant(value, exponent):
             return text.format(x=s[0])
     return f"math.pow(float64({s[0]}), float64({s[1]}))"
 
@@ -227,10 +177,10 @@ def _is_inf(s: Scalars) -> str:
 
 def _gelu(s: Scalars) -> str:
     if s.node.attributes["approximate"] != "tanh":
-        return f"gelu_{s.suffix}({s[0]})"
+        return f"gelu_{_suffix(s)}({s[0]})"
     x, n = s[0], s.number
     inner = f"{n(math.sqrt(2 / math.pi))} * ({x} + {n(0.044715)} * {x} * {x} * {x})"
-    return f"{n(0.5)} * {x} * ({n(1)} + tanh_{s.suffix}({inner}))"
+    return f"{n(0.5)} * {x} * ({n(1)} + tanh_{_suffix(s)}({inner}))"
 
 
 def _hard_sigmoid(s: Scalars) -> str:
@@ -244,14 +194,14 @@ def _unit_clip(s: Scalars, line: str) -> str:
 
 
 def _exponential(s: Scalars, alpha: str, gamma: str = "") -> str:
-    curve = f"{alpha} * (exp_{s.suffix}({s[0]}) - {s.number(1)})"
+    curve = f"{alpha} * (exp_{_suffix(s)}({s[0]}) - {s.number(1)})"
     chosen = f"({s[0]} if {s[0]} > {s.number(0)} else {curve})"
     return f"{gamma} * {chosen}" if gamma else chosen
 
 
 def _celu(s: Scalars) -> str:
     a = s.attribute("alpha")
-    curve = f"{a} * (exp_{s.suffix}({s[0]} / {a}) - {s.number(1)})"
+    curve = f"{a} * (exp_{_suffix(s)}({s[0]} / {a}) - {s.number(1)})"
     return f"({s[0]} if {s[0]} > {s.number(0)} else {curve})"
 
 
@@ -273,34 +223,28 @@ def _sloped(s: Scalars, slope: str) -> str:
 
 
 RULES: dict[str, Rule] = {
-    "Add": _infix("+"),
-    "Sub": _infix("-"),
-    "Mul": _infix("*"),
+    **COMMON,
+    **BITWISE,
     "Div": _div,
     "Mod": _mod,
     "Pow": _pow,
     "Max": _pick(">"),
     "Min": _pick("<"),
-    "Sum": _chain(lambda a, b: f"{a} + {b}"),
-    "Mean": lambda s: f"({' + '.join(s[k] for k in range(len(s.args)))}) / {s.number(len(s.args))}",
-    "Neg": lambda s: f"-{s[0]}",
-    "Abs": _call("abs"),
+    "Abs": call("abs"),
     "Sign": _sign,
-    "Floor": _call("floor"),
-    "Ceil": _call("ceil"),
-    "Round": _call("rint"),
-    "Sqrt": _call("sqrt"),
-    "Reciprocal": lambda s: f"{s.number(1)} / {s[0]}",
+    "Floor": call("floor"),
+    "Ceil": call("ceil"),
+    "Round": call("rint"),
+    "Sqrt": call("sqrt"),
     "Exp": _math("exp"),
     "Erf": _math("erf"),
     "Tanh": _math("tanh"),
     "Sigmoid": _math("sigmoid"),
     "Softplus": _math("softplus"),
     **{
-        op: _call(f"math.{op.lower()}")
+        op: call(f"math.{op.lower()}")
         for op in "Log Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh".split()
     },
-    "IsNaN": lambda s: f"{s[0]} != {s[0]}",
     "IsInf": _is_inf,
     "Relu": _relu,
     "LeakyRelu": lambda s: _sloped(s, s.attribute("alpha")),
@@ -314,25 +258,15 @@ RULES: dict[str, Rule] = {
     "HardSwish": lambda s: (
         f"{s[0]} * {_unit_clip(s, f'({s[0]} / {s.number(6)} + {s.number(0.5)})')}"
     ),
-    "Mish": lambda s: f"{s[0]} * tanh_{s.suffix}(softplus_{s.suffix}({s[0]}))",
-    "Swish": lambda s: f"{s[0]} * sigmoid_{s.suffix}({s.attribute('alpha')} * {s[0]})",
+    "Mish": lambda s: f"{s[0]} * tanh_{_suffix(s)}(softplus_{_suffix(s)}({s[0]}))",
+    "Swish": lambda s: f"{s[0]} * sigmoid_{_suffix(s)}({s.attribute('alpha')} * {s[0]})",
     "Gelu": _gelu,
     "Clip": _clip,
-    "Identity": lambda s: s[0],
     "Cast": _cast,
     "Where": lambda s: f"({s[1]} if {s[0]} else {s[2]})",
-    "Equal": _infix("=="),
-    "Less": _infix("<"),
-    "LessOrEqual": _infix("<="),
-    "Greater": _infix(">"),
-    "GreaterOrEqual": _infix(">="),
-    "And": _infix("&"),
-    "Or": _infix("|"),
-    "Xor": _infix("^"),
+    "And": infix("&"),
+    "Or": infix("|"),
+    "Xor": infix("^"),
     "Not": lambda s: f"not {s[0]}",
-    "BitwiseAnd": _infix("&"),
-    "BitwiseOr": _infix("|"),
-    "BitwiseXor": _infix("^"),
-    "BitwiseNot": lambda s: f"~{s[0]}",
 }
 """Scalar code of each pointwise operator, in working types; NaN behaves as in the reference."""

@@ -35,10 +35,11 @@ from workbench.tactics.numba.expressions import Operand, Translator
 from workbench.tactics.numba.loops import Nest, contiguous, layout_strides
 from workbench.tactics.numba.nests import LANES, Stream, geometry, nest_text, store_line, units
 from workbench.tactics.numba.pointwise import input_layout
-from workbench.tactics.numba.scalars import STORAGE, Untranslatable
+from workbench.tactics.numba.scalars import STORAGE
 from workbench.tactics.numba.threads import pieces, together
 from workbench.tactics.numba.window_code import WindowCode, head_code, row_code
 from workbench.tactics.protocol import Call, Launch, Problem
+from workbench.tactics.scalar_text import Untranslatable
 
 ANCHORS = frozenset(
     {"AveragePool", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReduceMean"}

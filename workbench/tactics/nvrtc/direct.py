@@ -17,7 +17,8 @@ from workbench.records import Refusal
 from workbench.tactics.nvrtc.elements import Elements, Index, offset, split
 from workbench.tactics.nvrtc.frame import KernelText, kernel_text
 from workbench.tactics.nvrtc.pointwise import THREADS, followed_layouts
-from workbench.tactics.nvrtc.scalars import Untranslatable, lowest, stored, working
+from workbench.tactics.nvrtc.scalars import lowest, stored, working
+from workbench.tactics.scalar_text import Untranslatable
 
 TILES = (8, 4, 2, 1)
 """Output channels a thread."""

@@ -14,16 +14,8 @@ from typing import Any
 
 from workbench.body import CONSTANT, Body, Literal, Node
 from workbench.formats import LINEAR, Format
-from workbench.tactics.nvrtc.scalars import (
-    RULES,
-    STORAGE,
-    Scalars,
-    Untranslatable,
-    loaded,
-    number,
-    working,
-    wrapped,
-)
+from workbench.tactics.nvrtc.scalars import RULES, STORAGE, loaded, number, working, wrapped
+from workbench.tactics.scalar_text import Scalars, Untranslatable
 
 LARGEST_TABLE = 1024
 """Elements of a literal that is written into the code."""
@@ -136,7 +128,7 @@ class Elements:
         types = self.body.types
         texts = [self.broadcast(v, index) if v else "" for v in node.inputs]
         kinds = [types[v].dtype if v else None for v in node.inputs]
-        return RULES[node.op](Scalars(node, texts, kinds, types[node.outputs[0]].dtype))
+        return RULES[node.op](Scalars(node, texts, kinds, types[node.outputs[0]].dtype, number))
 
     def _affine(self, node: Node, index: Index) -> str:
         """(De)quantization: scale and zero point of the tensor, of a channel, or of a block."""

@@ -17,7 +17,7 @@ from workbench.tactics.nvrtc.frame import (
     store_element,
     store_vector,
 )
-from workbench.tactics.nvrtc.scalars import Untranslatable
+from workbench.tactics.scalar_text import Untranslatable
 
 THREADS = 128
 

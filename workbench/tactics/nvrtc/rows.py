@@ -23,7 +23,8 @@ from workbench.tactics.nvrtc.frame import (
     store_vector,
     vector_widths,
 )
-from workbench.tactics.nvrtc.scalars import Untranslatable, lowest, stored, working
+from workbench.tactics.nvrtc.scalars import lowest, stored, working
+from workbench.tactics.scalar_text import Untranslatable
 
 KEPT = 64
 """Elements of a row that a thread keeps in registers."""

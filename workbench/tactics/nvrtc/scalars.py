@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from workbench.body import Node
 from workbench.datatypes import DataType
 from workbench.tactics.arithmetic import is_reduced
+from workbench.tactics.scalar_text import (
+    BITWISE,
+    COMMON,
+    Rule,
+    Scalars,
+    Untranslatable,
+    call,
+    chain,
+    infix,
+)
 
 STORAGE: dict[DataType, str] = {
     DataType.FLOAT: "float",
@@ -89,10 +96,6 @@ FP8(FP8E5M2, "e5m2")
 FP8_SINCE = 89
 
 
-class Untranslatable(Exception):
-    """Why a node has no code here."""
-
-
 def working(dtype: DataType) -> str:
     """The C type in which an element is computed."""
     if dtype is DataType.BOOL:
@@ -153,59 +156,6 @@ def lowest(kind: str) -> str:
 def _float(v: float) -> str:
     text = f"{v:.9g}"
     return f"{text}f" if any(c in text for c in ".en") else f"{text}.0f"
-
-
-@dataclass(frozen=True)
-class Scalars:
-    """Arguments of a rule: texts and types of one node's operands."""
-
-    node: Node
-    texts: Sequence[str]
-    kinds: Sequence[DataType | None]
-    out: DataType
-
-    def __getitem__(self, index: int) -> str:
-        if not self.has(index):
-            raise Untranslatable(f"{self.node.op} lacks input {index}")
-        return self.texts[index]
-
-    def has(self, index: int) -> bool:
-        return index < len(self.texts) and bool(self.texts[index])
-
-    @property
-    def dtype(self) -> DataType:
-        """Type of the first input."""
-        kind = self.kinds[0]
-        assert kind is not None
-        return kind
-
-    def number(self, value: float) -> str:
-        """A constant in the first input's working type."""
-        return number(value, self.dtype)
-
-    def attribute(self, name: str) -> str:
-        return self.number(self.node.attributes[name])
-
-
-Rule = Callable[[Scalars], str]
-
-
-def _infix(sign: str) -> Rule:
-    return lambda s: f"({s[0]} {sign} {s[1]})"
-
-
-def _call(name: str) -> Rule:
-    return lambda s: f"{name}({s[0]})"
-
-
-def _chain(join: str) -> Rule:
-    def rule(s: Scalars) -> str:
-        text = s[0]
-        for k in range(1, len(s.texts)):
-            text = join.format(text, s[k])
-        return text
-
-    return rule
 
 
 def _div(s: Scalars) -> str:
@@ -299,35 +249,29 @@ def _absolute(s: Scalars) -> str:
 
 
 RULES: dict[str, Rule] = {
-    "Add": _infix("+"),
-    "Sub": _infix("-"),
-    "Mul": _infix("*"),
+    **COMMON,
+    **BITWISE,
     "Div": _div,
     "Mod": _mod,
     "Pow": _pow,
-    "Max": _chain("max_nan({0}, {1})"),
-    "Min": _chain("min_nan({0}, {1})"),
-    "Sum": _chain("({0} + {1})"),
-    "Mean": lambda s: f"({_chain('({0} + {1})')(s)} / {s.number(len(s.texts))})",
-    "Neg": lambda s: f"(-{s[0]})",
+    "Max": chain("max_nan({0}, {1})"),
+    "Min": chain("min_nan({0}, {1})"),
     "Abs": _absolute,
     "Sign": _sign,
     "Floor": _typed("floor"),
     "Ceil": _typed("ceil"),
     "Round": _typed("rint"),
-    "Sqrt": _call("sqrt_"),
-    "Reciprocal": lambda s: f"({s.number(1)} / {s[0]})",
-    "Exp": _call("exp_"),
-    "Log": _call("log_"),
-    "Erf": _call("erf_"),
-    "Tanh": _call("tanh_"),
-    "Sigmoid": _call("sigmoid_"),
-    "Softplus": _call("softplus_"),
+    "Sqrt": call("sqrt_"),
+    "Exp": call("exp_"),
+    "Log": call("log_"),
+    "Erf": call("erf_"),
+    "Tanh": call("tanh_"),
+    "Sigmoid": call("sigmoid_"),
+    "Softplus": call("softplus_"),
     **{
         op: _typed(op.lower())
         for op in "Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh".split()
     },
-    "IsNaN": lambda s: f"({s[0]} != {s[0]})",
     "IsInf": _is_inf,
     "Relu": lambda s: f"({s[0]} < {s.number(0)} ? {s.number(0)} : {s[0]})",
     "LeakyRelu": lambda s: _sloped(s, s.attribute("alpha")),
@@ -349,21 +293,11 @@ RULES: dict[str, Rule] = {
     "Swish": lambda s: f"({s[0]} * sigmoid_({s.attribute('alpha')} * {s[0]}))",
     "Gelu": _gelu,
     "Clip": _clip,
-    "Identity": lambda s: s[0],
     "Cast": _cast,
     "Where": lambda s: f"({s[0]} ? {s[1]} : {s[2]})",
-    "Equal": _infix("=="),
-    "Less": _infix("<"),
-    "LessOrEqual": _infix("<="),
-    "Greater": _infix(">"),
-    "GreaterOrEqual": _infix(">="),
-    "And": _infix("&&"),
-    "Or": _infix("||"),
-    "Xor": _infix("!="),
+    "And": infix("&&"),
+    "Or": infix("||"),
+    "Xor": infix("!="),
     "Not": lambda s: f"(!{s[0]})",
-    "BitwiseAnd": _infix("&"),
-    "BitwiseOr": _infix("|"),
-    "BitwiseXor": _infix("^"),
-    "BitwiseNot": lambda s: f"(~{s[0]})",
 }
 """C++ of each pointwise operator in working types; NaN behaves as in the reference."""

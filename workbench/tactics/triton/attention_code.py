@@ -12,10 +12,10 @@ from typing import Any
 
 from workbench.body import CONSTANT, Body, BodyInput, Node, TensorType
 from workbench.datatypes import DataType
+from workbench.tactics.scalar_text import Untranslatable
 from workbench.tactics.triton.attention import Attention, View
 from workbench.tactics.triton.frame import Frame, Group, flat_offset
 from workbench.tactics.triton.kernel import STORED, Arguments, Kernel, Program, masked
-from workbench.tactics.triton.scalars import Untranslatable
 from workbench.tactics.triton.tiles import chip_of
 from workbench.tactics.triton.values import Values
 

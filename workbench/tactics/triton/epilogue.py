@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from workbench.formats import Format
+from workbench.tactics.scalar_text import Untranslatable
 from workbench.tactics.triton.frame import Frame
 from workbench.tactics.triton.kernel import Arguments, Pack, masked
 from workbench.tactics.triton.product import (
@@ -14,7 +15,6 @@ from workbench.tactics.triton.product import (
     evaluated,
     scale_axis,
 )
-from workbench.tactics.triton.scalars import Untranslatable
 from workbench.tactics.triton.values import Values
 
 Packs = dict[str, Pack]

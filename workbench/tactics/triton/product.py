@@ -11,8 +11,8 @@ import numpy as np
 from workbench.body import CONSTANT, Array, Body, Node
 from workbench.datatypes import DataType
 from workbench.operators.windows import Window, window_of
+from workbench.tactics.scalar_text import Untranslatable
 from workbench.tactics.triton.kernel import LARGEST_INDEX
-from workbench.tactics.triton.scalars import Untranslatable
 
 MULTIPLIED = (DataType.HALF, DataType.BF16, DataType.FLOAT, DataType.INT8, DataType.FP8)
 """Element types that the matrix units take (FLOAT: as TF32 in three products, or by FMA)."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from workbench.body import Node
 from workbench.datatypes import DataType
-
-
-class Untranslatable(Exception):
-    """Why a Body has no Triton kernel here."""
+from workbench.tactics.scalar_text import (
+    COMMON,
+    Rule,
+    Scalars,
+    Untranslatable,
+    call,
+    chain,
+    infix,
+)
 
 
 def working(dtype: DataType) -> str:
@@ -45,66 +47,17 @@ def number(value: Any, dtype: DataType) -> str:
     return repr(v) if math.isfinite(v) else f'float("{v}")'
 
 
-@dataclass(frozen=True)
-class Scalars:
-    """Arguments of a rule: texts and types of one node's operands."""
-
-    node: Node
-    texts: Sequence[str]
-    kinds: Sequence[DataType | None]
-    out: DataType
-
-    def __getitem__(self, index: int) -> str:
-        if not self.has(index):
-            raise Untranslatable(f"{self.node.op} lacks input {index}")
-        return self.texts[index]
-
-    def has(self, index: int) -> bool:
-        return index < len(self.texts) and bool(self.texts[index])
-
-    @property
-    def dtype(self) -> DataType:
-        """Type of the first input."""
-        kind = self.kinds[0]
-        assert kind is not None
-        return kind
-
-    def attribute(self, name: str) -> str:
-        return repr(float(self.node.attributes[name]))
-
-
-Rule = Callable[[Scalars], str]
-
-
-def _infix(sign: str) -> Rule:
-    return lambda s: f"({s[0]} {sign} {s[1]})"
-
-
-def _call(name: str) -> Rule:
-    return lambda s: f"{name}({s[0]})"
-
-
-def _chain(join: str) -> Rule:
-    def rule(s: Scalars) -> str:
-        text = s[0]
-        for k in range(1, len(s.texts)):
-            text = join.format(text, s[k])
-        return text
-
-    return rule
-
-
 NAN = "propagate_nan=tl.PropagateNan.ALL"
 
 
 def _largest(s: Scalars) -> str:
-    return _chain(f"tl.maximum({{0}}, {{1}}, {NAN})" if s.dtype.is_float else "tl.maximum({}, {})")(
+    return chain(f"tl.maximum({{0}}, {{1}}, {NAN})" if s.dtype.is_float else "tl.maximum({}, {})")(
         s
     )
 
 
 def _smallest(s: Scalars) -> str:
-    return _chain(f"tl.minimum({{0}}, {{1}}, {NAN})" if s.dtype.is_float else "tl.minimum({}, {})")(
+    return chain(f"tl.minimum({{0}}, {{1}}, {NAN})" if s.dtype.is_float else "tl.minimum({}, {})")(
         s
     )
 
@@ -184,31 +137,24 @@ def _relu(s: Scalars) -> str:
 
 
 RULES: dict[str, Rule] = {
-    "Add": _infix("+"),
-    "Sub": _infix("-"),
-    "Mul": _infix("*"),
+    **COMMON,
     "Div": _div,
     "Pow": _pow,
     "Max": _largest,
     "Min": _smallest,
-    "Sum": _chain("({0} + {1})"),
-    "Mean": lambda s: f"({_chain('({0} + {1})')(s)} / {float(len(s.texts))!r})",
-    "Neg": lambda s: f"(-{s[0]})",
-    "Abs": _call("tl.abs"),
-    "Floor": _call("libdevice.floor"),
-    "Ceil": _call("libdevice.ceil"),
-    "Round": _call("libdevice.rint"),
-    "Sqrt": _call("tl.sqrt"),
-    "Reciprocal": lambda s: f"(1.0 / {s[0]})",
-    "Exp": _call("tl.exp"),
-    "Log": _call("tl.log"),
-    "Erf": _call("tl.erf"),
-    "Tanh": _call("libdevice.tanh"),
+    "Abs": call("tl.abs"),
+    "Floor": call("libdevice.floor"),
+    "Ceil": call("libdevice.ceil"),
+    "Round": call("libdevice.rint"),
+    "Sqrt": call("tl.sqrt"),
+    "Exp": call("tl.exp"),
+    "Log": call("tl.log"),
+    "Erf": call("tl.erf"),
+    "Tanh": call("libdevice.tanh"),
     "Sigmoid": lambda s: _sigmoid(s[0]),
     "Softplus": lambda s: _softplus(s[0]),
-    "Sin": _call("libdevice.sin"),
-    "Cos": _call("libdevice.cos"),
-    "IsNaN": lambda s: f"({s[0]} != {s[0]})",
+    "Sin": call("libdevice.sin"),
+    "Cos": call("libdevice.cos"),
     "Relu": _relu,
     "LeakyRelu": lambda s: _sloped(s, s.attribute("alpha")),
     "PRelu": lambda s: _sloped(s, s[1]),
@@ -227,17 +173,11 @@ RULES: dict[str, Rule] = {
     "Swish": lambda s: f"({s[0]} * {_sigmoid(s.attribute('alpha') + ' * ' + s[0])})",
     "Gelu": _gelu,
     "Clip": _clip,
-    "Identity": lambda s: s[0],
     "Cast": _cast,
     "Where": lambda s: f"tl.where({s[0]}, {s[1]}, {s[2]})",
-    "Equal": _infix("=="),
-    "Less": _infix("<"),
-    "LessOrEqual": _infix("<="),
-    "Greater": _infix(">"),
-    "GreaterOrEqual": _infix(">="),
-    "And": _infix("&"),
-    "Or": _infix("|"),
-    "Xor": _infix("^"),
+    "And": infix("&"),
+    "Or": infix("|"),
+    "Xor": infix("^"),
     "Not": lambda s: f"({s[0]} == 0)",
 }
 """Text of each pointwise operator in working types; NaN behaves as in the reference."""

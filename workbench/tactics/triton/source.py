@@ -12,6 +12,7 @@ from workbench.formats import LINEAR, Format
 from workbench.records import Refusal
 from workbench.tactics.machine_code import has_machine_code
 from workbench.tactics.protocol import Call, Problem, Tactic
+from workbench.tactics.scalar_text import Untranslatable
 from workbench.tactics.triton.attention import attention_of
 from workbench.tactics.triton.attention_code import attention_program, block_of, blocks
 from workbench.tactics.triton.calls import call_of, capability_of
@@ -21,7 +22,6 @@ from workbench.tactics.triton.kernel import Program
 from workbench.tactics.triton.plans import FORMS, layouts_of, offered_tiles, plan_of
 from workbench.tactics.triton.product import product_of
 from workbench.tactics.triton.product_code import program_of
-from workbench.tactics.triton.scalars import Untranslatable
 from workbench.tactics.triton.tiles import tile_of
 
 REVISION = "3"

@@ -7,16 +7,10 @@ from collections.abc import Mapping
 from workbench.body import CONSTANT, Body, Literal, Node
 from workbench.datatypes import DataType
 from workbench.formats import LINEAR, Format
+from workbench.tactics.scalar_text import Scalars, Untranslatable
 from workbench.tactics.triton.frame import Frame, strides_of
 from workbench.tactics.triton.kernel import STORED, Arguments, masked
-from workbench.tactics.triton.scalars import (
-    RULES,
-    Scalars,
-    Untranslatable,
-    loaded,
-    number,
-    working,
-)
+from workbench.tactics.triton.scalars import RULES, loaded, number, working
 
 
 class Values:
@@ -120,7 +114,7 @@ class Values:
         types = self.body.types
         texts = [self.at(v) if v else "" for v in node.inputs]
         kinds = [types[v].dtype if v else None for v in node.inputs]
-        return self._variable(RULES[node.op](Scalars(node, texts, kinds, dtype)))
+        return self._variable(RULES[node.op](Scalars(node, texts, kinds, dtype, number)))
 
     def _literal(self, value: Literal, name: str) -> str:
         if value.is_symbolic or len(value.values) != 1:

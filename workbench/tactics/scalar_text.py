@@ -1,0 +1,108 @@
+"""Text of one pointwise operator on one element, as generated kernels of every language need it.
+
+A language has its rules: operator -> the text of its result, given the texts of its operands. What
+most of them write alike is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from workbench.body import Node
+from workbench.datatypes import DataType
+
+
+class Untranslatable(Exception):
+    """Why a node, or a Body, has no generated code; the text is for people."""
+
+
+@dataclass(frozen=True)
+class Scalars:
+    """Arguments of a rule: texts (empty where absent) and types of one node's operands.
+
+    literal: the text of a number in a type, in the language at hand.
+    """
+
+    node: Node
+    texts: Sequence[str]
+    kinds: Sequence[DataType | None]
+    out: DataType
+    literal: Callable[[Any, DataType], str]
+
+    def __getitem__(self, index: int) -> str:
+        if not self.has(index):
+            raise Untranslatable(f"{self.node.op} lacks input {index}")
+        return self.texts[index]
+
+    def has(self, index: int) -> bool:
+        return index < len(self.texts) and bool(self.texts[index])
+
+    @property
+    def dtype(self) -> DataType:
+        """Type of the first input."""
+        kind = self.kinds[0]
+        assert kind is not None
+        return kind
+
+    def number(self, value: float) -> str:
+        """A constant in the first input's working type."""
+        return self.literal(value, self.dtype)
+
+    def attribute(self, name: str) -> str:
+        """A numeric attribute in the first input's working type."""
+        return self.number(self.node.attributes[name])
+
+
+Rule = Callable[[Scalars], str]
+
+
+def infix(sign: str) -> Rule:
+    """``(a sign b)``."""
+    return lambda s: f"({s[0]} {sign} {s[1]})"
+
+
+def call(name: str) -> Rule:
+    """``name(a)``."""
+    return lambda s: f"{name}({s[0]})"
+
+
+def chain(join: str) -> Rule:
+    """Any number of operands, joined from the left: ``join`` has places 0 and 1."""
+
+    def rule(s: Scalars) -> str:
+        text = s[0]
+        for k in range(1, len(s.texts)):
+            text = join.format(text, s[k])
+        return text
+
+    return rule
+
+
+_sum = chain("({0} + {1})")
+
+COMMON: dict[str, Rule] = {
+    "Add": infix("+"),
+    "Sub": infix("-"),
+    "Mul": infix("*"),
+    "Sum": _sum,
+    "Mean": lambda s: f"({_sum(s)} / {s.number(len(s.texts))})",
+    "Neg": lambda s: f"(-{s[0]})",
+    "Reciprocal": lambda s: f"({s.number(1)} / {s[0]})",
+    "IsNaN": lambda s: f"({s[0]} != {s[0]})",
+    "Identity": lambda s: s[0],
+    "Equal": infix("=="),
+    "Less": infix("<"),
+    "LessOrEqual": infix("<="),
+    "Greater": infix(">"),
+    "GreaterOrEqual": infix(">="),
+}
+"""Rules that C++, Triton and Python write alike."""
+BITWISE: dict[str, Rule] = {
+    "BitwiseAnd": infix("&"),
+    "BitwiseOr": infix("|"),
+    "BitwiseXor": infix("^"),
+    "BitwiseNot": lambda s: f"(~{s[0]})",
+}
+"""The same, of integers."""
