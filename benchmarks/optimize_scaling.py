@@ -10,24 +10,18 @@ twice as long as one of the smallest.
 
 from __future__ import annotations
 
-import argparse
-import datetime
 import itertools
-import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from scaling import run
 
 from workbench import fusions, passes
-from workbench.devices import open_device
 from workbench.onnx_parser import parse_model
 from workbench.records import BuildLog, Stage, StageRecord
 from workbench.reports.ledger import ledger_rows
@@ -181,27 +175,8 @@ def near_linear(rows: Sequence[Mapping[str, Any]]) -> bool:
 
 def main() -> int:
     """Exit status: 1 if a limit is broken."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--save", type=Path, help="write the table as JSON")
-    parser.add_argument("--kinds", nargs="*", default=tuple(KINDS))
-    parser.add_argument("--sizes", nargs="*", type=int, default=SIZES)
-    options = parser.parse_args()
-    rows: list[dict[str, Any]] = []
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    measured("vision", 100)  # imports and first calls
-    for kind in options.kinds:
-        for count in options.sizes:
-            rows.append(measured(kind, count))
-            print(rows[-1], flush=True)
-    if options.save:
-        data = {
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "python": platform.python_version(),
-            "processor": open_device("cpu").fingerprint.name,
-            "cores": 1,
-            "rows": rows,
-        }
-        options.save.write_text(json.dumps(data, indent=1) + "\n")
+    rows, save = run(measured, KINDS, SIZES, about=__doc__)
+    save({})
     return int(any(r["total_s"] > LIMIT_S for r in rows) or not near_linear(rows))
 
 

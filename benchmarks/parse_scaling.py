@@ -10,23 +10,16 @@ Exit status 1 if 10,000 nodes take 5 s or longer, or a kind's exponent is above 
 
 from __future__ import annotations
 
-import argparse
-import datetime
-import json
 import math
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from optimize_scaling import WIDTH, Graph, language, linear, vision
+from scaling import run
 
-from workbench.devices import open_device
 from workbench.onnx_parser import parse_model
 
 SIZES = (1_000, 3_000, 10_000)
@@ -100,34 +93,10 @@ def growth(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 def main() -> int:
     """Exit status: 1 if a limit is broken."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--save", type=Path, help="write the table as JSON")
-    parser.add_argument("--kinds", nargs="*", default=tuple(KINDS))
-    parser.add_argument("--sizes", nargs="*", type=int, default=SIZES)
-    options = parser.parse_args()
-    rows: list[dict[str, Any]] = []
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    measured("mixed", 100)  # imports and first calls
-    for kind in options.kinds:
-        for count in options.sizes:
-            rows.append(measured(kind, count))
-            print(rows[-1], flush=True)
+    rows, save = run(measured, KINDS, SIZES, about=__doc__)
     exponents = growth(rows)
     print("growth", exponents)
-    if options.save:
-        data = {
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "python": platform.python_version(),
-            "numpy": version("numpy"),
-            "onnx": version("onnx"),
-            "processor": open_device("cpu").fingerprint.name,
-            "cores": 1,
-            "limit_s": LIMIT_S,
-            "limit_growth": LIMIT_GROWTH,
-            "growth": exponents,
-            "rows": rows,
-        }
-        options.save.write_text(json.dumps(data, indent=1) + "\n")
+    save({"limit_s": LIMIT_S, "limit_growth": LIMIT_GROWTH, "growth": exponents})
     slow = any(r["total_s"] >= LIMIT_S for r in rows)
     return int(slow or any(e > LIMIT_GROWTH for e in exponents.values()))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ import numpy as np
 from workbench.datatypes import DataType
 from workbench.devices import ALIGNMENT, Buffer, Device, Fingerprint
 from workbench.errors import DeviceError
+from workbench.records import Refusal
 
 _NATIVE_SINCE = {
     DataType.FLOAT: 50,
@@ -49,6 +51,17 @@ def _version(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
+EXTRA = "python -m pip install 'inference-workbench[gpu]' (CUDA 12) or [gpu-cuda13]"
+"""What installs all that a GPU build uses."""
+
+
+def not_installed(module: str, title: str) -> Refusal | None:
+    """Why a tactic source that needs a module cannot be used; nothing is imported."""
+    if importlib.util.find_spec(module) is not None:
+        return None
+    return Refusal(f"{title} is not installed", remedy=EXTRA, code="library")
+
+
 def import_cupy() -> Any:
     """CuPy. Raises DeviceError naming the extra that installs it."""
     try:
@@ -57,7 +70,7 @@ def import_cupy() -> Any:
         raise DeviceError(
             f"CuPy is not installed ({e})",
             place="gpu",
-            remedy="python -m pip install 'inference-workbench[gpu]' (CUDA 12) or [gpu-cuda13]",
+            remedy=EXTRA,
         ) from None
     return cupy
 

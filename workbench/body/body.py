@@ -63,6 +63,19 @@ class Body:
         vars(self)["types"] = types
         return self
 
+    @cached_property
+    def flops(self) -> int:
+        """Operations of a Body with bound sizes; multiply and add count as two."""
+        types = self.types
+        return sum(
+            n.operator.cost(
+                n.attributes,
+                [types[v] if v else None for v in n.inputs],
+                [types[v] for v in n.outputs if v],
+            ).flops
+            for n in self.nodes
+        )
+
     @property
     def anchor_node(self) -> Node | None:
         return None if self.anchor is None else self.nodes[self.anchor]

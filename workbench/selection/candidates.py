@@ -15,7 +15,7 @@ from workbench.devices import Buffer, Device
 from workbench.errors import TimingCacheError
 from workbench.formats import Format
 from workbench.records import Refusal
-from workbench.selection.layer_problem import LayerProblem, body_flops
+from workbench.selection.layer_problem import LayerProblem
 from workbench.tactics import SLOW_COMPILERS, sources_for
 from workbench.tactics.launch import bind, run_once, upload
 from workbench.tactics.protocol import Call, CompilesAhead, Problem, Tactic, TacticSource
@@ -320,7 +320,7 @@ class Trial:
                 return [(self._single, one)]
         checked = self.layer.check_at
         if self.shop.config.builder_optimization_level == 0:
-            checked = (min(checked, key=body_flops),)
+            checked = (min(checked, key=lambda b: b.flops),)
         where = {id(b) for b in checked}
         return [(b, c) for b, c in calls if id(b) in where]
 

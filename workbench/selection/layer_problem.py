@@ -28,18 +28,23 @@ class LayerProblem:
     built: DataType
 
     @property
+    def smallest(self) -> Body:
+        """The Body of the least work."""
+        return min(self.shapes, key=lambda b: b.flops)
+
+    @property
     def check_at(self) -> tuple[Body, ...]:
         """The shapes at which outputs are compared with the float64 reference."""
-        small = tuple(b for b in self.shapes if body_flops(b) <= CHECK_LIMIT_FLOPS)
-        return small or (min(self.shapes, key=body_flops),)
+        small = tuple(b for b in self.shapes if b.flops <= CHECK_LIMIT_FLOPS)
+        return small or (self.smallest,)
 
     @cached_property
     def single(self) -> Body | None:
         """The smallest shape's Body on one item of the batch, if all of them are too much work."""
-        smallest = min(self.shapes, key=body_flops)
+        smallest = self.smallest
         types = [i.type for i in smallest.dynamic_inputs] + list(smallest.output_types)
         elements = sum(int(volume(t.shape)) for t in types)
-        if body_flops(smallest) <= CHECK_LIMIT_FLOPS and elements <= CHECK_LIMIT_ELEMENTS:
+        if smallest.flops <= CHECK_LIMIT_FLOPS and elements <= CHECK_LIMIT_ELEMENTS:
             return None
         if len({t.shape[:1] for t in types}) != 1:
             return None
@@ -52,16 +57,3 @@ class LayerProblem:
             return one if all(t.shape[0] == 1 for t in one.output_types) else None
         except NetworkError:
             return None
-
-
-def body_flops(body: Body) -> int:
-    """Floating-point (or integer) operations of a bound Body."""
-    types = body.types
-    return sum(
-        n.operator.cost(
-            n.attributes,
-            [types[v] if v else None for v in n.inputs],
-            [types[v] for v in n.outputs if v],
-        ).flops
-        for n in body.nodes
-    )

@@ -11,7 +11,7 @@ from typing import Any
 
 from workbench.datatypes import DataType
 from workbench.errors import DeviceError
-from workbench.gpu_device import GpuDevice
+from workbench.gpu_device import EXTRA, GpuDevice
 from workbench.records import Refusal
 
 NOT_SUPPORTED = 15
@@ -46,7 +46,7 @@ def load() -> Any:
             return ctypes.CDLL(name)
         except OSError as e:
             tried.append(f"{Path(name).name}: {e}")
-    return Refusal(f"libcublasLt is not found ({tried[-1]})", remedy="install the extra gpu")
+    return Refusal(f"libcublasLt is not found ({tried[-1]})", remedy=EXTRA, code="library")
 
 
 def library_version(library: Any) -> int:

@@ -6,7 +6,6 @@ Each algorithm that the library's heuristics return is one tactic.
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,7 +16,7 @@ from workbench.body import Array, TensorType
 from workbench.datatypes import DataType
 from workbench.devices import Buffer
 from workbench.formats import LINEAR, Format
-from workbench.gpu_device import DeviceConstant, GpuDevice, gpu_of
+from workbench.gpu_device import DeviceConstant, GpuDevice, gpu_of, not_installed
 from workbench.records import Refusal
 from workbench.tactics.cublas_lt import algorithms
 from workbench.tactics.cublas_lt.descriptors import (
@@ -43,9 +42,7 @@ class CublasLtSource:
     device_kind = "gpu"
 
     def unavailable(self) -> Refusal | None:
-        if importlib.util.find_spec("cupy") is None:
-            return Refusal("CuPy is not installed", remedy="install the extra gpu", code="library")
-        found = load()
+        found = not_installed("cupy", "CuPy") or load()
         return found if isinstance(found, Refusal) else None
 
     @property

@@ -87,24 +87,13 @@ def _bias(e: Epilogue, name: str, rank: int) -> str:
 
 def _product(e: Epilogue, anchor: Node) -> tuple[str, DataType]:
     """The convolution and its dequantization: a tensor in float32, and the type it multiplies."""
-    x, w = anchor.inputs[:2]
-    stored_x, stored_w = e.quantized_operand(x), e.quantized_operand(w)
-    if (stored_x is None) != (stored_w is None):
-        # Weights that are only stored as integers are computed when the Call is prepared.
-        if stored_x is not None or not e.constants.knows(w):
-            raise Undescribed("one factor is quantized, the other is not", "quantized")
-        stored_w = None
-    source = stored_x[0] if stored_x else x
-    weights = stored_w[0] if stored_w else w
-    if source not in e.dynamic or not e.constants.knows(weights):
+    f = e.factors(anchor)
+    if f.left not in e.dynamic or not e.constants.knows(f.right):
         raise Undescribed("it convolves a tensor with constant weights only", "weights")
-    kind = e.body.types[source].dtype
-    if e.body.types[weights].dtype is not kind or (stored_x is None and kind not in FLOATS):
-        raise Undescribed(f"it multiplies {kind.value} by {e.body.types[weights].dtype.value}")
-    made = _convolved(e, anchor, source, weights, kind)
-    if stored_x is None or stored_w is None:
-        return made, kind
-    return _dequantized(e, made, stored_x[1], stored_w[1], anchor), kind
+    made = _convolved(e, anchor, f.left, f.right, f.kind)
+    if f.quantized is None:
+        return made, f.kind
+    return _dequantized(e, made, *f.quantized, anchor), f.kind
 
 
 def _convolved(e: Epilogue, anchor: Node, source: str, weights: str, kind: DataType) -> str:

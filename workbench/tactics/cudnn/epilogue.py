@@ -56,6 +56,19 @@ class View(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Factors:
+    """The stored tensors that a product multiplies, and their type.
+
+    quantized: the DequantizeLinear nodes of both; None where they are floats.
+    """
+
+    left: str
+    right: str
+    kind: DataType
+    quantized: tuple[Node, Node] | None
+
+
 @dataclass
 class Epilogue:
     """Translates the values of a Body that depend on the anchor's result.
@@ -169,6 +182,23 @@ class Epilogue:
         if kind not in NARROW:
             raise Undescribed(f"cuDNN does not multiply {kind.value}", "type")
         return node.inputs[0], node
+
+    def factors(self, anchor: Node) -> Factors:
+        """What a product multiplies. Raises Undescribed."""
+        a, b = anchor.inputs[:2]
+        stored_a, stored_b = self.quantized_operand(a), self.quantized_operand(b)
+        if (stored_a is None) != (stored_b is None):
+            # Weights that are only stored as integers are computed when the Call is prepared.
+            if stored_a is not None or not self.constants.knows(b):
+                raise Undescribed("one factor is quantized, the other is not", "quantized")
+            stored_b = None
+        left = stored_a[0] if stored_a else a
+        right = stored_b[0] if stored_b else b
+        kind, other = (self.body.types[v].dtype for v in (left, right))
+        if other is not kind or (stored_a is None and kind not in FLOATS):
+            raise Undescribed(f"it multiplies {kind.value} by {other.value}", "type")
+        quantized = (stored_a[1], stored_b[1]) if stored_a and stored_b else None
+        return Factors(left, right, kind, quantized)
 
 
 def _storage_order(strides: Sequence[int]) -> tuple[int, ...]:

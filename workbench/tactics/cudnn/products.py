@@ -91,23 +91,13 @@ def _added(e: Epilogue, anchor: Node, product: str) -> str:
 
 
 def _product(e: Epilogue, anchor: Node) -> tuple[str, DataType]:
-    a, b = anchor.inputs[:2]
-    stored_a, stored_b = e.quantized_operand(a), e.quantized_operand(b)
-    if (stored_a is None) != (stored_b is None):
-        if stored_a is not None or not e.constants.knows(b):
-            raise Undescribed("one factor is quantized, the other is not", "quantized")
-        stored_b = None
-    left = stored_a[0] if stored_a else a
-    right = stored_b[0] if stored_b else b
-    kind = e.body.types[left].dtype
-    if e.body.types[right].dtype is not kind or (stored_a is None and kind not in FLOATS):
-        raise Undescribed(f"{kind.value} times {e.body.types[right].dtype.value}", "type")
+    f = e.factors(anchor)
     gemm = anchor.op == "Gemm"
     view = e.view
     assert isinstance(view, Rows)
-    x = _factor(e, left, view, turned=gemm and bool(anchor.attributes["transA"]), first=True)
-    y = _factor(e, right, view, turned=gemm and bool(anchor.attributes["transB"]), first=False)
-    summed = DataType.INT32 if kind is DataType.INT8 else DataType.FLOAT
+    x = _factor(e, f.left, view, turned=gemm and bool(anchor.attributes["transA"]), first=True)
+    y = _factor(e, f.right, view, turned=gemm and bool(anchor.attributes["transB"]), first=False)
+    summed = DataType.INT32 if f.kind is DataType.INT8 else DataType.FLOAT
     made = e.drawing.add(
         "matmul",
         (("A", x), ("B", y)),
@@ -116,9 +106,9 @@ def _product(e: Epilogue, anchor: Node) -> tuple[str, DataType]:
         result=summed,
         compute=summed,
     )
-    if stored_a is None or stored_b is None:
-        return made, kind
-    return _dequantized(e, made, stored_a[1], stored_b[1], gemm=gemm, anchor=anchor), kind
+    if f.quantized is None:
+        return made, f.kind
+    return _dequantized(e, made, *f.quantized, gemm=gemm, anchor=anchor), f.kind
 
 
 def _factor(e: Epilogue, name: str, view: Rows, *, turned: bool, first: bool) -> str:

@@ -6,7 +6,6 @@ The plan file carries the compiled plan, so that loading asks no heuristics and 
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
@@ -17,7 +16,7 @@ from workbench.body import TensorType
 from workbench.devices import Buffer
 from workbench.errors import DeviceError
 from workbench.formats import Format
-from workbench.gpu_device import DeviceConstant, GpuDevice, gpu_of
+from workbench.gpu_device import DeviceConstant, GpuDevice, gpu_of, not_installed
 from workbench.records import Refusal
 from workbench.tactics.cudnn.described import graphs_of
 from workbench.tactics.cudnn.frontend import (
@@ -47,9 +46,7 @@ class CudnnSource:
         self._proposed: dict[tuple[int, str], tuple[PlanChoice, ...] | Refusal] = {}
 
     def unavailable(self) -> Refusal | None:
-        if importlib.util.find_spec("cupy") is None:
-            return Refusal("CuPy is not installed", remedy="install the extra gpu", code="library")
-        found = load()
+        found = not_installed("cupy", "CuPy") or load()
         return found if isinstance(found, Refusal) else None
 
     @property

@@ -180,6 +180,22 @@ def _product(
     ]
 
 
+def _taps(g: Geometry) -> list[str]:
+    """Loop variables over a window; 0 along axes of one tap."""
+    return [f"r{k}" if d != 1 else "0" for k, d in enumerate(g.kernel)]
+
+
+def _window(
+    g: Geometry, taps: Sequence[str], index: Index, x: Sequence[int]
+) -> tuple[list[str], str]:
+    """Where in x a tap of an output's window lies, and the test that it is no padding."""
+    spots = [
+        f"(({index[2 + k]}) * {g.strides[k]} - {g.pads[k]} + {tap} * {g.dilations[k]})"
+        for k, tap in enumerate(taps)
+    ]
+    return spots, " && ".join(f"{s} >= 0 && {s} < {x[2 + k]}" for k, s in enumerate(spots))
+
+
 def _convolution(
     e: Elements, node: Node, index: Index, channel: str, tile: int, kind: str
 ) -> list[str]:
@@ -189,13 +205,8 @@ def _convolution(
     if group > 1 and (out[1] // group) % tile:
         raise Untranslatable("a tile would cross groups")
     g = geometry(node, x[2:], w[2:], out[2:])
-    rank = len(g.kernel)
-    taps = [f"r{k}" if d != 1 else "0" for k, d in enumerate(g.kernel)]
-    spots = [
-        f"(({index[2 + k]}) * {g.strides[k]} - {g.pads[k]} + {taps[k]} * {g.dilations[k]})"
-        for k in range(rank)
-    ]
-    inside = " && ".join(f"{s} >= 0 && {s} < {x[2 + k]}" for k, s in enumerate(spots))
+    rank, taps = len(g.kernel), _taps(g)
+    spots, inside = _window(g, taps, index, x)
     source = "c" if group == 1 else f"(({index[1]}) * {tile} / {out[1] // group}) * {w[1]} + c"
     return [
         *_loops([f"r{k}" for k in range(rank)], g.kernel),
@@ -217,8 +228,7 @@ def _transposed(
     if group > 1 and each % tile:
         raise Untranslatable("a tile would cross groups")
     g = geometry(node, x[2:], w[2:], out[2:])
-    rank = len(g.kernel)
-    taps = [f"r{k}" if d != 1 else "0" for k, d in enumerate(g.kernel)]
+    rank, taps = len(g.kernel), _taps(g)
     places = [
         f"(({index[2 + k]}) + {g.pads[k]} - {taps[k]} * {g.dilations[k]})" for k in range(rank)
     ]
@@ -252,13 +262,8 @@ def _pooling(
     if any(o and any(o in n.inputs for n in e.body.nodes) for o in node.outputs[1:]):
         raise Untranslatable("the places of the largest elements")
     g = geometry(node, x[2:], node.attributes["kernel_shape"], out[2:])
-    rank = len(g.kernel)
-    taps = [f"r{k}" if d != 1 else "0" for k, d in enumerate(g.kernel)]
-    spots = [
-        f"(({index[2 + k]}) * {g.strides[k]} - {g.pads[k]} + {taps[k]} * {g.dilations[k]})"
-        for k in range(rank)
-    ]
-    inside = " && ".join(f"{s} >= 0 && {s} < {x[2 + k]}" for k, s in enumerate(spots))
+    rank, taps = len(g.kernel), _taps(g)
+    spots, inside = _window(g, taps, index, x)
     e.begin()
     value = e.at(node.inputs[0], (index[0], channel, *spots))
     inner, e.lines = e.lines, []

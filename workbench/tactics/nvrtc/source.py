@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +12,7 @@ from workbench.body import Body, TensorType
 from workbench.devices import Buffer
 from workbench.errors import DeviceError
 from workbench.formats import HWC, LINEAR, Format
-from workbench.gpu_device import gpu_of
+from workbench.gpu_device import gpu_of, not_installed
 from workbench.records import Refusal
 from workbench.tactics.arithmetic import has_product
 from workbench.tactics.launch import reformat_body
@@ -41,13 +40,7 @@ class NvrtcSource:
     slow = False
 
     def unavailable(self) -> Refusal | None:
-        if importlib.util.find_spec("cupy") is None:
-            return Refusal(
-                "CuPy is not installed",
-                remedy="python -m pip install 'inference-workbench[gpu]' or [gpu-cuda13]",
-                code="library",
-            )
-        return None
+        return not_installed("cupy", "CuPy")
 
     @property
     def version(self) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from concurrent.futures import Future
 
 from workbench.body import Body, TensorType
 from workbench.datatypes import DataType
 from workbench.formats import LINEAR, Format
+from workbench.gpu_device import not_installed
 from workbench.records import Refusal
 from workbench.tactics.machine_code import has_machine_code
 from workbench.tactics.protocol import Call, Problem, Tactic
@@ -39,14 +39,7 @@ class TritonSource:
     slow = True
 
     def unavailable(self) -> Refusal | None:
-        for module, title in (("triton", "Triton"), ("cupy", "CuPy")):
-            if importlib.util.find_spec(module) is None:
-                return Refusal(
-                    f"{title} is not installed",
-                    remedy="python -m pip install 'inference-workbench[gpu]' or [gpu-cuda13]",
-                    code="library",
-                )
-        return None
+        return not_installed("triton", "Triton") or not_installed("cupy", "CuPy")
 
     @property
     def version(self) -> str:

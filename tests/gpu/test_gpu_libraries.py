@@ -1,4 +1,4 @@
-"""CUDNN's tactics on an NVIDIA GPU: within the bound of the selection's check, repeatable."""
+"""CUDNN's and CUBLAS_LT's tactics on an NVIDIA GPU: within the selection's bound, repeatable."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ pytestmark = pytest.mark.gpu
 TACTICS = 6
 
 
-@pytest.fixture(scope="module")
-def shop():
+@pytest.fixture(scope="module", params=["CUDNN", "CUBLAS_LT"])
+def shop(request):
     from workbench.gpu_device import GpuDevice
 
     device = GpuDevice()
     config = BuilderConfig()
     config.max_num_tactics = TACTICS
-    config.tactic_sources = ("CUDNN",)
+    config.tactic_sources = (request.param,)
     return Workshop(device, config.frozen(), TimingCache(device.fingerprint))
 
 
