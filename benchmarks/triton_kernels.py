@@ -1,6 +1,6 @@
 """Every TRITON tactic of large models' layers, timed: which tile is best, and how near the floor.
 
-    python benchmarks/triton_kernels.py results/triton_kernels_h200.json
+    python benchmarks/triton_kernels.py benchmarks/results/triton_kernels_h200.json
 
 Needs a GPU, CuPy and Triton. Times are medians of one launch in a CUDA graph with a cold L2 cache.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import importlib.metadata
 import json
 import sys
 import time
@@ -27,6 +26,8 @@ from workbench.body import Body  # noqa: E402
 from workbench.config import BuilderConfig  # noqa: E402
 from workbench.datatypes import DataType  # noqa: E402
 from workbench.devices import open_device  # noqa: E402
+from workbench.gpu_device import gpu_of  # noqa: E402
+from workbench.lab.ceilings import Ceilings, measure_ceilings  # noqa: E402
 from workbench.records import Refusal  # noqa: E402
 from workbench.sampling import sample_inputs  # noqa: E402
 from workbench.selection.candidates import Workshop  # noqa: E402
@@ -37,9 +38,6 @@ from workbench.timing import TimingCache, measure  # noqa: E402
 
 HALF, INT8, FP8 = DataType.HALF, DataType.INT8, DataType.FP8
 Layer = Convolution | Linear | Attention
-PEAKS = {HALF: 790.0, INT8: 1580.0, FP8: 1580.0}
-"""TFLOP/s (TOP/s) measured on an H200; its memory gives 4.3 TB/s."""
-BANDWIDTH = 4.3
 
 
 def layers() -> list[Layer]:
@@ -61,15 +59,15 @@ def moved_bytes(body: Body) -> int:
     return sum(prod(t.shape) * t.dtype.itemsize for t in types)
 
 
-def floor_us(layer: Layer, body: Body) -> float:
-    """The time that neither arithmetic nor memory allows to undercut."""
-    return max(layer.flops / PEAKS[layer.kind] / 1e6, moved_bytes(body) / BANDWIDTH / 1e6)
-
-
 def timed(
-    layer: Layer, problem: Problem, tactics: list[Tactic], values: dict[str, Any], stream: Any
+    layer: Layer,
+    problem: Problem,
+    tactics: list[Tactic],
+    values: dict[str, Any],
+    stream: Any,
+    ceilings: Ceilings,
 ) -> dict[str, Any]:
-    """One row of the table."""
+    """One row of the table. floor_us: the time that the memory does not allow to undercut."""
     body, device = problem.body, problem.device
     best, found = float("inf"), list[tuple[float, float, str]]()
     refused: list[str] = []
@@ -91,7 +89,7 @@ def timed(
         "type": layer.kind.info.label,
         "us": round(us, 2),
         "spread_us": round(spread, 2),
-        "floor_us": round(floor_us(layer, body), 2),
+        "floor_us": round(moved_bytes(body) / ceilings.bytes_per_s * 1e6, 2),
         "tflops": round(layer.flops / us / 1e6, 1),
         "gb_per_s": round(moved_bytes(body) / us / 1e3, 1),
         "tactic": name,
@@ -106,7 +104,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path)
     output: Path = parser.parse_args().output
-    device = open_device("gpu")
+    device = gpu_of(open_device("gpu"))
+    ceilings = measure_ceilings(device, ())
     shop = Workshop(device, BuilderConfig(), TimingCache(device.fingerprint))
     stream = device.stream()
     started: list[Any] = []
@@ -124,7 +123,7 @@ def main() -> None:
     print(f"{len(started)} kernels compiled in {seconds:.0f} s")
     rows: list[dict[str, Any]] = []
     for layer, problem, tactics, values in work:
-        row = timed(layer, problem, tactics, values, stream)
+        row = timed(layer, problem, tactics, values, stream, ceilings)
         rows.append(row)
         print(
             f"{row['layer']:45} {row['type']:5} {row['us']:8.1f} us, floor {row['floor_us']:7.1f}"
@@ -136,11 +135,11 @@ def main() -> None:
         "device": str(device),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "triton": TRITON.version,
-        "cupy": importlib.metadata.version("cupy-cuda13x"),
+        "cupy": device.cupy.__version__,
         "kernels_compiled": len(started),
         "compile_seconds": round(seconds, 1),
         "method": "median of 10 launches, each a CUDA graph, with a cold L2 cache",
-        "peaks": {"tflops": {k.info.label: v for k, v in PEAKS.items()}, "tb_per_s": BANDWIDTH},
+        "bytes_per_s": round(ceilings.bytes_per_s),
         "rows": rows,
     }
     output.parent.mkdir(parents=True, exist_ok=True)

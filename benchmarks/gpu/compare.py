@@ -3,7 +3,8 @@
     python benchmarks/gpu/compare.py OUT.json resnet50:32 bert:1 [--types fp16 bf16] [--no-compile]
 
 One row a model, batch and candidate: median, minimum and spread of the GPU's time for a whole run
-(inputs and outputs on the device), and the relative L2 error against PyTorch in float32.
+(inputs and outputs on the device), and the relative L2 error against PyTorch in float32. What
+fails has a row that says why, and the exit status is 1.
 Candidates: ``workbench``, which reads and writes float32 and computes in the type; ``eager``,
 PyTorch's eager mode; ``compile``, ``torch.compile`` in its mode max-autotune.
 Needs: torch, onnxscript, cupy, and the extra ``gpu``.
@@ -16,6 +17,8 @@ import copy
 import datetime
 import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 import traceback
@@ -137,6 +140,7 @@ def compare(name: str, batch: int, kind: str, options: Any) -> list[dict[str, An
     outputs: dict[str, Tensor] = {}
     facts: dict[str, dict[str, Any]] = {}
     output = torch.empty_like(exact)
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{name}.onnx"
         export(module, inputs, model.output, path)
@@ -158,8 +162,9 @@ def compare(name: str, batch: int, kind: str, options: Any) -> list[dict[str, An
                 ).layers
                 for r in sorted(rows, key=lambda r: -r.median_us)[: options.layers]:
                     print(f"    {r.median_us:8.1f} us  {r.name[:60]:<60} {r.kernel[:70]}")
-        except Exception:
+        except Exception as e:
             traceback.print_exc()
+            rows.append(_failed(name, batch, kind, "workbench", e))
     layout = torch.channels_last if model.convolutional else torch.contiguous_format
     half = half.to(memory_format=layout)
     peers = [t.to(memory_format=layout) if t.dim() == 4 else t for t in cast.values()]
@@ -170,7 +175,6 @@ def compare(name: str, batch: int, kind: str, options: Any) -> list[dict[str, An
             start = time.perf_counter()
             runs[peer], outputs[peer] = captured(maker(), peers)
             facts[peer] = {"build_s": round(time.perf_counter() - start, 1)}
-    rows = []
     for who, samples in timed(runs).items():
         row = {
             "model": name,
@@ -188,14 +192,25 @@ def compare(name: str, batch: int, kind: str, options: Any) -> list[dict[str, An
     return rows
 
 
-def main() -> None:
-    """Run every job and write the rows, whatever fails."""
+def _failed(name: str, batch: int, kind: str, who: str, error: Exception) -> dict[str, Any]:
+    reason = f"{type(error).__name__}: {error}"
+    return {"model": name, "batch": batch, "type": kind, "who": who, "failed": reason}
+
+
+def driver_version() -> str:
+    """The NVIDIA driver's own version, as nvidia-smi tells it."""
+    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def main() -> int:
+    """Run every job and write the rows. Exit status: 1 if something failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("jobs", nargs="+", help="model:batch")
     parser.add_argument("--types", nargs="+", default=["fp16"], choices=tuple(TYPES))
     parser.add_argument("--peers", nargs="*", default=["eager", "compile"])
-    parser.add_argument("--level", type=int, default=3)
+    parser.add_argument("--level", type=int, default=3, help="builder_optimization_level")
     parser.add_argument("--layers", type=int, default=0, help="print so many slowest layers")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
@@ -205,13 +220,15 @@ def main() -> None:
             print(f"{name} b{batch} {kind}", flush=True)
             try:
                 rows += compare(name, int(batch), kind, options)
-            except Exception:
+            except Exception as e:
                 traceback.print_exc()
+                rows.append(_failed(name, int(batch), kind, "peers", e))
     import cupy
     import triton
 
     table = {
         "device": torch.cuda.get_device_name(),
+        "driver": driver_version(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "versions": {
             "torch": torch.__version__,
@@ -221,10 +238,17 @@ def main() -> None:
             "cupy": cupy.__version__,
             "inference-workbench": wb.__version__,
         },
+        "protocol": {
+            "builder_optimization_level": options.level,
+            "peers": options.peers,
+            "rounds": ROUNDS,
+            "runs_a_round": RUNS,
+        },
         "rows": rows,
     }
     options.out.write_text(json.dumps(table, indent=1) + "\n")
+    return int(any("failed" in r for r in rows))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
