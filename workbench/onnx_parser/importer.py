@@ -6,20 +6,20 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 from onnx import ModelProto, SparseTensorProto, TensorProto, ValueInfoProto
 
-from workbench.body import Array, HostType, TensorType
+from workbench.body import Array, TensorType
 from workbench.dimensions import Dim, substitute
 from workbench.errors import ParserError, ValueNeeded, WorkbenchError
 from workbench.network import NetworkDefinition, Tensor, Weight
-from workbench.onnx_parser.element_types import DATA_TYPE_ATTRIBUTES, FROM_ONNX, type_name
+from workbench.onnx_parser.attributes import constant_value, row_attributes
+from workbench.onnx_parser.declarations import input_problems, output_problems
 from workbench.onnx_parser.expansion import LOWERED, node_proto, standard_body
 from workbench.onnx_parser.functions import Flattener, domain
 from workbench.onnx_parser.input_sizes import InputSizes
-from workbench.onnx_parser.limits import MOST_BYTES, Limits, too_large, wrong_scale, wrong_shape
+from workbench.onnx_parser.limits import MOST_BYTES, Limits, too_large, wrong_scale
 from workbench.onnx_parser.nested import CONTROL_FLOW, absorb, import_control_flow
 from workbench.onnx_parser.problems import (
     UNEXPECTED,
@@ -30,13 +30,13 @@ from workbench.onnx_parser.problems import (
     refuse,
     unforeseen,
 )
-from workbench.onnx_parser.schemas import OPSET, schema
-from workbench.onnx_parser.site import Site, Step
+from workbench.onnx_parser.schemas import OPSET
+from workbench.onnx_parser.site import Site, Step, as_node
 from workbench.onnx_parser.source import NestedGraph, SourceNode
 from workbench.onnx_parser.standard import check_node, check_types
 from workbench.onnx_parser.structure import StructureCheck
 from workbench.onnx_parser.upgrade import is_rewritten, upgraded
-from workbench.onnx_parser.value_types import declared_type, why_not
+from workbench.onnx_parser.value_types import declared_type
 from workbench.onnx_parser.weights import WeightReader
 from workbench.operators import OPERATORS
 
@@ -194,7 +194,7 @@ class Importer:
                     "give each input a name of its own",
                 )
             seen.add(value.name)
-            self._check_input(value)
+            self.problems += input_problems(value)
         sources = dict.fromkeys(seen, "input") | dict.fromkeys(self._constants, "initializer")
         outputs = [v.name for v in self._graph.output]
         self.problems += self._flattener.problems
@@ -212,26 +212,6 @@ class Importer:
                 known |= dict.fromkeys(graph.constants, "initializer")
                 outputs = tuple(dict.fromkeys(graph.outputs))
                 self.problems += StructureCheck(known, graph.nodes, outputs).run()
-
-    def _check_input(self, value: ValueInfoProto) -> None:
-        if wrong := why_not(value.type):
-            self._problem(
-                ErrorCode.UNSUPPORTED_GRAPH,
-                f"input '{value.name}' {wrong}",
-                "input_type",
-                "export the model with tensors, or sequences or optionals of them",
-            )
-        sizes = [
-            d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else d.dim_param
-            for d in value.type.tensor_type.shape.dim
-        ]
-        if wrong := wrong_shape(sizes):
-            self._problem(
-                ErrorCode.INVALID_GRAPH,
-                f"input '{value.name}' {wrong}",
-                "tensor_shape",
-                "re-export the model",
-            )
 
     def _problem(self, code: ErrorCode, desc: str, rule: str, remedy: str) -> None:
         self.problems.append(record(code, desc, rule=rule, remedy=remedy))
@@ -268,7 +248,7 @@ class Importer:
 
     def _import_source(self, node: SourceNode) -> None:
         if node.operator == "Constant":
-            self._network.add_weight(Weight(node.outputs[0], _constant_value(node)))
+            self._network.add_weight(Weight(node.outputs[0], constant_value(node)))
             if node.origin == node.name:
                 self._network.absorbed[node.name] = f"weight {node.outputs[0]}"
             return
@@ -288,14 +268,14 @@ class Importer:
             self._add_layer(node, step, alone=alone or step.operator == node.operator)
             return
         rule = LOWERED.get(step.operator)
-        if rule is not None and (lowered := rule(Site(_as_node(node, step), self))):
+        if rule is not None and (lowered := rule(Site(as_node(node, step), self))):
             for lower in lowered:
                 self._import_step(node, lower, alone=alone)
             return
         proto = node_proto(step.operator, step.inputs, step.outputs, step.attributes)
         types = [self.type_of(v) if v else None for v in step.inputs]
         body = standard_body(proto, types)
-        for inner in self._flattener.body(body, _as_node(node, step), proto):
+        for inner in self._flattener.body(body, as_node(node, step), proto):
             if inner.broken:
                 wrong = self._flattener.problems[-1]
                 raise ParserError(wrong.desc, remedy=wrong.remedy, errors=(wrong,))
@@ -324,7 +304,7 @@ class Importer:
             layer = self._network.add_layer(
                 step.operator,
                 inputs,
-                _attributes(node, step),
+                row_attributes(node, step),
                 name=name if alone else self._flattener.fresh_node(name),
                 outputs=named,
                 origin=(node.origin,),
@@ -381,35 +361,8 @@ class Importer:
             if value.name in self._unmade:
                 continue
             tensor = self._tensor(value.name)
-            self._check_declared(value, tensor)
+            self.problems += output_problems(value, tensor)
             self._network.mark_output(tensor)
-
-    def _check_declared(self, value: ValueInfoProto, tensor: Tensor) -> None:
-        declared = value.type.tensor_type
-        if value.type.WhichOneof("value") != "tensor_type" or isinstance(tensor.type, HostType):
-            return
-        wrong = ""
-        dtype = FROM_ONNX.get(declared.elem_type)
-        if declared.elem_type and dtype is not tensor.dtype:
-            wrong = f"type {type_name(declared.elem_type)}, its nodes give {tensor.dtype.value}"
-        elif declared.HasField("shape"):
-            dims = declared.shape.dim
-            shape = tuple(
-                d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in dims
-            )
-            given = "[" + ", ".join(map(str, tensor.shape)) + "]"
-            if len(shape) != len(tensor.shape) or any(
-                isinstance(a, int) and a >= 0 and isinstance(b, int) and a != b
-                for a, b in zip(shape, tensor.shape, strict=True)
-            ):
-                wrong = f"shape [{', '.join(map(str, shape))}], its nodes give {given}"
-        if wrong:
-            self._problem(
-                ErrorCode.INVALID_GRAPH,
-                f"output '{value.name}' is declared with {wrong}",
-                "declared_output",
-                "correct the declaration, or the nodes; re-export the model",
-            )
 
 
 def _all_read(node: SourceNode) -> Iterator[str]:
@@ -435,82 +388,3 @@ def _deciding(tensors: Sequence[Tensor | None]) -> tuple[str, ...]:
         elif tensor.producer is not None:
             todo += [t for t in tensor.producer.inputs if t is not None]
     return tuple(sorted(found))
-
-
-def _as_node(node: SourceNode, step: Step) -> SourceNode:
-    """The step as a node of the newest opset, in the place of ``node``."""
-    return SourceNode(
-        node.name,
-        step.operator,
-        "",
-        OPSET,
-        step.inputs,
-        step.outputs,
-        step.attributes,
-        {},
-        node.index,
-        node.stack,
-        node.origin,
-    )
-
-
-def _attributes(node: SourceNode, step: Step) -> dict[str, Any]:
-    """The attributes as the operator's row spells them."""
-    row, standard = OPERATORS[step.operator], schema(step.operator, OPSET)
-    assert standard is not None
-    result: dict[str, Any] = {}
-    for key, value in step.attributes.items():
-        formal = standard.attributes.get(key)
-        if (step.operator, key) in DATA_TYPE_ATTRIBUTES and isinstance(value, int):
-            if not value:
-                continue
-            if value not in FROM_ONNX:
-                refuse(
-                    ErrorCode.INVALID_VALUE,
-                    f"attribute '{key}' is {value}, which is no element type known here",
-                    rule="attribute",
-                    remedy="re-export the model",
-                    node=node,
-                )
-            value = FROM_ONNX[value]
-        if key in row.attributes:
-            result[key] = value
-        elif formal is None or formal.default != value:
-            refuse(
-                ErrorCode.UNSUPPORTED_NODE_ATTR,
-                f"attribute '{key}' of {step.operator} is {value!r}; "
-                f"only the default {None if formal is None else formal.default!r} is supported",
-                rule="attribute",
-                remedy="export the model without it",
-                node=node,
-            )
-    return result
-
-
-_PLAIN_CONSTANTS: Mapping[str, Any] = {
-    "value_float": np.float32,
-    "value_floats": np.float32,
-    "value_int": np.int64,
-    "value_ints": np.int64,
-    "value_string": np.object_,
-    "value_strings": np.object_,
-}
-
-
-def _constant_value(node: SourceNode) -> Array:
-    """The array of a Constant, whichever of its attributes holds it."""
-    if len(node.attributes) != 1:
-        refuse(
-            ErrorCode.INVALID_NODE,
-            f"it has {len(node.attributes)} values ({', '.join(node.attributes) or 'none'}), "
-            "Constant has one",
-            rule="attribute",
-            remedy="re-export the model",
-            node=node,
-        )
-    key, value = next(iter(node.attributes.items()))
-    if key in ("value", "sparse_value"):
-        return value
-    array = np.array(value, _PLAIN_CONSTANTS[key])
-    array.flags.writeable = False
-    return array

@@ -10,6 +10,7 @@ import numpy as np
 
 from workbench.body import Array, TensorType
 from workbench.onnx_parser.problems import ErrorCode, refuse
+from workbench.onnx_parser.schemas import OPSET
 from workbench.onnx_parser.source import SourceNode
 
 
@@ -121,3 +122,20 @@ class Upgrade:
 
     rule: Rule
     targets: tuple[str, ...] = ()
+
+
+def as_node(node: SourceNode, step: Step) -> SourceNode:
+    """The step as a node of the newest opset, in the place of ``node``."""
+    return SourceNode(
+        node.name,
+        step.operator,
+        "",
+        OPSET,
+        step.inputs,
+        step.outputs,
+        step.attributes,
+        {},
+        node.index,
+        node.stack,
+        node.origin,
+    )

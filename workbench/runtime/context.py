@@ -11,14 +11,14 @@ import numpy as np
 
 from workbench import dimensions
 from workbench.body import Array, HostType, Value
-from workbench.devices import Buffer
 from workbench.errors import ExecutionError
 from workbench.formats import LINEAR
 from workbench.runtime.direct import NONE, CallersMemory, Owned
 from workbench.runtime.engine import Engine
-from workbench.runtime.given import as_value, check_input
+from workbench.runtime.given import as_value, check_input, check_shapes_set
 from workbench.runtime.late import LateRun, OutputAllocator, allocated, profile_of
-from workbench.runtime.profiler import LayerProfile, Profile, Profiler
+from workbench.runtime.memory import ContextMemory
+from workbench.runtime.profiler import Profile, Profiler, profiled
 from workbench.runtime.taps import Observe, TappedRun, Taps
 from workbench.tactics.protocol import Launch
 
@@ -73,18 +73,7 @@ class ExecutionContext:
         self._profile = profiles[index]
         self._bound.clear()
         self._graphs.clear()
-        self._arena = self._device.allocate(self._profile.arena_bytes)
-        size = self._profile.workspace_bytes
-        self._workspace = self._device.allocate(size) if size else None
-        largest = self.engine.bindings_of({k: v[2] for k, v in self._profile.shapes.items()})
-        self._slots = {
-            t.name: self._device.allocate(
-                max(1, dimensions.evaluate(t.format.volume(t.type.shape), largest))
-                * t.type.dtype.itemsize
-            )
-            for t in self.engine.io_tensors
-            if t.name not in self.engine.plan.late
-        }
+        self._memory = ContextMemory(self.engine, self._profile)
         self._shapes = {}
         return True
 
@@ -178,10 +167,10 @@ class ExecutionContext:
                 continue
             array = np.asarray(array)
             self.set_input_shape(name, array.shape)
-            if name not in self._slots:
+            if name not in self._memory.slots:
                 continue
             stored = self.engine.io(name).format.pack(np.asarray(array))
-            self._device.upload(stored, self._slots[name], self._stream)
+            self._device.upload(stored, self._memory.slots[name], self._stream)
         if self.engine.plan.is_late:
             run = self._late_run(inputs, observe)
             return {t.name: run.value(t.name) for t in self.engine.io_tensors if t.kind == "output"}
@@ -205,19 +194,10 @@ class ExecutionContext:
         if self.engine.plan.is_late:
             return profile_of([self._late_run(inputs) for _ in range(iterations)])
         bound = self._bind()
-        device, stream = self._device, self._stream
-        whole = [
-            device.time_us(lambda: self._launch(bound), 1, stream)[0] for _ in range(iterations)
-        ]
-        rows: list[list[float]] = [[] for _ in bound.launches]
-        for _ in range(iterations):
-            for samples, launch in zip(rows, bound.launches, strict=True):
-                samples.extend(device.time_us(launch, 1, stream))
-        layers = tuple(
-            LayerProfile.of(s, k, r)
-            for s, k, r in zip(self.engine.plan.steps, bound.kernels, rows, strict=True)
+        steps = zip(self.engine.plan.steps, bound.kernels, bound.launches, strict=True)
+        return profiled(
+            lambda: self._launch(bound), tuple(steps), self._device, self._stream, iterations
         )
-        return Profile(layers, float(np.median(whole)), float(np.min(whole)), iterations)
 
     # -- plans whose sizes only the data decides -------------------------------------------
     def set_output_allocator(self, name: str, allocator: OutputAllocator) -> bool:
@@ -232,11 +212,11 @@ class ExecutionContext:
 
     def _late_run(self, inputs: Mapping[str, Value], observe: Observe | None = None) -> LateRun:
         """Run with the inputs that are not in their slots; those that are stay there."""
-        self._check_shapes_set()
+        check_shapes_set(self.engine, self._shapes)
         bindings = self.engine.bindings_of(self._shapes)
-        run = LateRun(self.engine, bindings, self._fixed, self._scratch, self._stream)
+        run = LateRun(self.engine, bindings, self._memory.fixed, self._memory.scratch, self._stream)
         for t in self.engine.io_tensors:
-            if t.kind == "input" and t.name not in self._slots:
+            if t.kind == "input" and t.name not in self._memory.slots:
                 run.give(t, as_value(t, inputs[t.name]))
         run.run(observe)
         return run
@@ -246,7 +226,7 @@ class ExecutionContext:
         shapes = {t.name: self._shapes.get(t.name) for t in self.engine.io_tensors}
         addresses, allocators = dict(self._addresses), dict(self._allocators)
         for t in self.engine.io_tensors:
-            late = t.kind == "output" and t.name not in self._slots
+            late = t.kind == "output" and t.name not in self._memory.slots
             if late and t.name not in allocators:
                 raise ExecutionError(
                     f"the size of output '{t.name}' is only known when it is computed",
@@ -260,10 +240,10 @@ class ExecutionContext:
         def run() -> None:
             self._shapes = {n: s for n, s in shapes.items() if s is not None}
             for t in self.engine.io_tensors:
-                if t.kind == "input" and t.name in self._slots:
+                if t.kind == "input" and t.name in self._memory.slots:
                     sizes = self.engine.bindings_of(self._shapes)
                     shape = dimensions.evaluate_shape(t.type.shape, sizes)
-                    slot = self._buffer(t.name, shape, sizes)
+                    slot = self._memory.buffer(t.name, shape, sizes)
                     self._device.copy_in(slot, addresses[t.name], stream)
             done = self._late_run(addresses)
             for s, seconds in zip(self.engine.plan.steps, done.seconds, strict=True):
@@ -273,42 +253,15 @@ class ExecutionContext:
                 if t.kind == "output":
                     buffer = done.stored(t)
                     target = addresses.get(t.name)
-                    if t.name not in self._slots:
+                    if t.name not in self._memory.slots:
                         target = allocated(allocators[t.name], t, done, buffer.nbytes, stream)
                     self._device.copy_out(target, buffer, stream)
 
         return run
 
-    def _fixed(self, name: str, bindings: Mapping[str, int]) -> Buffer | None:
-        tensor = self.engine.tensor(name)
-        if name in self.engine.plan.late:
-            return None
-        return self._buffer(name, dimensions.evaluate_shape(tensor.type.shape, bindings), bindings)
-
-    def _scratch(self, nbytes: int) -> Buffer | None:
-        if self._workspace is None or nbytes > self._workspace.nbytes:
-            self._workspace = self._device.allocate(nbytes)
-        return self._workspace
-
     # -- inner ----------------------------------------------------------------------------
-    def _check_shapes_set(self) -> None:
-        missing = [
-            t.name
-            for t in self.engine.io_tensors
-            if t.kind == "input"
-            and t.name not in self._shapes
-            and not isinstance(t.type, HostType)
-            and not dimensions.is_static(t.type.shape)
-        ]
-        if missing:
-            raise ExecutionError(
-                f"the shape of input {', '.join(missing)} is not set",
-                place=self.engine.name,
-                remedy="call set_input_shape first",
-            )
-
     def _bind(self, owned: Owned = NONE) -> _Bound:
-        self._check_shapes_set()
+        check_shapes_set(self.engine, self._shapes)
         bindings = self.engine.bindings_of(self._shapes)
         key = (*sorted(bindings.items()), *((n, b.address) for n, b in owned.items()))
         if key not in self._bound:
@@ -319,10 +272,11 @@ class ExecutionContext:
 
     def _bind_at(self, bindings: Mapping[str, int], owned: Owned) -> _Bound:
         calls = self.engine.calls(bindings)
-        needed = max((c.workspace_bytes for c in calls), default=0)
-        if needed and (self._workspace is None or needed > self._workspace.nbytes):
+        memory = self._memory
+        before = memory.workspace
+        scratch = memory.scratch(max((c.workspace_bytes for c in calls), default=0))
+        if scratch is not before:
             # Another size may want more scratch than any size of the build did.
-            self._workspace = self._device.allocate(needed)
             self._bound.clear()
             self._graphs.clear()
         shapes = {
@@ -331,9 +285,9 @@ class ExecutionContext:
         }
         launches = tuple(
             call.bind(
-                [self._buffer(n, shapes[n], bindings, owned) for n in step.inputs],
-                [self._buffer(n, shapes[n], bindings, owned) for n in step.outputs],
-                self._workspace if call.workspace_bytes else None,
+                [memory.buffer(n, shapes[n], bindings, owned) for n in step.inputs],
+                [memory.buffer(n, shapes[n], bindings, owned) for n in step.outputs],
+                scratch if call.workspace_bytes else None,
                 self._stream,
             )
             for step, call in zip(self.engine.plan.steps, calls, strict=True)
@@ -346,37 +300,24 @@ class ExecutionContext:
             all(c.capturable for c in calls),
         )
 
-    def _buffer(
-        self,
-        name: str,
-        shape: tuple[int, ...],
-        bindings: Mapping[str, int],
-        owned: Owned = NONE,
-    ) -> Buffer:
-        tensor = self.engine.tensor(name)
-        nbytes = int(tensor.format.volume(shape)) * tensor.type.dtype.itemsize
-        owner = tensor.root or name
-        offset = dimensions.evaluate(tensor.offset, bindings) if tensor.root else 0
-        if owner in owned:
-            return owned[owner].slice(offset, nbytes)
-        if owner in self._slots:
-            return self._slots[owner].slice(offset, nbytes)
-        return self._arena.slice(self._profile.offsets[owner] + offset, nbytes)
-
     def _launch(self, bound: _Bound, stream: Any = None) -> None:
         """Run every launch, after what is on ``stream``, and before what comes to it later."""
         own = self._stream if stream is None else stream
         if self.use_graph and bound.capturable:
-            self._graph(bound).launch(own)
+            self._graph(bound, own).launch(own)
             return
         self._device.wait(self._stream, own)
         for launch in bound.launches:
             launch()
         self._device.wait(own, self._stream)
 
-    def _graph(self, bound: _Bound) -> Any:
-        """The launches as one graph, recorded once per set of sizes."""
+    def _graph(self, bound: _Bound, stream: Any) -> Any:
+        """The launches as one graph, recorded once per set of sizes.
+
+        The first run writes to the caller's memory: it waits for what is on the caller's stream.
+        """
         if bound not in self._graphs:
+            self._device.wait(self._stream, stream)
             for launch in bound.launches:
                 launch()
             self._device.synchronize(self._stream)
@@ -395,7 +336,7 @@ class ExecutionContext:
                     f"no address is set for '{t.name}'", remedy="call set_tensor_address first"
                 )
         slots = {
-            t.name: self._buffer(t.name, bound.shapes[t.name], bound.bindings)
+            t.name: self._memory.buffer(t.name, bound.shapes[t.name], bound.bindings)
             for t in self.engine.io_tensors
         }
         owned = self._callers.buffers(
@@ -445,7 +386,7 @@ class ExecutionContext:
         """What lies in a tensor's memory now, in linear layout."""
         t, shape = self.engine.tensor(name), bound.shapes[name]
         stored = self._device.download(
-            self._buffer(name, shape, bound.bindings),
+            self._memory.buffer(name, shape, bound.bindings),
             t.type.dtype,
             t.format.physical_shape(shape),
             self._stream,

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from workbench.body import OptionalType, SequenceType, Value
+from workbench import dimensions
+from workbench.body import HostType, OptionalType, SequenceType, Value
 from workbench.datatypes import DataType
 from workbench.errors import ExecutionError
 from workbench.plan import PlanTensor
+from workbench.runtime.engine import Engine
 
 
 def check_input(tensor: PlanTensor, inputs: Mapping[str, Value]) -> None:
@@ -37,3 +39,21 @@ def as_value(tensor: PlanTensor, value: Any) -> Value:
         return value
     array = np.asarray(value)
     return array.astype(np.object_) if tensor.type.dtype is DataType.STRING else array
+
+
+def check_shapes_set(engine: Engine, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ExecutionError naming the inputs of open size that have no shape yet."""
+    missing = [
+        t.name
+        for t in engine.io_tensors
+        if t.kind == "input"
+        and t.name not in shapes
+        and not isinstance(t.type, HostType)
+        and not dimensions.is_static(t.type.shape)
+    ]
+    if missing:
+        raise ExecutionError(
+            f"the shape of input {', '.join(missing)} is not set",
+            place=engine.name,
+            remedy="call set_input_shape first",
+        )

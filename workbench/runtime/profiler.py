@@ -5,9 +5,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from workbench.datatypes import DataType
+from workbench.devices import Device
 from workbench.plan import PlanStep
+from workbench.tactics.protocol import Launch
 
 
 class Profiler:
@@ -71,3 +74,23 @@ class Profile:
     @property
     def residual_us(self) -> float:
         return self.end_to_end_us - sum(x.median_us for x in self.layers)
+
+
+def profiled(
+    whole: Launch,
+    steps: Sequence[tuple[PlanStep, str, Launch]],
+    device: Device,
+    stream: Any,
+    iterations: int,
+) -> Profile:
+    """Time the whole end to end, then each step (with its kernel's name) alone."""
+    ends = [device.time_us(whole, 1, stream)[0] for _ in range(iterations)]
+    rows: list[list[float]] = [[] for _ in steps]
+    for _ in range(iterations):
+        for samples, (_, _, launch) in zip(rows, steps, strict=True):
+            samples.extend(device.time_us(launch, 1, stream))
+    layers = tuple(
+        LayerProfile.of(step, kernel, samples)
+        for (step, kernel, _), samples in zip(steps, rows, strict=True)
+    )
+    return Profile(layers, statistics.median(ends), min(ends), iterations)

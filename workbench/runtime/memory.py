@@ -1,0 +1,66 @@
+"""The memory of an execution context: slots of inputs and outputs, one arena, one workspace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from workbench import dimensions
+from workbench.devices import Buffer
+from workbench.plan import PlanProfile
+from workbench.runtime.direct import NONE, Owned
+from workbench.runtime.engine import Engine
+
+
+class ContextMemory:
+    """Allocated for the largest sizes of one profile.
+
+    slots: memory of each input and output of known size. workspace: scratch that all launches
+    share; it grows where a size wants more than any size of the build did.
+    """
+
+    def __init__(self, engine: Engine, profile: PlanProfile) -> None:
+        self._engine, self._profile = engine, profile
+        device = engine.device
+        self._arena = device.allocate(profile.arena_bytes)
+        size = profile.workspace_bytes
+        self.workspace: Buffer | None = device.allocate(size) if size else None
+        largest = engine.bindings_of({k: v[2] for k, v in profile.shapes.items()})
+        self.slots: Mapping[str, Buffer] = {
+            t.name: device.allocate(
+                max(1, dimensions.evaluate(t.format.volume(t.type.shape), largest))
+                * t.type.dtype.itemsize
+            )
+            for t in engine.io_tensors
+            if t.name not in engine.plan.late
+        }
+
+    def scratch(self, nbytes: int) -> Buffer | None:
+        """The workspace, with at least so many bytes; None if none was ever wanted."""
+        if nbytes and (self.workspace is None or nbytes > self.workspace.nbytes):
+            self.workspace = self._engine.device.allocate(nbytes)
+        return self.workspace
+
+    def fixed(self, name: str, bindings: Mapping[str, int]) -> Buffer | None:
+        """Where a tensor lies at these sizes; None where only the data decides its size."""
+        if name in self._engine.plan.late:
+            return None
+        shape = dimensions.evaluate_shape(self._engine.tensor(name).type.shape, bindings)
+        return self.buffer(name, shape, bindings)
+
+    def buffer(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        bindings: Mapping[str, int],
+        owned: Owned = NONE,
+    ) -> Buffer:
+        """Where a tensor of this shape lies: in the caller's memory, its slot, or the arena."""
+        tensor = self._engine.tensor(name)
+        nbytes = int(tensor.format.volume(shape)) * tensor.type.dtype.itemsize
+        owner = tensor.root or name
+        offset = dimensions.evaluate(tensor.offset, bindings) if tensor.root else 0
+        if owner in owned:
+            return owned[owner].slice(offset, nbytes)
+        if owner in self.slots:
+            return self.slots[owner].slice(offset, nbytes)
+        return self._arena.slice(self._profile.offsets[owner] + offset, nbytes)
