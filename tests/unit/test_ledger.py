@@ -7,6 +7,7 @@ from sketch import Sketch
 
 from workbench import fusions, passes
 from workbench.bundle import bundled
+from workbench.datatypes import DataType
 from workbench.errors import NetworkError
 from workbench.onnx_parser import parse_model
 from workbench.records import Attempt, Refusal, Remedy, Stage
@@ -59,6 +60,19 @@ def test_a_name_that_is_nowhere_is_an_error() -> None:
     s.output(s("Relu", s.input("batch", 4), name="act"))
     with pytest.raises(NetworkError, match="no layer or node is named 'nobody'"):
         why_not_fused(s.network, s.fuse(), "nobody", "act")
+
+
+def test_layers_that_cancelled_are_no_layers_any_more() -> None:
+    s = Sketch()
+    cast = s("Relu", s.input("batch", 4), name="act")
+    for name, to in (("up", DataType.DOUBLE), ("down", DataType.FLOAT)):  # not the model's nodes
+        (cast,) = s.network.add_layer("Cast", [cast], {"to": to}, name=name).outputs
+    s.output(s("Softmax", cast, name="last"))
+    attempts = s.fuse()
+    assert not s.network.has_layer("up")
+    answer = why_not_fused(s.network, attempts, "up", "down")
+    assert (answer.layer, answer.verdict) == ("", "apart")
+    assert [a.code for a in answer.attempts] == ["absorbed"]
 
 
 @pytest.mark.parametrize("model", ["digits_cnn", "digits_inception", "digits_vit"])

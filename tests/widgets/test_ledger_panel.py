@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from digits import samples
 from sketch import Sketch
 
 from widgets.figures.arrows import DOTS
@@ -10,12 +11,13 @@ from widgets.panels import LedgerPanel
 from widgets.panels.replay import BOTH
 from workbench import fusions
 from workbench.bundle import bundled
+from workbench.datatypes import DataType
 from workbench.lab import RewriteSteps
 from workbench.lab.steps import edges_of
 from workbench.network.remedies import MarkOutput, UnmarkOutput
 from workbench.records import Remedy, Stage
 from workbench.rewrite import FusionAnswers, RewriteRule
-from workbench.session import EditNetwork, Session
+from workbench.session import EditNetwork, Session, SetDefaultPrecision
 
 
 def network():
@@ -237,16 +239,36 @@ def test_a_wrong_rule_is_listed_as_quarantined(monkeypatch: pytest.MonkeyPatch) 
     assert "3 quarantined" in panel.summary.value
 
 
-@pytest.mark.parametrize("model", ["digits_cnn", "digits_inception", "digits_vit"])
-def test_every_dot_of_every_step_has_an_answer(model: str) -> None:
-    session = Session(bundled("datasets", f"{model}.onnx"))
-    session.do(*session.suggested_profile())
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        ("digits_cnn", DataType.FLOAT),
+        ("digits_inception", DataType.FLOAT),
+        ("digits_vit", DataType.FLOAT),
+        ("digits_cnn", DataType.BF16),  # its Casts cancel
+        ("digits_inception", DataType.INT8),  # its QuantizeLinear are split and merged
+    ],
+)
+def test_every_dot_of_every_step_has_an_answer(model: str, kind: DataType) -> None:
+    session = Session(bundled("datasets", f"{model}.onnx"), calibration=samples(8))
+    session.do(*session.suggested_profile(), SetDefaultPrecision(kind))
     state = session.run(Stage.FUSE)
     steps = RewriteSteps(state, Stage.FUSE)
     answers = FusionAnswers(state.networks[Stage.FUSE], state.log[Stage.FUSE].attempts)
     for count in range(len(steps.applied) + 1):
         for edge in edges_of(steps.network(count)):
             assert answers.ask(edge.producer, edge.reader).verdict in DOTS
+
+
+def test_an_arrow_at_a_cast_that_cancelled_says_that_it_is_no_layer_any_more() -> None:
+    session = Session(bundled("datasets", "digits_cnn.onnx"))
+    session.do(*session.suggested_profile(), SetDefaultPrecision(DataType.BF16))
+    session.run(Stage.FUSE)
+    panel = LedgerPanel(session, only=Stage.FUSE)
+    answer = panel.ask("node_Conv_81_to_fp32", "node_Conv_81_to_fp32_out_to_bf16")
+    assert answer is not None
+    assert answer.attempts[0].code == "absorbed"
+    assert "one of them is no layer any more" in texts(panel.why_not)
 
 
 def test_an_edge_that_no_rule_joins_says_so_without_a_button(panel: LedgerPanel) -> None:

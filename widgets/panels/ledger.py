@@ -16,7 +16,6 @@ from widgets.parts import button, note, row, text_of
 from widgets.runner import Runner
 from widgets.table import Table
 from workbench.builder import BuildState
-from workbench.errors import NetworkError
 from workbench.lab import RewriteSteps, diff_fusions
 from workbench.network.remedies import edits_of
 from workbench.records import Attempt, Remedy, Stage
@@ -190,11 +189,8 @@ class LedgerPanel(Panel):
         self.ask(producer, reader)
 
     def _verdict(self, producer: str, reader: str) -> str:
-        """For the dot on an arrow; layers of a moment within the replay may have no answer."""
-        try:
-            return self._answer(producer, reader).verdict
-        except NetworkError:
-            return "apart"
+        """For the dot on an arrow."""
+        return self._answer(producer, reader).verdict
 
     def _told(self, answer: EdgeAnswer) -> None:
         self.replay.outline((answer.layer or answer.producer, answer.layer or answer.reader))

@@ -181,11 +181,14 @@ class _Past:
         for attempt in reversed(attempts):
             self._stands.add(attempt)
         self._nodes = {o: x.name for x in network.layers for o in x.origin}
+        # Casts that cancel leave no layer, and a split one leaves several: neither has one heir.
+        self._rewritten = {n for a in attempts if a.applied for n in a.place}
 
     def now(self, name: str) -> str:
         """The present layer; empty where it went into a weight, or away. Raises NetworkError."""
         found = self._find(name)
-        if found is None and name not in self.network.absorbed:
+        last = self._stands.final(name)
+        if found is None and name not in self.network.absorbed and last not in self._rewritten:
             raise NetworkError(f"no layer or node is named '{name}'", place=self.network.name)
         return found or ""
 
