@@ -8,10 +8,11 @@ from typing import Any
 from workbench.body import Body
 from workbench.formats import HWC, LINEAR, Format, format_named
 from workbench.records import Refusal
-from workbench.tactics.nvrtc import direct, rows
+from workbench.tactics.nvrtc import direct
 from workbench.tactics.nvrtc.direct import computed_types, direct_kernel
 from workbench.tactics.nvrtc.frame import KernelText, kernel_text, unstorable, vector_widths
 from workbench.tactics.nvrtc.pointwise import THREADS, pointwise_kernel
+from workbench.tactics.nvrtc.row_families import FAMILIES
 from workbench.tactics.nvrtc.rows import row_shapes, rows_kernel
 from workbench.tactics.nvrtc.scalars import STORAGE
 
@@ -37,7 +38,7 @@ def variants(body: Body) -> tuple[Variant, ...] | Refusal:
             return problem
         both = layouts if anchor.op in direct.WINDOWS else (LINEAR,)
         return tuple(Variant(f"direct k{t}", f, (("tile", t),)) for f in both for t in direct.TILES)
-    if anchor is not None and anchor.op in rows.FAMILIES:
+    if anchor is not None and anchor.op in FAMILIES:
         shapes = row_shapes(body)
         if isinstance(shapes, Refusal):
             return shapes

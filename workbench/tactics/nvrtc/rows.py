@@ -23,34 +23,13 @@ from workbench.tactics.nvrtc.frame import (
     store_vector,
     vector_widths,
 )
-from workbench.tactics.nvrtc.scalars import lowest, stored, working
+from workbench.tactics.nvrtc.row_families import FAMILIES, HELPERS
+from workbench.tactics.nvrtc.scalars import stored, working
 from workbench.tactics.scalar_text import Untranslatable
 
 KEPT = 64
 """Elements of a row that a thread keeps in registers."""
 BLOCK = 128
-
-HELPERS = r"""
-template <typename T> struct Sum { static INLINE T join(T a, T b) { return a + b; } };
-template <typename T> struct Most { static INLINE T join(T a, T b) { return max_nan(a, b); } };
-template <typename T> struct Times { static INLINE T join(T a, T b) { return a * b; } };
-template <int N, template <typename> class F, typename T> INLINE T across(T v) {
-  if (N == 1) return v;
-#pragma unroll
-  for (int o = (N < 32 ? N : 32) / 2; o > 0; o /= 2) v = F<T>::join(v, __shfl_xor_sync(~0u, v, o));
-  if (N > 32) {
-    __shared__ T part[32];
-    if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = v;
-    __syncthreads();
-    v = part[0];
-#pragma unroll
-    for (int w = 1; w < N / 32; ++w) v = F<T>::join(v, part[w]);
-    __syncthreads();
-  }
-  return v;
-}
-"""
-"""across<N, F>(v): v of N neighbouring threads, joined; every thread gets the result."""
 
 
 @dataclass(frozen=True)
@@ -68,109 +47,6 @@ class Shape:
     def chunks(self) -> int:
         """Vectors of a row that a thread takes."""
         return -(-self.length // (self.lanes * self.vector))
-
-
-@dataclass(frozen=True)
-class Family:
-    """An anchor's arithmetic on the elements a[] of a row.
-
-    prepare: statements once a row. result: of element ``a[u]``, or of the row if ``reduces``.
-    """
-
-    prepare: Callable[[Node, str, int], list[str]]
-    result: str
-    reduces: bool = False
-
-
-def _each(text: str) -> str:
-    return f"FOR_KEPT {{ {text} }}"
-
-
-def _joined(name: str, kind: str, start: str, join: str, how: str) -> list[str]:
-    """A value of the whole row: ``join`` of element a[u] into it, then across the threads."""
-    return [
-        f"{kind} {name} = {start};",
-        _each(f"{name} = {join};"),
-        f"{name} = across<LANES, {how}>({name});",
-    ]
-
-
-def _most(kind: str) -> list[str]:
-    start = lowest(kind)
-    return _joined("most", kind, f"({kind})({start})", "max_nan(most, a[u])", "Most")
-
-
-def _softmax(node: Node, kind: str, n: int) -> list[str]:
-    return [
-        *_most(kind),
-        _each("a[u] = exp_(a[u] - most);"),
-        *_joined("total", kind, "0", "total + a[u]", "Sum"),
-        "total = 1 / total;",
-    ]
-
-
-def _log_softmax(node: Node, kind: str, n: int) -> list[str]:
-    return [
-        *_most(kind),
-        *_joined("total", kind, "0", "total + exp_(a[u] - most)", "Sum"),
-        "total = most + log_(total);",
-    ]
-
-
-def _layer_norm(node: Node, kind: str, n: int) -> list[str]:
-    epsilon = float(node.attributes["epsilon"])
-    return [
-        *_joined("mean", kind, "0", "mean + a[u]", "Sum"),
-        f"mean /= {n};",
-        *_joined("spread", kind, "0", "spread + (a[u] - mean) * (a[u] - mean)", "Sum"),
-        f"spread = 1 / sqrt_(spread / {n} + ({kind}){epsilon:.9g});",
-    ]
-
-
-def _rms_norm(node: Node, kind: str, n: int) -> list[str]:
-    epsilon = float(node.attributes["epsilon"])
-    return [
-        *_joined("spread", kind, "0", "spread + a[u] * a[u]", "Sum"),
-        f"spread = 1 / sqrt_(spread / {n} + ({kind}){epsilon:.9g});",
-    ]
-
-
-def _sum_of(element: str) -> Callable[[Node, str, int], list[str]]:
-    return lambda node, kind, n: _joined("total", kind, "0", f"total + {element}", "Sum")
-
-
-def _log_sum_exp(node: Node, kind: str, n: int) -> list[str]:
-    return [
-        *_most(kind),
-        f"const {kind} shift = most - most == 0 ? most : 0;",
-        *_joined("total", kind, "0", "total + exp_(a[u] - shift)", "Sum"),
-    ]
-
-
-FAMILIES: dict[str, Family] = {
-    "Softmax": Family(_softmax, "a[u] * total"),
-    "LogSoftmax": Family(_log_softmax, "a[u] - total"),
-    "LayerNormalization": Family(_layer_norm, "(a[u] - mean) * spread"),
-    "RMSNormalization": Family(_rms_norm, "a[u] * spread"),
-    "ReduceSum": Family(_sum_of("a[u]"), "total", reduces=True),
-    "ReduceMean": Family(_sum_of("a[u]"), "total / {n}", reduces=True),
-    "GlobalAveragePool": Family(_sum_of("a[u]"), "total / {n}", reduces=True),
-    "ReduceL1": Family(_sum_of("(a[u] < 0 ? -a[u] : a[u])"), "total", reduces=True),
-    "ReduceL2": Family(_sum_of("a[u] * a[u]"), "sqrt_(total)", reduces=True),
-    "ReduceSumSquare": Family(_sum_of("a[u] * a[u]"), "total", reduces=True),
-    "ReduceLogSum": Family(_sum_of("a[u]"), "log_(total)", reduces=True),
-    "ReduceLogSumExp": Family(_log_sum_exp, "shift + log_(total)", reduces=True),
-    "ReduceProd": Family(
-        lambda node, kind, n: _joined("total", kind, "1", "total * a[u]", "Times"),
-        "total",
-        reduces=True,
-    ),
-    "ReduceMax": Family(lambda node, kind, n: _most(kind), "most", reduces=True),
-    "GlobalMaxPool": Family(lambda node, kind, n: _most(kind), "most", reduces=True),
-    "ReduceMin": Family(
-        lambda node, kind, n: [_each("a[u] = -a[u];"), *_most(kind)], "-most", reduces=True
-    ),
-}
 
 
 def row_shapes(body: Body) -> tuple[Shape, ...] | Refusal:

@@ -9,8 +9,8 @@ from workbench.formats import CHW16, HWC, LINEAR, Format
 from workbench.records import Refusal
 from workbench.tactics.onednn.constants import Algorithm, Argument
 from workbench.tactics.onednn.descriptors import MemoryDescriptor
-from workbench.tactics.onednn.layer import Combine, Layer, Operand, PostOperation
 from workbench.tactics.onednn.library import Library
+from workbench.tactics.onednn.parts import Combine, Layer, Operand, PostOperation
 from workbench.tactics.onednn.primitives import convolution_forward
 from workbench.tactics.onednn.recipe import (
     Describer,

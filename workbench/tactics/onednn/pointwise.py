@@ -18,8 +18,8 @@ from workbench.records import Refusal
 from workbench.tactics.onednn.activations import Eltwise
 from workbench.tactics.onednn.constants import Algorithm, Argument, ElementType
 from workbench.tactics.onednn.descriptors import MemoryDescriptor
-from workbench.tactics.onednn.layer import Combine, Layer, Operand, PostOperation
 from workbench.tactics.onednn.library import Library
+from workbench.tactics.onednn.parts import Combine, Layer, Operand, PostOperation
 from workbench.tactics.onednn.primitives import binary, eltwise_forward, reorder
 from workbench.tactics.onednn.recipe import (
     Describer,

@@ -9,8 +9,8 @@ import numpy as np
 from workbench.formats import CHW16, HWC, LINEAR, Format
 from workbench.records import Refusal
 from workbench.tactics.onednn.constants import Algorithm, Argument
-from workbench.tactics.onednn.layer import Affine, Layer
 from workbench.tactics.onednn.library import Library
+from workbench.tactics.onednn.parts import Affine, Layer
 from workbench.tactics.onednn.primitives import pooling_forward
 from workbench.tactics.onednn.recipe import Describer, Recipe, Variant, assigned, has_tag
 from workbench.tactics.onednn.window import Window, read_window

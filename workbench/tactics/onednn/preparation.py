@@ -8,8 +8,8 @@ from workbench.errors import DeviceError
 from workbench.formats import Format
 from workbench.tactics.onednn.constants import Argument, ElementType, Status
 from workbench.tactics.onednn.descriptors import ELEMENT_TYPES, Memory, MemoryDescriptor
-from workbench.tactics.onednn.layer import Layer
 from workbench.tactics.onednn.library import Library
+from workbench.tactics.onednn.parts import Layer
 from workbench.tactics.onednn.primitives import Primitive, PrimitiveDescriptor, reorder, run
 from workbench.tactics.onednn.recipe import (
     HALVES,

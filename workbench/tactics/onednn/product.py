@@ -14,8 +14,8 @@ from workbench.records import Refusal
 from workbench.tactics.onednn.activations import Eltwise
 from workbench.tactics.onednn.constants import Algorithm, Argument
 from workbench.tactics.onednn.descriptors import MemoryDescriptor
-from workbench.tactics.onednn.layer import Combine, Layer, Operand, PostOperation
 from workbench.tactics.onednn.library import Library
+from workbench.tactics.onednn.parts import Combine, Layer, Operand, PostOperation
 from workbench.tactics.onednn.primitives import inner_product_forward, matmul
 from workbench.tactics.onednn.recipe import (
     Describer,

@@ -31,8 +31,8 @@ from workbench.tactics.onednn.descriptors import (
     MemoryDescriptor,
     row_major_strides,
 )
-from workbench.tactics.onednn.layer import Combine, Layer, Operand, PostOperation
 from workbench.tactics.onednn.library import Library
+from workbench.tactics.onednn.parts import Combine, Layer, Operand, PostOperation
 from workbench.tactics.onednn.primitives import PrimitiveDescriptor
 
 HALVES = (DataType.HALF, DataType.BF16)

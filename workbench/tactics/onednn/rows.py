@@ -11,8 +11,8 @@ from workbench.formats import CHW16, HWC, LINEAR
 from workbench.records import Refusal
 from workbench.tactics.onednn.constants import Algorithm, Argument, NormalizationFlag
 from workbench.tactics.onednn.descriptors import MemoryDescriptor
-from workbench.tactics.onednn.layer import Combine, Layer, Operand
 from workbench.tactics.onednn.library import Library
+from workbench.tactics.onednn.parts import Combine, Layer, Operand
 from workbench.tactics.onednn.pooling import same_affine
 from workbench.tactics.onednn.primitives import (
     concat,

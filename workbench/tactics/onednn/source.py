@@ -21,8 +21,9 @@ from workbench.tactics.onednn import (
 )
 from workbench.tactics.onednn.constants import InstructionSet
 from workbench.tactics.onednn.descriptors import ELEMENT_TYPES
-from workbench.tactics.onednn.layer import POINTWISE, Layer, read_layer
+from workbench.tactics.onednn.layer import POINTWISE, read_layer
 from workbench.tactics.onednn.library import Library, Unavailable, load
+from workbench.tactics.onednn.parts import Layer
 from workbench.tactics.onednn.preparation import make_layer_call
 from workbench.tactics.onednn.primitives import PrimitiveDescriptor
 from workbench.tactics.onednn.recipe import Recipe, Variant, has_tag

@@ -8,8 +8,8 @@ from dataclasses import replace
 from workbench.formats import LINEAR
 from workbench.records import Refusal
 from workbench.tactics.onednn.constants import Argument
-from workbench.tactics.onednn.layer import Layer
 from workbench.tactics.onednn.library import Library
+from workbench.tactics.onednn.parts import Layer
 from workbench.tactics.onednn.primitives import reorder
 from workbench.tactics.onednn.recipe import Describer, Recipe, Variant, linear_formats
 
