@@ -35,6 +35,7 @@ import workbench as wb
 from workbench.builder import build
 from workbench.config import BuilderConfig
 from workbench.datatypes import DataType
+from workbench.files import write_atomically
 
 TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 PRECISIONS = {"fp16": DataType.HALF, "bf16": DataType.BF16, "fp32": DataType.FLOAT}
@@ -203,26 +204,8 @@ def driver_version() -> str:
     return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def main() -> int:
-    """Run every job and write the rows. Exit status: 1 if something failed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("jobs", nargs="+", help="model:batch")
-    parser.add_argument("--types", nargs="+", default=["fp16"], choices=tuple(TYPES))
-    parser.add_argument("--peers", nargs="*", default=["eager", "compile"])
-    parser.add_argument("--level", type=int, default=3, help="builder_optimization_level")
-    parser.add_argument("--layers", type=int, default=0, help="print so many slowest layers")
-    options = parser.parse_args()
-    rows: list[dict[str, Any]] = []
-    for job in options.jobs:
-        name, _, batch = job.partition(":")
-        for kind in options.types:
-            print(f"{name} b{batch} {kind}", flush=True)
-            try:
-                rows += compare(name, int(batch), kind, options)
-            except Exception as e:
-                traceback.print_exc()
-                rows.append(_failed(name, int(batch), kind, "peers", e))
+def save(options: Any, rows: list[dict[str, Any]]) -> None:
+    """Write the table: after each job, so that a run that is stopped leaves what it measured."""
     import cupy
     import triton
 
@@ -246,7 +229,30 @@ def main() -> int:
         },
         "rows": rows,
     }
-    options.out.write_text(json.dumps(table, indent=1) + "\n")
+    write_atomically(options.out, (json.dumps(table, indent=1) + "\n").encode())
+
+
+def main() -> int:
+    """Run every job and write the rows. Exit status: 1 if something failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("jobs", nargs="+", help="model:batch")
+    parser.add_argument("--types", nargs="+", default=["fp16"], choices=tuple(TYPES))
+    parser.add_argument("--peers", nargs="*", default=["eager", "compile"])
+    parser.add_argument("--level", type=int, default=3, help="builder_optimization_level")
+    parser.add_argument("--layers", type=int, default=0, help="print so many slowest layers")
+    options = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for job in options.jobs:
+        name, _, batch = job.partition(":")
+        for kind in options.types:
+            print(f"{name} b{batch} {kind}", flush=True)
+            try:
+                rows += compare(name, int(batch), kind, options)
+            except Exception as e:
+                traceback.print_exc()
+                rows.append(_failed(name, int(batch), kind, "peers", e))
+            save(options, rows)
     return int(any("failed" in r for r in rows))
 
 
