@@ -108,8 +108,11 @@ class TimingCache:
         self.hits = 0
         self.misses = 0
 
-    def key(self, tactic: Tactic, body: Body, threads: int) -> str:
-        """Identity of a timing: tactic, Body (with sizes and types), layouts, threads, device."""
+    def key(self, tactic: Tactic, body: Body, threads: int, decided: str = "") -> str:
+        """Identity of a timing: tactic, Body (with sizes and types), layouts, threads, device.
+
+        decided: digest of the constants that sources decide by; see ``tactics.deciding``.
+        """
         parts = {
             "tactic": tactic_to_json(tactic),
             "body": body.signature,
@@ -117,17 +120,26 @@ class TimingCache:
             "device": self.device.to_json(),
             "protocol": PROTOCOL,
         }
+        if decided:
+            parts["constants"] = decided
         text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
         return f"{tactic.source}/{tactic.name}/{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
     def query(self, key: str) -> Entry | None:
         """The entry, or None; counts a hit or a miss."""
-        entry = self.entries.get(key)
-        if entry is None:
+        if not self.holds(key):
             self.misses += 1
-        else:
-            self.hits += 1
-        return entry
+            return None
+        self.hits += 1
+        return self.entries[key]
+
+    def holds(self, key: str) -> bool:
+        """Whether a timing or a lasting failure is known.
+
+        An entry with neither, as older caches have, was over the workspace limit of then.
+        """
+        entry = self.entries.get(key)
+        return entry is not None and (entry.timing is not None or bool(entry.failure))
 
     def update(self, key: str, entry: Entry) -> None:
         self.entries[key] = entry

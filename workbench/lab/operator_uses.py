@@ -19,7 +19,9 @@ from workbench.onnx_parser.schemas import operator_key, schema
 from workbench.onnx_parser.source import SourceNode
 from workbench.onnx_parser.weights import WeightReader
 from workbench.records import Refusal
+from workbench.selection.layer_problem import constants_of
 from workbench.tactics import sources_for
+from workbench.tactics.deciding import Deciding
 from workbench.tactics.protocol import Problem, TacticSource
 
 KERNEL = "kernel"
@@ -140,12 +142,13 @@ def _use(
 
 
 class _Kernels:
-    """Which sources have a kernel for a layer, asked once for each distinct Body."""
+    """Which sources have a kernel for a layer, asked once for those that sources treat alike."""
 
     def __init__(self, device: Device, sizes: Mapping[str, int]) -> None:
         self._device, self._sizes = device, sizes
         self.sources = [s for s in sources_for(device.kind) if s.unavailable() is None]
-        self._known: dict[str, tuple[str, tuple[str, ...]]] = {}
+        self._deciding = Deciding()
+        self._known: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {}
 
     def of(self, layer: Layer) -> tuple[str, tuple[str, ...]]:
         """How the layer runs, and the sources that have a kernel for it."""
@@ -154,18 +157,14 @@ class _Kernels:
         if all(t.value is not None for t in layer.outputs):
             return SIZES, ()
         body = layer.body
-        key = body.signature
+        key = (body.signature, self._deciding.digest(body, constants_of(layer)))
         if key not in self._known:
             bound = body.substitute(self._sizes)
             self._known[key] = self._asked(layer, bound) if _is_bound(bound) else (LATER, ())
         return self._known[key]
 
     def _asked(self, layer: Layer, body: Body) -> tuple[str, tuple[str, ...]]:
-        pairs = zip(body.inputs, layer.operands, strict=True)
-        constants = {
-            i.name: t.weight.array for i, t in pairs if i.constant and t.weight is not None
-        }
-        problem = Problem(body, constants, self._device)
+        problem = Problem(body, constants_of(layer), self._device)
         names = tuple(s.name for s in self.sources if _has_kernel(s, problem))
         return (KERNEL if names else REFERENCE), names
 

@@ -16,7 +16,8 @@ from workbench.errors import TimingCacheError
 from workbench.formats import Format
 from workbench.records import Refusal
 from workbench.selection.layer_problem import LayerProblem
-from workbench.tactics import SLOW_COMPILERS, sources_for
+from workbench.tactics import COMPILED_FOR_LONG_LAYERS, sources_for
+from workbench.tactics.deciding import Deciding
 from workbench.tactics.launch import bind, run_once, upload
 from workbench.tactics.protocol import Call, CompilesAhead, Problem, Tactic, TacticSource
 from workbench.timing import Entry, Timing, TimingCache, measure
@@ -24,9 +25,14 @@ from workbench.timing import Entry, Timing, TimingCache, measure
 TACTICS_BY_LEVEL = (4, 4, 8, 24, 64, 1 << 30)
 """Tactics timed a layer at builder_optimization_level 0 to 5, unless max_num_tactics says."""
 COMPILES_ANYWAY_LEVEL = 4
-"""From this level on, kernels that compile slowly are tried for every layer, however fast."""
+"""From this level on, COMPILED_FOR_LONG_LAYERS are tried for every layer, however fast."""
 WORTH_COMPILING_US = 100.0
 """Below that level: a layer that another source runs faster than this has too little to gain."""
+PASSING = frozenset({"compile", "plan", "workspace"})
+"""Codes of refusals that may pass: a compiler died, memory was short, the limit was another.
+
+They are told, but not kept with the timings: the next build tries again.
+"""
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,8 @@ class Workshop:
         self.threads = config.num_threads or getattr(device, "threads", 1)
         self.timed = 0
         self.checked = 0
-        self.parts: dict[tuple[str, DataType], tuple[Candidate, ...]] = {}
+        self.deciding = Deciding()
+        self.parts: dict[tuple[str, str, DataType], tuple[Candidate, ...]] = {}
         self._stream = device.stream()
         allowed = config.tactic_sources
         self.sources: tuple[TacticSource, ...] = ()
@@ -113,7 +120,7 @@ class Workshop:
         if self.config.builder_optimization_level == 0:
             return []
         tactics = [t for t in offers if isinstance(t, Tactic)][: self._limit]
-        untimed = [t for t in tactics if not self._is_cached(t, layer)]
+        untimed = [t for t in tactics if not self.is_cached(t, layer)]
         bodies = {b.signature: b for b in (*layer.shapes, layer.single) if b is not None}
         return [
             f
@@ -121,8 +128,18 @@ class Workshop:
             for f in source.precompile(self.problem(b, layer.constants), untimed)
         ]
 
-    def _is_cached(self, tactic: Tactic, layer: LayerProblem) -> bool:
-        return self.cache.key(tactic, layer.opt, self.threads) in self.cache.entries
+    def is_cached(self, tactic: Tactic, layer: LayerProblem) -> bool:
+        return self.uses_cache and self.cache.holds(self.key(tactic, layer))
+
+    @property
+    def uses_cache(self) -> bool:
+        """Whether known timings are taken, and new ones kept; level 0 times nothing."""
+        disabled = self.config.get_flag(BuilderFlag.DISABLE_TIMING_CACHE)
+        return self.config.builder_optimization_level > 0 and not disabled
+
+    def key(self, tactic: Tactic, layer: LayerProblem) -> str:
+        """What the cache knows a layer's timing by."""
+        return self.cache.key(tactic, layer.opt, self.threads, layer.decided)
 
     @property
     def _limit(self) -> int:
@@ -172,12 +189,12 @@ class Workshop:
         Only what computes in the same precision, and is not more emulated than the offer, counts.
         """
         level = self.config.builder_optimization_level
-        if offer.source not in SLOW_COMPILERS or level >= COMPILES_ANYWAY_LEVEL:
+        if offer.source not in COMPILED_FOR_LONG_LAYERS or level >= COMPILES_ANYWAY_LEVEL:
             return None
         rivals = [
             (c.timing.median_us, c.source)
             for c in found
-            if c.eligible and c.timing and c.tactic and c.source not in SLOW_COMPILERS
+            if c.eligible and c.timing and c.tactic and c.source not in COMPILED_FOR_LONG_LAYERS
             if c.tactic.precision is offer.precision
             if offer.emulated or not c.tactic.emulated
         ]
@@ -233,21 +250,14 @@ class Trial:
 
     def candidate(self, source: Any, tactic: Tactic) -> Candidate:
         """One tactic's outcome, from the cache where it is known."""
-        shop, config = self.shop, self.shop.config
-        timed = config.builder_optimization_level > 0
-        use_cache = timed and not config.get_flag(BuilderFlag.DISABLE_TIMING_CACHE)
-        key = shop.cache.key(tactic, self.layer.opt, shop.threads)
+        shop = self.shop
+        use_cache = shop.uses_cache
+        key = shop.key(tactic, self.layer)
         entry = shop.cache.query(key) if use_cache else None
         cached = entry is not None
         if entry is None:
-            if use_cache and config.get_flag(BuilderFlag.ERROR_ON_TIMING_CACHE_MISS):
-                raise TimingCacheError(
-                    f"no timing of {tactic.title}",
-                    place=self.layer.name,
-                    remedy="build once without ERROR_ON_TIMING_CACHE_MISS, with the same cache",
-                )
-            entry = self._measure(source, tactic, timed=timed)
-            if use_cache:
+            entry, lasting = self._tried(source, tactic)
+            if use_cache and lasting:
                 shop.cache.update(key, entry)
         if entry.timing is not None:
             self.best_us = min(self.best_us, entry.timing.median_us)
@@ -277,24 +287,46 @@ class Trial:
             )
         return None
 
-    def _measure(self, source: Any, tactic: Tactic, *, timed: bool) -> Entry:
+    def _tried(self, source: Any, tactic: Tactic) -> tuple[Entry, bool]:
+        """What became of a tactic, and whether it would become of it again."""
+        config = self.shop.config
+        calls = self._prepared(source, tactic)
+        if isinstance(calls, Refusal):
+            return Entry(None, failure=str(calls)), calls.code not in PASSING
+        kernel = next(c.kernel for b, c in calls if b is self.layer.opt)
+        space = max(c.workspace_bytes for _, c in calls)
+        if space > config.get_memory_pool_limit(MemoryPoolType.WORKSPACE):
+            return Entry(None, kernel=kernel, workspace_bytes=space), False
+        if self.shop.uses_cache and config.get_flag(BuilderFlag.ERROR_ON_TIMING_CACHE_MISS):
+            raise TimingCacheError(
+                f"no timing of {tactic.title}",
+                place=self.layer.name,
+                remedy="build once without ERROR_ON_TIMING_CACHE_MISS, with the same cache",
+            )
+        entry = Entry(None, kernel=kernel, workspace_bytes=space)
+        return self._measured(source, tactic, calls, entry), True
+
+    def _prepared(self, source: Any, tactic: Tactic) -> list[tuple[Body, Call]] | Refusal:
+        """The tactic at every size, or why not."""
         calls: list[tuple[Body, Call]] = []
         for body in self.layer.shapes:
             call = source.prepare(tactic, self.shop.problem(body, self.layer.constants))
             if isinstance(call, Refusal):
-                return Entry(None, failure=str(call))
+                return call
             calls.append((body, call))
-        kernel = next(c.kernel for b, c in calls if b is self.layer.opt)
-        space = max(c.workspace_bytes for _, c in calls)
-        if space > self.shop.config.get_memory_pool_limit(MemoryPoolType.WORKSPACE):
-            return Entry(None, kernel=kernel, workspace_bytes=space)
+        return calls
+
+    def _measured(
+        self, source: Any, tactic: Tactic, calls: Sequence[tuple[Body, Call]], entry: Entry
+    ) -> Entry:
+        """The entry with what checking and timing give."""
         worst = None
         if self.shop.config.verify != "none":
             worst, failure = self._check(tactic, self._checked(source, tactic, calls))
             if failure:
-                return Entry(None, worst, failure, True, kernel, space)
+                return replace(entry, worst=worst, failure=failure, quarantined=True)
         timing = None
-        if timed:
+        if self.shop.config.builder_optimization_level > 0:
             problem = self.shop.problem(self.layer.opt, self.layer.constants)
             call = next(c for b, c in calls if b is self.layer.opt)
             stream = self.shop._stream  # pyright: ignore[reportPrivateUsage]
@@ -308,7 +340,7 @@ class Trial:
                 stream=stream,
             )
             self.shop.timed += 1
-        return Entry(timing, worst, "", False, kernel, space)
+        return replace(entry, timing=timing, worst=worst)
 
     def _checked(
         self, source: Any, tactic: Tactic, calls: Sequence[tuple[Body, Call]]

@@ -74,20 +74,22 @@ class _Composer:
         return Candidate(NAME, NAME, None, refusal=refusal)
 
     def _part_candidates(self, part: Part) -> tuple[Candidate, ...]:
-        key = (part.body.signature, part.body.compute_type)
+        names = {i.name for i in part.body.inputs if i.constant}
+        constants = {n: a for n, a in self.layer.constants.items() if n in names}
+        decided = self.shop.deciding.digest(part.body, constants)
+        key = (part.body.signature, decided, part.body.compute_type)
         if key not in self.shop.parts:
             bodies = {part.body.signature: part.body}
             for body in self.layer.shapes:
                 bound = part_of(body, part.nodes).body
                 bodies.setdefault(bound.signature, bound)
-            names = {i.name for i in part.body.inputs if i.constant}
-            constants = {n: a for n, a in self.layer.constants.items() if n in names}
             problem = LayerProblem(
                 f"{self.layer.name} ({' + '.join(part.body.operator_names)})",
                 part.body,
                 tuple(bodies.values()),
                 constants,
                 part.body.compute_type,
+                decided,
             )
             self.shop.parts[key] = self.shop.candidates(problem, part=True)
         return self.shop.parts[key]

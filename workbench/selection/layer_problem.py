@@ -10,6 +10,7 @@ from workbench.body import Array, Body, TensorType
 from workbench.datatypes import DataType
 from workbench.dimensions import volume
 from workbench.errors import NetworkError
+from workbench.network import Layer
 
 CHECK_LIMIT_FLOPS = 4e9
 CHECK_LIMIT_ELEMENTS = 4_000_000
@@ -17,15 +18,25 @@ CHECK_LIMIT_ELEMENTS = 4_000_000
 one item of the batch, where the tactic prepares for one."""
 
 
+def constants_of(layer: Layer) -> dict[str, Array]:
+    """Values of a layer's constant operands, by the names of its Body's inputs."""
+    pairs = zip(layer.body.inputs, layer.operands, strict=True)
+    return {i.name: t.weight.array for i, t in pairs if t.weight is not None}
+
+
 @dataclass(frozen=True, eq=False)
 class LayerProblem:
-    """A layer's Body bound at the profile's opt, and at each shape where it must work."""
+    """A layer's Body bound at the profile's opt, and at each shape where it must work.
+
+    decided: digest of the constants that sources decide by; see ``tactics.deciding``.
+    """
 
     name: str
     opt: Body
     shapes: tuple[Body, ...]
     constants: Mapping[str, Array]
     built: DataType
+    decided: str = ""
 
     @property
     def smallest(self) -> Body:

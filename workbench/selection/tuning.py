@@ -21,7 +21,7 @@ from workbench.sampling import sample_inputs
 from workbench.selection.candidates import Candidate, Trial, Workshop
 from workbench.selection.choice import LayerChoice, ReformatChoice, Tuned
 from workbench.selection.composing import composed_candidates
-from workbench.selection.layer_problem import LayerProblem
+from workbench.selection.layer_problem import LayerProblem, constants_of
 from workbench.selection.pbqp import Matrix, Solution, solve
 from workbench.selection.ranking import fastest, formats_of, menu
 from workbench.storage import VIEWABLE, Storage
@@ -80,9 +80,10 @@ class _Tuning:
     def run(self, requested: Mapping[str, DataType]) -> Tuned:
         hits = self.cache.hits
         layers = self.network.layers
-        groups: dict[tuple[str, DataType], list[Layer]] = {}
+        groups: dict[tuple[str, str, DataType], list[Layer]] = {}
         for layer in layers:
-            key = (layer.body.substitute(self.opt).signature, layer.precision)
+            signature = layer.body.substitute(self.opt).signature
+            key = (signature, self._decided(layer), layer.precision)
             groups.setdefault(key, []).append(layer)
         found: dict[str, tuple[Candidate, ...]] = {}
         failures: list[tuple[Layer, tuple[Candidate, ...]]] = []
@@ -125,12 +126,12 @@ class _Tuning:
         for b in all_sizes:
             body = layer.body.substitute(b)
             bodies.setdefault(body.signature, body)
-        constants = {
-            i.name: t.weight.array
-            for i, t in zip(layer.body.inputs, layer.operands, strict=True)
-            if t.weight is not None
-        }
-        return LayerProblem(layer.name, opt, tuple(bodies.values()), constants, layer.precision)
+        constants, shapes = constants_of(layer), tuple(bodies.values())
+        decided = self._decided(layer)
+        return LayerProblem(layer.name, opt, shapes, constants, layer.precision, decided)
+
+    def _decided(self, layer: Layer) -> str:
+        return self.shop.deciding.digest(layer.body, constants_of(layer))
 
     def _fitting(self, body: Body) -> dict[str, int] | None:
         """Sizes for what only the data decides, at which the Body can be run at all.

@@ -17,8 +17,11 @@ from workbench.tactics.view import VIEW
 
 SOURCES: tuple[TacticSource, ...] = (ONEDNN, NUMBA, NUMPY, CUDNN, CUBLAS_LT, TRITON, NVRTC)
 
-SLOW_COMPILERS = frozenset({NUMBA.name})
-"""Sources whose kernels take a second or more each to compile, the first time on a machine."""
+COMPILED_FOR_LONG_LAYERS = frozenset({NUMBA.name})
+"""Sources that compile, for a second or more, only what others run for long.
+
+Not those that are ``slow``: a GPU's layers take 5 to 50 µs, and their kernels compile in parallel.
+"""
 
 
 def source_named(name: str) -> TacticSource:

@@ -111,7 +111,11 @@ class TacticSource(Protocol):
         ...
 
     def candidates(self, problem: Problem) -> Sequence[Tactic | Refusal]:
-        """Every tactic worth timing for this Body, best guess first, or the reasons for none."""
+        """Every tactic worth timing for this Body, best guess first, or the reasons for none.
+
+        They are shared by layers of one signature: of the constants' values they may depend on
+        those alone that ``deciding`` digests.
+        """
         ...
 
     def prepare(self, tactic: Tactic, problem: Problem) -> Call | Refusal:
@@ -128,6 +132,7 @@ class CompilesAhead(Protocol):
     """A source whose kernels can be compiled in parallel beforehand.
 
     slow: a kernel takes seconds: all layers' are compiled at once, none for pieces of fused ones.
+    For which layers one is worth it is another question: see COMPILED_FOR_LONG_LAYERS.
     """
 
     name: str
