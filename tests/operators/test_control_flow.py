@@ -7,8 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from workbench.errors import ParserError
+from workbench.body import CONSTANT, Body, BodyInput, Literal, Node, TensorType
+from workbench.datatypes import DataType
+from workbench.errors import ExecutionError, ParserError
 from workbench.onnx_parser import parse_model
+from workbench.operators import operator_named
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 
@@ -196,3 +199,47 @@ def test_nodes_inside_are_accounted_for():
     inside = [n for n in network.model_nodes if "_branch/" in n]
     assert len(inside) == 2
     assert all(network.absorbed[n] == "layer If_0, inside it" for n in inside)
+
+
+def counting(stop: int, step_limit: int) -> Node:
+    """A Loop that goes on for ever, but for its limit, from the step ``stop`` on only."""
+    scalar = TensorType(DataType.INT64, ())
+    flag, sizes = TensorType(DataType.BOOL, ()), BodyInput("seen", scalar)
+    inputs = (BodyInput("i", scalar), BodyInput("c", flag), sizes)
+    keep = Node(operator_named("Identity"), ("seen",), ("kept",), {})
+    late = literal("stop", np.int64(stop))
+    go = Node(operator_named("GreaterOrEqual"), ("seen", "stop"), ("go",), {})
+    body = Body(inputs, (late, go, keep), ("go", "kept"))
+    loop = operator_named("Loop")
+    attributes = loop.complete({"body": body, "carried": 1, "step_limit": step_limit})
+    return Node(loop, ("", "begin", "i"), ("last",), attributes)
+
+
+def literal(name: str, value: np.generic) -> Node:
+    return Node(CONSTANT, (), (name,), {"value": Literal.of(np.asarray(value))})
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(("own", "outer"), [(3, 1000), (1000, 30)])
+def test_a_loop_that_starts_beyond_its_own_limit_ends_too(own, outer):
+    scalar, flag = TensorType(DataType.INT64, ()), TensorType(DataType.BOOL, ())
+    late = literal("late", np.int64(8))
+    begin = Node(operator_named("GreaterOrEqual"), ("i", "late"), ("begin",), {})
+    inner = counting(8, own)
+    body = Body((BodyInput("i", scalar), BodyInput("c", flag)), (late, begin, inner), ("c", "last"))
+    loop = operator_named("Loop")
+    attributes = loop.complete({"body": body, "carried": 0, "step_limit": outer})
+    with pytest.raises(ExecutionError, match=rf"goes on after {min(own, outer)} iterations"):
+        loop.reference(attributes, [np.int64(12), np.bool_(True)])
+
+
+def test_an_inner_loop_may_take_its_limit_each_time():
+    """A limit is that of one run of a Loop, not of all its runs together."""
+    scalar, flag = TensorType(DataType.INT64, ()), TensorType(DataType.BOOL, ())
+    begin = Node(operator_named("GreaterOrEqual"), ("i", "i"), ("begin",), {})
+    inner = counting(99, 1)  # one step each
+    body = Body((BodyInput("i", scalar), BodyInput("c", flag)), (begin, inner), ("c", "last"))
+    loop = operator_named("Loop")
+    attributes = loop.complete({"body": body, "carried": 0, "step_limit": 100})
+    (made,) = loop.reference(attributes, [np.int64(12), np.bool_(True)])
+    assert made.tolist() == list(range(12))

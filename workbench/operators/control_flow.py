@@ -7,6 +7,7 @@ them, node by node.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -174,22 +175,32 @@ def _if(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Value, ...]:
 
 @dataclass
 class _Run:
-    """The iterations of the outermost Loop that is running, and of those inside it."""
+    """The iterations of the outermost Loop that is running, and of those inside it.
+
+    end: their count at which the first of the Loops that are running now has reached its ``limit``.
+    """
 
     steps: int = 0
+    end: float = math.inf
+    limit: int = 0
 
 
 _RUN: ContextVar[_Run] = ContextVar("loop")
 
 
 def _loop(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Value, ...]:
-    run = _RUN.get(None)
-    token = _RUN.set(_Run()) if run is None else None
+    around = _RUN.get(None)
+    run = _Run() if around is None else around
+    token = _RUN.set(run)
+    end, limit = run.end, run.limit
+    own = attributes["step_limit"]
+    if run.steps + own < end:
+        run.end, run.limit = run.steps + own, own
     try:
-        return _looped(attributes, inputs)
+        return _looped(attributes, inputs, run)
     finally:
-        if token is not None:
-            _RUN.reset(token)
+        run.end, run.limit = end, limit
+        _RUN.reset(token)
 
 
 def _nbytes(value: Value) -> int:
@@ -198,21 +209,19 @@ def _nbytes(value: Value) -> int:
     return getattr(value, "nbytes", 0)
 
 
-def _looped(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Value, ...]:
+def _looped(attributes: Attributes, inputs: Sequence[Any], run: _Run) -> tuple[Value, ...]:
     body, carried = attributes["body"], attributes["carried"]
     trips, condition = inputs[0], inputs[1]
     most = None if trips is None else int(np.asarray(trips).reshape(()))
     going = True if condition is None else bool(np.asarray(condition).reshape(()))
     state, captured = list(inputs[2 : 2 + carried]), list(inputs[2 + carried :])
     scans: list[list[Value]] = [[] for _ in body.outputs[1 + carried :]]
-    limit = attributes["step_limit"]
     step = kept_bytes = 0
     while going and (most is None or step < most):
-        run = _RUN.get()
-        if run.steps == limit:
+        if run.steps >= run.end:
             raise ExecutionError(
-                f"it has run {limit:,} iterations, those of the loops inside it included, "
-                "and goes on",
+                f"it goes on after {run.limit:,} iterations, those of the loops around and inside "
+                "it included",
                 remedy="mend its condition, or allow more with max_loop_steps",
             )
         run.steps += 1
