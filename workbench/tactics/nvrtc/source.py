@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from workbench.body import Body, TensorType
-from workbench.devices import Buffer
+from workbench.devices import Buffer, usable_cpus
 from workbench.errors import DeviceError
 from workbench.formats import HWC, LINEAR, Format
 from workbench.gpu_device import gpu_of, not_installed
@@ -114,7 +113,7 @@ def emulated_product(body: Body) -> bool:
 @functools.cache
 def _compilers() -> ThreadPoolExecutor:
     """Threads are enough: NVRTC compiles without Python's lock."""
-    return ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="nvrtc")
+    return ThreadPoolExecutor(usable_cpus(), thread_name_prefix="nvrtc")
 
 
 def _text(tactic: Tactic, body: Body) -> KernelText | Refusal:

@@ -6,7 +6,6 @@ import atexit
 import base64
 import importlib.metadata
 import json
-import os
 import queue
 import subprocess
 import sys
@@ -14,11 +13,14 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
+from workbench.devices import usable_cpus
 from workbench.tactics.triton.kernel import ALIGNED, Kernel
 
 MOST_PROCESSES = 32
+PATIENCE_S = 10.0
+"""What a process that closed its answers may take to end."""
+WORKER = Path(__file__).with_name("worker.py")
 
 
 class CompileError(Exception):
@@ -58,10 +60,14 @@ def unpack_code(code: bytes) -> tuple[dict[str, int], bytes]:
 
 
 class Compilers:
-    """A pool of compiler processes. Threads feed them; each kernel's answer is a Future."""
+    """A pool of compiler processes. Threads feed them; each kernel's answer is a Future.
+
+    processes: at most; None for one a processor, MOST_PROCESSES at most. Nothing starts, and
+    nothing is asked of the machine, before the first kernel.
+    """
 
     def __init__(self, processes: int | None = None) -> None:
-        self._most = processes or min(MOST_PROCESSES, len(os.sched_getaffinity(0)))
+        self._processes = processes
         self._jobs: queue.SimpleQueue[tuple[Kernel, int, Future[bytes]]] = queue.SimpleQueue()
         self._workers: list[threading.Thread] = []
         self._running: set[subprocess.Popen[str]] = set()
@@ -71,7 +77,8 @@ class Compilers:
     def submit(self, kernel: Kernel, capability: int) -> Future[bytes]:
         """Packed code of a kernel, when it is ready; asked again, the same Future.
 
-        The Future may raise CompileError.
+        The Future may raise CompileError. One whose process died is forgotten: asked again, the
+        kernel is compiled again.
         """
         key = parts(kernel, capability, triton_version())
         with self._lock:
@@ -81,7 +88,8 @@ class Compilers:
             future = self._futures[key] = Future[bytes]()
             self._jobs.put((kernel, capability, future))
             waiting = sum(not f.done() for f in self._futures.values())
-            if len(self._workers) < min(self._most, waiting):
+            most = self._processes or min(MOST_PROCESSES, usable_cpus())
+            if len(self._workers) < min(most, waiting):
                 if not self._workers:
                     atexit.register(self.close)
                 thread = threading.Thread(target=self._feed, daemon=True)
@@ -98,27 +106,41 @@ class Compilers:
         process: subprocess.Popen[str] | None = None
         while True:
             kernel, capability, future = self._jobs.get()
-            if process is None:
-                process = _start()
-                self._running.add(process)
-            answer = _ask(process, kernel, capability)
-            if answer is None:
-                self._running.discard(process)
-                reason = f"the compiler's process ended with {process.wait()}"
+            try:
+                if process is None:
+                    process = self._started()
+                answer = _ask(process, kernel, capability)
+            except Exception as e:  # whoever waits for the Future hears of it; the thread goes on
+                answer = CompileError(f"the compiler's process fails: {type(e).__name__}: {e}")
+                self._forget(kernel, capability)
+                if process is not None:
+                    self._ended(process)
                 process = None
-                future.set_exception(CompileError(reason))
-            elif "error" in answer:
-                future.set_exception(CompileError(answer["error"]))
+            if isinstance(answer, CompileError):
+                future.set_exception(answer)
             else:
-                future.set_result(pack_code(answer["meta"], base64.b64decode(answer["code"])))
+                future.set_result(answer)
+
+    def _started(self) -> subprocess.Popen[str]:
+        process = _start()
+        self._running.add(process)
+        return process
+
+    def _ended(self, process: subprocess.Popen[str]) -> None:
+        self._running.discard(process)
+        process.kill()
+        process.communicate()  # closes the pipes
+
+    def _forget(self, kernel: Kernel, capability: int) -> None:
+        with self._lock:
+            self._futures.pop(parts(kernel, capability, triton_version()), None)
 
 
 def _start() -> subprocess.Popen[str]:
     # The parent's sys.path, whatever made it: a checkout, a notebook's folder, an installation.
-    worker = str(Path(__file__).with_name("worker.py"))
     program = (
         f"import runpy, sys; sys.path[:] = {sys.path!r}; "
-        f"runpy.run_path({worker!r}, run_name='__main__')"
+        f"runpy.run_path({str(WORKER)!r}, run_name='__main__')"
     )
     return subprocess.Popen(
         [sys.executable, "-c", program],
@@ -129,8 +151,8 @@ def _start() -> subprocess.Popen[str]:
     )
 
 
-def _ask(process: subprocess.Popen[str], kernel: Kernel, capability: int) -> dict[str, Any] | None:
-    """The process's answer; None where it ended instead."""
+def _ask(process: subprocess.Popen[str], kernel: Kernel, capability: int) -> bytes | CompileError:
+    """Packed code, or what the compiler says of the kernel. Raises where the process fails."""
     assert process.stdin is not None and process.stdout is not None
     request = {
         "text": kernel.text,
@@ -140,13 +162,15 @@ def _ask(process: subprocess.Popen[str], kernel: Kernel, capability: int) -> dic
         "stages": kernel.stages,
         "capability": capability,
     }
-    try:
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.flush()
-    except BrokenPipeError:
-        return None
+    process.stdin.write(json.dumps(request) + "\n")
+    process.stdin.flush()
     line = process.stdout.readline()
-    return json.loads(line) if line else None
+    if not line:
+        raise EOFError(f"it ended with {process.wait(PATIENCE_S)}")
+    answer = json.loads(line)
+    if "error" in answer:
+        return CompileError(answer["error"])
+    return pack_code(answer["meta"], base64.b64decode(answer["code"]))
 
 
 COMPILERS = Compilers()

@@ -1,7 +1,8 @@
 """Compiles Triton text in a process of its own: a compiler that crashes takes nothing with it.
 
 One JSON line in, one JSON line out; see ``compiler``. Ends when its input does. Run by its path: it
-imports nothing of the package, so that a process starts fast.
+imports nothing of the package, so that a process starts fast. What anything in the process prints,
+the assembler and LLVM included, goes to its stderr: answers have a descriptor of their own.
 """
 
 from __future__ import annotations
@@ -9,15 +10,14 @@ from __future__ import annotations
 import base64
 import json
 import linecache
+import os
 import sys
 import tempfile
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TextIO
 
-# An extra, which may be absent; beside this file its name means this package to a type checker.
-import triton  # pyright: ignore
-from triton.backends.compiler import GPUTarget  # pyright: ignore
-from triton.compiler import ASTSource  # pyright: ignore
+# Triton is imported in functions, once nothing that it prints can be taken for an answer. It is an
+# extra, which may be absent; beside this file its name means this package to a type checker.
 
 
 def compile_kernel(
@@ -27,6 +27,10 @@ def compile_kernel(
 
     aligned: bytes to which every pointer is aligned.
     """
+    import triton  # pyright: ignore
+    from triton.backends.compiler import GPUTarget  # pyright: ignore
+    from triton.compiler import ASTSource  # pyright: ignore
+
     function = _function(text)
     names = [f"p{i}" for i in range(len(signature))]
     source = ASTSource(
@@ -64,10 +68,19 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"meta": meta, "code": base64.b64encode(code).decode()}
 
 
+def _answers() -> TextIO:
+    """Where answers go. Descriptor 1 is stderr from now on, for this process and its children."""
+    own = os.fdopen(os.dup(1), "w")  # not inherited by children
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return own
+
+
 def serve() -> None:
     """Answer requests until there are none."""
-    answers = sys.stdout
-    sys.stdout = sys.stderr  # whatever the compiler prints
+    answers = _answers()
+    import triton  # pyright: ignore
+
     with tempfile.TemporaryDirectory() as folder:
         triton.knobs.cache.dir = folder  # pyright: ignore  # what is compiled here is kept by content elsewhere
         triton.knobs.compilation.disable_line_info = True  # pyright: ignore  # a third of the code
