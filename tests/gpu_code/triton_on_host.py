@@ -21,24 +21,11 @@ from triton.runtime.interpreter import GridExecutor, TensorHandle
 del os.environ["TRITON_INTERPRET"]
 
 from workbench.body import Array
-from workbench.devices import Fingerprint
 from workbench.tactics.protocol import Problem, Tactic
 from workbench.tactics.triton.calls import constants_of
 from workbench.tactics.triton.kernel import POINTERS, Kernel, Program
 
 SLACK = 4096
-
-
-class CodeDevice:
-    """A GPU of which only the compute capability is known: candidates need no more."""
-
-    kind = "gpu"
-
-    def __init__(self, capability: int = 90) -> None:
-        self.fingerprint = Fingerprint("gpu", f"sm_{capability}", (f"sm_{capability}",))
-
-    def native(self, dtype: Any) -> bool:
-        return True
 
 
 def _elementwise(function: Any) -> Any:

@@ -75,22 +75,13 @@ def _compiled(code: str) -> Any:
         + "for (int b = 0; b < grid; ++b) for (int t = 0; t < block; ++t) {\n"
         + f"blockIdx.x = b; threadIdx.x = t; run({casts}); }} }}\n"
     )
-    folder = Path(tempfile.mkdtemp())
-    source, library = folder / "kernel.cpp", folder / "kernel.so"
-    source.write_text(text)
-    command = [
-        "g++",
-        "-O0",
-        "-w",
-        "-std=c++17",
-        "-shared",
-        "-fPIC",
-        str(source),
-        "-o",
-        str(library),
-    ]
-    subprocess.run(command, check=True, capture_output=True, text=True)
-    return ctypes.CDLL(str(library)).launch
+    with tempfile.TemporaryDirectory() as folder:
+        source, library = Path(folder, "kernel.cpp"), Path(folder, "kernel.so")
+        source.write_text(text)
+        options = ("-O0", "-w", "-std=c++17", "-shared", "-fPIC")
+        command = ["g++", *options, str(source), "-o", str(library)]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+        return ctypes.CDLL(str(library)).launch  # mapped: it outlives its file
 
 
 def run_on_host(

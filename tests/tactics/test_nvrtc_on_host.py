@@ -2,45 +2,55 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from host_cuda import run_on_host
-from tactic_bodies import BODIES
+from tactic_bodies import BODIES, Draft
 
+from workbench.body import Body
 from workbench.checks import expect
 from workbench.datatypes import DataType
 from workbench.formats import HWC, LINEAR
 from workbench.records import Refusal
 from workbench.sampling import sample_inputs
+from workbench.tactics.nvrtc.frame import KernelText
 from workbench.tactics.nvrtc.kernels import Variant, kernel, variants
 from workbench.tactics.nvrtc.pointwise import followed_layouts
 
+COOPERATIVE = {"global_average_pool"}
+"""Bodies of which every kernel shares a row among threads: these cannot be run one by one."""
 
-def runnable(body):
-    """Variants whose threads do not talk to each other, the first and the last of each layout."""
+
+def runnable(body: Body) -> dict[Variant, KernelText]:
+    """Kernels whose threads do not talk to each other, the first and the last of each layout."""
     offered = variants(body)
     assert not isinstance(offered, Refusal), offered
-    alone = [v for v in offered if dict(v.parameters).get("lanes", 1) == 1]
-    chosen: dict[tuple[str, int], Variant] = {}
-    for v in alone:
-        chosen.setdefault((v.layout.name, 0), v)
-    for v in reversed(alone):
-        chosen.setdefault((v.layout.name, 1), v)
-    return dict.fromkeys(chosen.values())
+    alone = {
+        v: text
+        for v in offered
+        if dict(v.parameters).get("lanes", 1) == 1
+        and not isinstance(text := kernel(body, v), Refusal)
+    }
+    first = {v.layout: v for v in reversed(alone)}
+    last = {v.layout: v for v in alone}
+    return {v: alone[v] for v in (*first.values(), *last.values())}
 
 
-@pytest.mark.parametrize("name", BODIES)
+@pytest.mark.parametrize("name", [n for n in BODIES if n not in COOPERATIVE])
 def test_a_kernel_gives_what_the_reference_gives(name):
     body = BODIES[name](2)
     values = sample_inputs(body, seed=0)
     exact = expect(body, values)
-    for v in runnable(body):
-        text = kernel(body, v)
-        if isinstance(text, Refusal):
-            continue
+    kernels = runnable(body)
+    assert kernels
+    for v, text in kernels.items():
         outputs = run_on_host(body, text, values, followed_layouts(body, v.layout), v.layout)
         result = exact.check(outputs)
         assert result.passed, (v.name, v.layout, result.message)
+
+
+@pytest.mark.parametrize("name", sorted(COOPERATIVE))
+def test_what_is_left_out_has_no_kernel_that_could_run_here(name):
+    assert not runnable(BODIES[name](2))
 
 
 def test_what_the_kernels_refuse_says_why():
@@ -50,10 +60,18 @@ def test_what_the_kernels_refuse_says_why():
     assert {v.layout for v in variants(body)} == {LINEAR, HWC}
 
 
-def test_vectors_are_as_wide_as_sixteen_bytes_and_the_innermost_size_allow():
-    body = BODIES["pointwise_f32"](2) if "pointwise_f32" in BODIES else BODIES["vector"](2)
-    widths = {dict(v.parameters)["vector"] for v in variants(body) if v.layout == LINEAR}
-    innermost = body.output_types[0].shape[-1]
-    assert 1 in widths
-    assert all(innermost % w == 0 and w * DataType.FLOAT.itemsize <= 16 for w in widths)
-    assert np.prod(body.output_types[0].shape) > 0
+@pytest.mark.parametrize(
+    ("kind", "innermost", "widths"),
+    [
+        (DataType.FLOAT, 8, {4, 2, 1}),
+        (DataType.FLOAT, 6, {2, 1}),
+        (DataType.FLOAT, 7, {1}),
+        (DataType.HALF, 24, {8, 4, 1}),
+        (DataType.HALF, 12, {4, 1}),
+    ],
+)
+def test_vectors_are_as_wide_as_sixteen_bytes_and_the_innermost_size_allow(kind, innermost, widths):
+    d = Draft()
+    offered = variants(d.body(d("Relu", d.input(3, innermost, dtype=kind))))
+    assert not isinstance(offered, Refusal), offered
+    assert {dict(v.parameters)["vector"] for v in offered} == widths

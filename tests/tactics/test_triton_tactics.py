@@ -6,11 +6,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+from code_device import CodeDevice
 from product_bodies import Attention, Convolution, Linear, mobilenet_depthwise, resnet50
 from tactic_bodies import FLOAT, HALF, INT8, Draft, sample_inputs
 
 from workbench.datatypes import DataType
-from workbench.devices import Fingerprint
 from workbench.formats import HWC, LINEAR
 from workbench.records import Refusal
 from workbench.tactics.protocol import Problem, tactic_from_json, tactic_to_json
@@ -20,22 +20,10 @@ from workbench.tactics.triton.source import program_for
 from workbench.tactics.triton.tiles import CHIPS, shared_bytes, tile_of
 
 
-class CodeOnly:
-    """A GPU of which only the compute capability is known."""
-
-    kind = "gpu"
-
-    def __init__(self, capability=90):
-        self.fingerprint = Fingerprint("gpu", "", (f"sm_{capability}",))
-
-    def native(self, dtype):
-        return True
-
-
 def problem_of(body, capability=90, **constants):
     values = sample_inputs(body, seed=0)
     known = {i.name: values[i.name] for i in body.inputs if i.constant}
-    return Problem(body, {**known, **constants}, CodeOnly(capability))
+    return Problem(body, {**known, **constants}, CodeDevice(capability))
 
 
 def tactics_of(layer, capability=90):
