@@ -107,5 +107,5 @@ def test_chains_of_shuffles_factors_and_products_come_to_rest(data: st.DataObjec
             case _:
                 x = s("Tanh", x)
     s.output(s("Identity", x))
-    s.fold()
-    s.fuse()
+    tried = (*s.fold(), *s.fuse())
+    assert [a for a in tried if a.outcome == "quarantined"] == []
