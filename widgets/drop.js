@@ -19,9 +19,21 @@ function render({ model, el }) {
   const say = (text) => { zone.textContent = text; };
   const rest = () => say(model.get("prompt"));
 
+  function fail(reason) {
+    say(`${file.name} did not arrive: ${reason}. Drop it again, or give its path instead`);
+    file = null;
+    input.value = "";
+  }
+
   async function send() {
     const offset = sent;
-    const bytes = await file.slice(offset, offset + PIECE).arrayBuffer();
+    let bytes;
+    try {
+      bytes = await file.slice(offset, offset + PIECE).arrayBuffer();
+    } catch (error) { // it was moved, or changed, since it was chosen
+      fail(`the browser cannot read it (${error.name})`);
+      return;
+    }
     sent = offset + bytes.byteLength;
     model.send({ kind: "piece", name: file.name, size: file.size, offset }, undefined,
       [new DataView(bytes)]);
@@ -41,6 +53,7 @@ function render({ model, el }) {
 
   function heard(content) {
     if (content.kind === "next" && file) send();
+    if (content.kind === "failed" && file) fail(content.reason);
     if (content.kind === "done") { file = null; input.value = ""; rest(); }
   }
 

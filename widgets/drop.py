@@ -39,15 +39,24 @@ class Drop(anywidget.AnyWidget):
     def _hear(self, _: object, content: Any, buffers: Any) -> None:
         if not isinstance(content, dict) or content.get("kind") != "piece":
             return
-        if content["offset"] == 0:
+        offset, size = content["offset"], content["size"]
+        if offset == 0:
             self._bytes = bytearray()
-        if content["offset"] != len(self._bytes):
-            self.send({"kind": "done"})
+        if offset != len(self._bytes):
+            self._fail(f"byte {offset:,} came where byte {len(self._bytes):,} was next")
             return
         self._bytes += buffers[0]
-        if len(self._bytes) < content["size"] and buffers[0].nbytes:
-            self.send({"kind": "next"})
+        if len(self._bytes) < size:
+            if buffers[0].nbytes:
+                self.send({"kind": "next"})
+            else:
+                self._fail(f"it ended after {offset:,} of {size:,} bytes")
             return
         whole, self._bytes = bytes(self._bytes), bytearray()
         self.send({"kind": "done"})
         self.give(str(content["name"]), whole)
+
+    def _fail(self, reason: str) -> None:
+        """Forget the file; its reason is shown where it was dropped."""
+        self._bytes = bytearray()
+        self.send({"kind": "failed", "reason": reason})

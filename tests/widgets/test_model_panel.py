@@ -253,12 +253,27 @@ def test_a_file_that_comes_in_pieces_is_put_together():
     assert heard == [("m.onnx", b"abcde")]
 
 
-def test_a_piece_that_does_not_follow_starts_over():
+@pytest.mark.parametrize(
+    ("offset", "piece", "reason"),
+    [
+        (4, b"e", "byte 4 came where byte 3 was next"),
+        (3, b"", "it ended after 3 of 5 bytes"),
+    ],
+)
+def test_a_file_that_does_not_arrive_whole_is_refused_with_its_reason_and_can_come_again(
+    offset: int, piece: bytes, reason: str, monkeypatch: pytest.MonkeyPatch
+):
     heard: list[tuple[str, bytes]] = []
+    said: list[dict[str, str]] = []
     drop = Drop("here", suffix=".onnx", on_file=lambda n, d: heard.append((n, d)))
-    content = {"kind": "piece", "name": "m.onnx", "size": 5, "offset": 3}
-    drop._hear(drop, content, [memoryview(b"de")])
+    monkeypatch.setattr(drop, "send", said.append)
+    head = {"kind": "piece", "name": "m.onnx", "size": 5}
+    drop._hear(drop, {**head, "offset": 0}, [memoryview(b"abc")])
+    drop._hear(drop, {**head, "offset": offset}, [memoryview(piece)])
+    assert said[1:] == [{"kind": "failed", "reason": reason}]
     assert heard == []
+    drop._hear(drop, {**head, "offset": 0}, [memoryview(b"abcde")])
+    assert heard == [("m.onnx", b"abcde")]
 
 
 def test_models_beside_the_notebook_and_our_own_can_be_picked(
