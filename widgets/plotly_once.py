@@ -19,7 +19,11 @@ _GATE = """
 const page = globalThis;
 if (!page.workbenchPlotly) {
   const gate = {};
-  gate.module = new Promise((resolve) => { gate.open = resolve; });
+  gate.close = () => {
+    gate.module = new Promise((resolve, reject) => { gate.open = resolve; gate.refuse = reject; });
+    gate.refused = false;
+  };
+  gate.close();
   page.workbenchPlotly = gate;
 }
 const gate = page.workbenchPlotly;
@@ -88,12 +92,14 @@ export default {
     const load = () => {
       if (gate.loading || !model.get("source")) return;
       gate.loading = true;
+      if (gate.refused) gate.close();
       const source = new Blob([model.get("source")], { type: "text/javascript" });
       const address = URL.createObjectURL(source);
-      import(address).then((module) => {
-        gate.open(mended(module));
-        URL.revokeObjectURL(address);
-      });
+      import(address).then((module) => gate.open(mended(module))).catch((error) => {
+        gate.loading = false;
+        gate.refused = true;
+        gate.refuse(new Error(`plotly.js cannot be loaded: ${error.message}`, { cause: error }));
+      }).finally(() => URL.revokeObjectURL(address));
     };
     model.on("change:source", load);
     load();
@@ -145,7 +151,10 @@ export default () => {
   let widget;
   return {
     initialize({ model }) { widget = drawn(model); },
-    async render(context) { return (await widget).render(context); },
+    async render(context) {
+      const say = (error) => { context.el.textContent = error.message; };
+      return (await widget.catch(say))?.render(context);
+    },
   };
 };
 """

@@ -27,6 +27,12 @@ figure.layout.title.text = "after one"
 figure.layout.title.text = "after both"
 """
 LATE = "bring()"
+AGAIN = """
+plotly_once._loaders.clear()
+bring()
+plotly_once.Figure(go.Figure(go.Bar(x=[1], y=[1])))
+"""
+BROKEN = "plotly_once._loaders = [plotly_once.Loader(source='throw new Error(\"cut off\")')]"
 
 
 @pytest.mark.browser
@@ -50,3 +56,17 @@ def test_a_figure_shows_what_changed_while_plotly_was_still_on_its_way(tmp_path:
         assert heights == [[5, 6], [2]]
         assert cell_errors(page) == []
     assert complaints == []
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_a_figure_says_why_plotly_cannot_be_loaded_and_a_later_one_is_drawn(tmp_path: Path) -> None:
+    write_notebook(tmp_path / "broken.ipynb", [EARLY, BROKEN, AGAIN])
+    with lab(tmp_path, python_path=ROOT) as address, chromium() as page:
+        open_notebook(page, address, "broken.ipynb")
+        assert run_cell(page, 0)
+        assert run_cell(page, 1)
+        shown = page.get_by_text("plotly.js cannot be loaded: cut off", exact=True)
+        expect(shown).to_be_visible()
+        assert run_cell(page, 2)
+        expect(page.locator(".bars .point")).to_have_count(1, timeout=PATIENCE_MS)
