@@ -93,7 +93,13 @@ class Studio(ipw.VBox):
             )
         except ParserError as error:
             self._error = error
-            self._door = ModelPanel(model, device=device, timing_cache=timing_cache)
+            self._door = ModelPanel(
+                model,
+                device=device,
+                calibration=calibration,
+                timing_cache=timing_cache,
+                name=name,
+            )
             self._door.on_open = self.use
             self.children = (self._door,)
             return

@@ -7,6 +7,7 @@ import json
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from digits import MODEL, QUICK, samples, shared_cache
 
@@ -138,6 +139,39 @@ def test_a_broken_model_is_explained_in_the_panel_and_raised_to_scripts(tmp_path
     assert "ParserError" in studio.children[0].status.value
     with pytest.raises(ParserError):
         studio.build()
+
+
+def test_a_refused_model_keeps_its_name_and_data_when_it_is_mended_and_read_again(tmp_path: Path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(MODEL.read_bytes()[:500])
+    studio = Studio(path, calibration=samples(), name="mine")
+    assert "mine cannot be opened" in studio.children[0].status.value
+    path.write_bytes(MODEL.read_bytes())
+    studio.children[0].again.click()
+    assert studio.session.name == "mine"
+    data = studio.session.calibration
+    assert data is not None
+    assert data.samples == len(samples()["image"])
+
+
+def test_another_model_does_not_get_the_name_and_data_of_a_refused_one(tmp_path: Path):
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(MODEL.read_bytes()[:500])
+    studio = Studio(path, calibration=samples(), name="mine")
+    studio.children[0].open_model(MODEL)
+    assert studio.session.name == "digits_cnn"
+    assert studio.session.calibration is None
+
+
+def test_data_that_does_not_fit_the_mended_model_is_explained_there(tmp_path: Path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(MODEL.read_bytes()[:500])
+    studio = Studio(path, calibration={"picture": samples()["image"], "other": np.zeros(3)})
+    path.write_bytes(MODEL.read_bytes())
+    studio.children[0].again.click()
+    assert "CalibrationError" in studio.children[0].status.value
+    with pytest.raises(ParserError):
+        _ = studio.session
 
 
 def test_calibration_data_that_does_not_fit_is_explained():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import ipywidgets as ipw
 
@@ -32,7 +32,8 @@ class ModelPanel(Panel):
 
     model: a session, or what a Session takes, or None. A model that is refused is shown with every
     reason, and one that cannot be read with its error; ``session`` stays that of the last model
-    that was imported. on_open hears the session of each one that is.
+    that was imported. calibration and name are that model's, also when it is mended and read again.
+    on_open hears the session of each one that is.
     """
 
     heading: ClassVar[str] = "Model"
@@ -43,9 +44,12 @@ class ModelPanel(Panel):
         model: Session | Model | None = None,
         *,
         device: str | Device = "cpu",
+        calibration: Any = None,
         timing_cache: TimingCache | None = None,
+        name: str = "",
         runner: Runner | None = None,
     ) -> None:
+        self._given, self._data, self._name = model, calibration, name
         session = model if isinstance(model, Session) else None
         self._device = session.device if session is not None else device
         self._cache = session.cache if session is not None else timing_cache
@@ -61,7 +65,7 @@ class ModelPanel(Panel):
             self.runner.listen(self)
         if model is not None and not isinstance(model, Session):
             self._read_from(model)
-            self._take(self._opened(model, ""))
+            self._take(self._opened(model, name), name)
 
     def setup(self) -> None:
         self.drop = Drop(
@@ -134,7 +138,20 @@ class ModelPanel(Panel):
 
     # -- inner ----------------------------------------------------------------------------
     def _opened(self, model: Model, name: str) -> Opened:
-        return opened_model(model, device=self._device, timing_cache=self._cache, name=name)
+        given = self._is_given(model)
+        return opened_model(
+            model,
+            device=self._device,
+            calibration=self._data if given else None,
+            timing_cache=self._cache,
+            name=name or (self._name if given else ""),
+        )
+
+    def _is_given(self, model: Model) -> bool:
+        """Whether it is the model that this panel was made with, from wherever it is read now."""
+        if isinstance(model, str | Path) and isinstance(self._given, str | Path):
+            return Path(model).absolute() == Path(self._given).absolute()
+        return model is self._given
 
     def _take(self, opened: Opened, name: str = "") -> None:
         """Show what came of opening a model."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from workbench.devices import Device
 from workbench.errors import ParserError, WorkbenchError
@@ -33,12 +34,22 @@ def open_model(
     model: Model,
     *,
     device: str | Device = "cpu",
+    calibration: Any = None,
     timing_cache: TimingCache | None = None,
     name: str = "",
 ) -> Opened:
-    """A session where the model is imported; otherwise every reason, and what is left."""
+    """A session where the model is imported; otherwise every reason, and what is left.
+
+    The keywords are those of Session.
+    """
     try:
-        session = Session(model, device=device, timing_cache=timing_cache, name=name)
+        session = Session(
+            model,
+            device=device,
+            calibration=calibration,
+            timing_cache=timing_cache,
+            name=name,
+        )
     except ParserError as refused:
         try:
             return Opened(model, None, inspect_model(model, device=device, name=name), refused)
