@@ -15,15 +15,12 @@ from widgets.panels import (
     MemoryPanel,
     PrecisionPanel,
     ProfilePanel,
-    RunPanel,
     TacticPanel,
 )
 from workbench.bundle import bundled
 from workbench.config import Calibrator
 from workbench.datatypes import DataType
 from workbench.errors import SessionError
-from workbench.onnx_parser import parse_model
-from workbench.plan import Plan
 from workbench.records import Stage
 from workbench.session import (
     Session,
@@ -338,57 +335,3 @@ def test_the_arena_is_compared_with_separate_memory(session: Session):
     memory = state.memory[0]
     assert f"{memory.arena_bytes / 1024:,.0f} KiB" in texts(panel)
     assert f"{memory.total_bytes / 1024:,.0f} KiB" in texts(panel)
-
-
-def test_the_plan_is_exported_and_can_be_loaded(session: Session, tmp_path: Path):
-    state = session.run()
-    panel = RunPanel(session)
-    panel.path.value = str(tmp_path / "digits.plan")
-    panel.export()
-    assert state.sha256 in panel.result.value
-    assert "NVIDIA's runtime cannot load it" in texts(panel).replace("&#x27;", "'")
-    assert Plan.load(tmp_path / "digits.plan").name == "digits_cnn"
-
-
-def test_the_network_is_exported_as_onnx_beside_the_plan(session: Session, tmp_path: Path):
-    session.run()
-    panel = RunPanel(session)
-    panel.path.value = str(tmp_path / "digits.plan")
-    panel.export_onnx()
-    assert "digits.exported.onnx" in panel.result.value
-    assert session.position is Stage.SERIALIZE
-    network = parse_model(tmp_path / "digits.exported.onnx")
-    assert [t.name for t in network.inputs] == ["image"]
-
-
-def test_an_export_that_cannot_be_written_is_explained(session: Session, tmp_path: Path):
-    session.run()
-    panel = RunPanel(session)
-    panel.path.value = str(tmp_path / "absent" / "digits.plan")
-    panel.export()
-    assert "make the folder" in panel.bar.error.value
-
-
-def test_the_engine_is_profiled_and_the_report_written(session: Session, tmp_path: Path):
-    session.run()
-    panel = RunPanel(session)
-    panel.measure()
-    assert panel.profile is not None
-    total = sum(x for t in panel.figure.data for x in t.x)
-    assert total == pytest.approx(panel.profile.end_to_end_us)
-    assert "calibration data" in panel.figure.layout.title.text
-    panel.path.value = str(tmp_path / "digits.plan")
-    panel.report()
-    assert (tmp_path / "digits.html").exists()
-
-
-def test_a_profile_of_another_plan_is_not_shown(session: Session):
-    session.run()
-    panel = RunPanel(session)
-    panel.measure()
-    session.do(SetPrecision("node_linear", DataType.BF16))
-    session.run()
-    before = panel.figure
-    panel.refresh()
-    assert before.comm is None
-    assert "Each layer was timed alone" not in texts(panel)

@@ -2,63 +2,125 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pytest
+import math
+from collections.abc import Mapping
+from types import SimpleNamespace
 
-import workbench as wb
+import pandas as pd
+import pytest
+from digits import quick_session
+
 from widgets.figures import roofline_figure
 from workbench.datatypes import DataType
 from workbench.devices import open_device
 from workbench.lab import Ceilings, measure_ceilings
 from workbench.lab import ceilings as measured
-from workbench.reports import roofline_rows
-from workbench.session import Session
+from workbench.reports import arithmetic_types, roofline_rows
 
 
-@pytest.fixture(scope="module")
-def ceilings() -> Ceilings:
-    with pytest.MonkeyPatch.context() as patch:  # small ones: the method is tried, not the machine
-        patch.setitem(measured.ELEMENTS, "cpu", 1 << 20)
-        patch.setitem(measured.EDGE, "cpu", 128)
-        return measure_ceilings(open_device("cpu"))
-
-
-@pytest.fixture(scope="module")
-def run():
-    session = Session(wb.bundled("datasets", "digits_cnn.onnx"))
-    session.do(*session.suggested_profile())
+def run(kind: DataType) -> SimpleNamespace:
+    """A plan of the digits model, its profile and the sizes of that run."""
+    session = quick_session(kind)
     state = session.run()
     inputs, _ = session.example_inputs(1)
     engine = state.engine()
     profile = engine.create_execution_context().profile(inputs, iterations=3)
-    return state.plan, profile, engine.bindings_of({n: a.shape for n, a in inputs.items()})
+    sizes = engine.bindings_of({n: a.shape for n, a in inputs.items()})
+    return SimpleNamespace(plan=state.plan, profile=profile, sizes=sizes)
 
 
-def test_a_layer_is_bound_by_what_takes_it_longer_at_the_ceilings(run, ceilings: Ceilings):
-    rows = roofline_rows(*run, ceilings)
-    memory = rows["MB"] * 1e12 / ceilings.bytes_per_s
-    arithmetic = rows["MFLOP"] * 1e12 / ceilings.flops_per_s[DataType.FLOAT]
-    np.testing.assert_allclose(rows["Floor (µs)"], np.maximum(memory, arithmetic))
-    assert list(rows["Bound by"] == "memory") == list(memory >= arithmetic)
-    np.testing.assert_allclose(
-        rows["Of the ceiling (%)"], 100 * rows["Floor (µs)"] / rows["Median (µs)"]
-    )
+@pytest.fixture(scope="module")
+def single() -> SimpleNamespace:
+    return run(DataType.FLOAT)
 
 
-def test_a_convolution_s_work_is_two_operations_a_weight_and_place(run, ceilings: Ceilings):
-    plan, _, sizes = run
-    rows = roofline_rows(*run, ceilings).set_index("Layer")
-    step = next(s for s in plan.steps if s.name == "node_Conv_82")
-    n, k, h, w = step.body.substitute(sizes).output_types[0].shape
-    weights = plan.weights[step.constants[0]].size
-    products = 2 * n * h * w * weights
-    assert products <= 1e6 * rows.loc["node_Conv_82", "MFLOP"] <= products * 1.1
-    assert k * weights > 0
+@pytest.fixture(scope="module")
+def quantized() -> SimpleNamespace:
+    return run(DataType.INT8)
 
 
-def test_the_figure_names_the_kernels_that_set_the_ceilings(run, ceilings: Ceilings):
-    figure = roofline_figure(roofline_rows(*run, ceilings), ceilings)
-    assert ceilings.kernels["bytes"] in figure.layout.title.text
+def given(flops_per_s: Mapping[DataType, float], *, bytes_per_s: float = 1e9) -> Ceilings:
+    """Ceilings of a machine that there is not."""
+    kernels = {"bytes": "copy kernel", **{k.info.label: "product kernel" for k in flops_per_s}}
+    return Ceilings(open_device("cpu").fingerprint, 1, bytes_per_s, flops_per_s, kernels)
+
+
+def rows_of(ran: SimpleNamespace, ceilings: Ceilings) -> pd.DataFrame:
+    return roofline_rows(ran.plan, ran.profile, ran.sizes, ceilings)
+
+
+def test_a_convolution_is_bound_by_arithmetic_and_a_mean_by_memory(single: SimpleNamespace):
+    # At batch 8 the second convolution reads 8·32·8·8 values and as many again are written, with
+    # 32·32·3·3 weights and 32 biases: 168,064 bytes; it makes 8·32·8·8 · 32·3·3 products and sums.
+    assert single.sizes == {"batch": 8}
+    rows = rows_of(single, given({DataType.FLOAT: 1e9})).set_index("Layer")
+    convolution, mean = rows.loc["node_Conv_82"], rows.loc["node_mean"]
+    assert convolution["MB"] == pytest.approx(0.168064)
+    assert convolution["Bound by"] == "arithmetic"
+    assert convolution["Floor (µs)"] == pytest.approx(9437, rel=0.01)
+    # The mean reads 8·64·4·4 values and writes 8·64.
+    assert mean["MB"] == pytest.approx(0.034816)
+    assert mean["Bound by"] == "memory"
+    assert mean["Floor (µs)"] == pytest.approx(34.816)
+
+
+def test_a_faster_product_leaves_the_same_convolution_bound_by_memory(single: SimpleNamespace):
+    rows = rows_of(single, given({DataType.FLOAT: 1e12})).set_index("Layer")
+    assert rows.loc["node_Conv_82", "Bound by"] == "memory"
+    assert rows.loc["node_Conv_82", "Floor (µs)"] == pytest.approx(168.064)
+
+
+def test_a_layer_whose_ceiling_was_not_measured_is_judged_by_no_other(quantized: SimpleNamespace):
+    rows = rows_of(quantized, given({DataType.FLOAT: 1e9})).set_index("Layer")
+    convolution = rows.loc["node_Conv_82"]
+    assert convolution["Executed"] == "INT8"
+    assert convolution["Bound by"] == ""
+    assert math.isnan(convolution["Floor (µs)"])
+    assert math.isnan(convolution["Of the ceiling (%)"])
+    assert convolution["Note"] == "INT8: ceiling not measured"
+    assert rows.loc["node_mean", "Bound by"] == "memory"
+    assert rows.loc["node_mean", "Note"] == ""
+
+
+def test_a_layer_in_int8_is_judged_by_the_ceiling_of_int8(quantized: SimpleNamespace):
+    known = given({DataType.FLOAT: 1e6, DataType.INT8: 1e9})
+    convolution = rows_of(quantized, known).set_index("Layer").loc["node_Conv_82"]
+    assert convolution["Bound by"] == "arithmetic"
+    assert convolution["Floor (µs)"] == pytest.approx(9437, rel=0.02)
+    assert convolution["Note"] == ""
+
+
+def test_the_types_whose_ceilings_a_plan_needs(single: SimpleNamespace, quantized: SimpleNamespace):
+    assert arithmetic_types(single.plan, single.sizes) == (DataType.FLOAT,)
+    needed = arithmetic_types(quantized.plan, quantized.sizes)
+    assert set(needed) == {DataType.FLOAT, DataType.INT8}
+
+
+def test_the_figure_names_the_kernels_that_set_the_ceilings(single: SimpleNamespace):
+    known = given({DataType.FLOAT: 2e9})
+    figure = roofline_figure(rows_of(single, known), known)
+    assert "copy kernel" in figure.layout.title.text
     line, dots = figure.data
-    assert max(line.y) == pytest.approx(ceilings.flops_per_s[DataType.FLOAT] / 1e9)
-    assert "node_Conv_82" in [c[0] for c in dots.customdata]
+    assert line.hovertemplate.startswith("product kernel")
+    assert max(line.y) == pytest.approx(2)
+    found = {name: judged for name, _, judged in dots.customdata}
+    assert found["node_mean"].startswith("bound by memory, ")
+
+
+def test_the_figure_says_which_ceiling_was_not_measured(quantized: SimpleNamespace):
+    known = given({DataType.FLOAT: 1e9})
+    figure = roofline_figure(rows_of(quantized, known), known)
+    dots = {t.name: t for t in figure.data if t.mode == "markers"}
+    assert set(dots) == {"layers in FP32", "layers in INT8: ceiling not measured"}
+    unknown = dots["layers in INT8: ceiling not measured"].customdata
+    assert {judged for _, _, judged in unknown} == {"INT8: ceiling not measured"}
+
+
+def test_ceilings_are_measured_in_the_types_that_kernels_multiply(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(measured.ELEMENTS, "cpu", 1 << 18)  # the method is tried, not the machine
+    monkeypatch.setitem(measured.EDGE, "cpu", 64)
+    kinds = (DataType.FLOAT, DataType.BF16, DataType.HALF, DataType.INT8, DataType.INT64)
+    found = measure_ceilings(open_device("cpu"), kinds)
+    assert tuple(found.flops_per_s) == kinds[:-1]
+    assert set(found.kernels) == {"bytes", "FP32", "BF16", "FP16", "INT8"}
+    assert min(found.bytes_per_s, *found.flops_per_s.values()) > 0

@@ -7,17 +7,19 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from widgets.columns import records
 from widgets.figures.style import GREY, chart, precision_colour
 from workbench.lab.ceilings import Ceilings
 
-HOVER = ("Layer", "Median (µs)", "Bound by", "Of the ceiling (%)")
-
 
 def roofline_figure(rows: pd.DataFrame, ceilings: Ceilings, *, inputs: str = "") -> go.Figure:
-    """From ``reports.roofline_rows``; layers without arithmetic are left out."""
-    shown = rows[rows["MFLOP"] > 0]
-    low = min([0.1, *shown["FLOP per byte"]]) / 2
-    high = max([100.0, *shown["FLOP per byte"]]) * 2
+    """From ``reports.roofline_rows``; layers without arithmetic are left out.
+
+    The legend says of which types the ceiling was not measured.
+    """
+    layers = [r for r in records(rows) if r["MFLOP"] > 0]
+    low = min([0.1, *(r["FLOP per byte"] for r in layers)]) / 2
+    high = max([100.0, *(r["FLOP per byte"] for r in layers)]) * 2
     traces: list[dict[str, Any]] = []
     for kind, peak in ceilings.flops_per_s.items():
         ridge = peak / ceilings.bytes_per_s
@@ -35,23 +37,23 @@ def roofline_figure(rows: pd.DataFrame, ceilings: Ceilings, *, inputs: str = "")
                 hovertemplate=f"{ceilings.kernels[label]}<extra>{label}</extra>",
             )
         )
-    for label in dict.fromkeys(shown["Executed"]):
-        part = shown[shown["Executed"] == label]
+    for label in dict.fromkeys(r["Executed"] for r in layers):
+        part = [r for r in layers if r["Executed"] == label]
         traces.append(
             dict(
                 type="scatter",
-                x=list(part["FLOP per byte"]),
-                y=list(part["GFLOP/s"]),
+                x=[r["FLOP per byte"] for r in part],
+                y=[r["GFLOP/s"] for r in part],
                 mode="markers",
                 marker={
                     "size": 11,
                     "color": precision_colour(label),
                     "line": {"color": "white", "width": 1},
                 },
-                name=f"layers in {label}",
-                customdata=list(zip(*(part[c] for c in HOVER), strict=True)),
-                hovertemplate="<b>%{customdata[0]}</b><br>%{customdata[1]:.1f} µs, bound by "
-                "%{customdata[2]}<br>%{customdata[3]:.0f}% of its ceiling<extra></extra>",
+                name=f"layers in {part[0]['Note'] or label}",
+                customdata=[(r["Layer"], r["Median (µs)"], _judged(r)) for r in part],
+                hovertemplate="<b>%{customdata[0]}</b><br>%{customdata[1]:.1f} µs<br>"
+                "%{customdata[2]}<extra></extra>",
             )
         )
     rate = f"{ceilings.bytes_per_s / 1e9:,.0f} GB/s"
@@ -69,3 +71,10 @@ def roofline_figure(rows: pd.DataFrame, ceilings: Ceilings, *, inputs: str = "")
             "yaxis": {"type": "log", "title": {"text": "GFLOP/s"}, "linecolor": GREY},
         },
     )
+
+
+def _judged(row: dict[str, Any]) -> str:
+    """How near a layer came, or why that is unknown."""
+    if row["Note"]:
+        return str(row["Note"])
+    return f"bound by {row['Bound by']}, {row['Of the ceiling (%)']:.0f}% of its ceiling"

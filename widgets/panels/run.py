@@ -19,7 +19,7 @@ from workbench.datatypes import DataType
 from workbench.errors import WorkbenchError
 from workbench.lab import Ceilings, measure_ceilings
 from workbench.records import Stage
-from workbench.reports import profile_rows, roofline_rows
+from workbench.reports import arithmetic_types, profile_rows, roofline_rows
 from workbench.runtime import Profile
 
 NOT_NVIDIA = (
@@ -39,6 +39,7 @@ class RunPanel(Panel):
         self.which = 1
         self.profile: Profile | None = None
         self.ceilings: Ceilings | None = None
+        self._asked: frozenset[DataType] = frozenset()
         self._sizes: dict[str, int] = {}
         self._measured = ""
         self._inputs = ""
@@ -89,11 +90,16 @@ class RunPanel(Panel):
                 Table(rows.drop(columns=["Type"]), label="profile of each layer", height=380),
                 row(button("Measure the ceilings", self.measure_ceilings)),
             ]
+            if self.ceilings is not None and not self._asked.issuperset(
+                arithmetic_types(state.plan, self._sizes)
+            ):
+                self.ceilings = None  # measured for another plan
             if self.ceilings is not None:
                 near = roofline_rows(state.plan, self.profile, self._sizes, self.ceilings)
                 roof, self.roofline = plot(
                     roofline_figure(near, self.ceilings, inputs=self._inputs)
                 )
+                near = near.drop(columns=["Type"] if any(near["Note"]) else ["Type", "Note"])
                 parts += [roof, Table(near, label="work and ceiling of each layer", height=380)]
         return parts
 
@@ -128,7 +134,8 @@ class RunPanel(Panel):
         """Write the HTML report beside the plan."""
         path = Path(self.path.value.strip() or self.session.name).with_suffix(".html")
         try:
-            write_report(self.state, path, profile=self.profile)
+            own = self._measured == self.state.sha256
+            write_report(self.state, path, profile=self.profile if own else None)
         except (WorkbenchError, OSError) as error:
             self.show_failure(Failure(error))
             return
@@ -150,14 +157,14 @@ class RunPanel(Panel):
         self.runner.run(work, "running and profiling")
 
     def measure_ceilings(self) -> None:
-        """Measure what the device can reach, in the types that the plan computes in."""
+        """Measure what the device can reach, in every type that the plan computes in."""
         state = self.state
         assert state.plan is not None
-        used = {s.executed for s in state.plan.steps}
-        types = tuple(k for k in (DataType.FLOAT, DataType.BF16, DataType.HALF) if k in used)
+        types = arithmetic_types(state.plan, self._sizes)
 
         def work() -> None:
-            self.ceilings = measure_ceilings(state.device, types or (DataType.FLOAT,))
+            self.ceilings = measure_ceilings(state.device, types)
+            self._asked = frozenset(types)
 
         self.runner.run(work, "measuring the device's ceilings")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -21,6 +22,16 @@ ELEMENTS = {"cpu": 1 << 24, "gpu": 1 << 28}
 """FP32 values of the copy: several times what the caches hold."""
 EDGE = {"cpu": 1024, "gpu": 8192}
 """Rows and columns of the square product."""
+AS_STORED = frozenset({DataType.FLOAT, DataType.BF16, DataType.HALF, DataType.DOUBLE})
+"""Types whose products read them as they are."""
+QUANTIZED: Mapping[DataType, DataType] = MappingProxyType(
+    {
+        DataType.INT8: DataType.INT8,
+        DataType.UINT8: DataType.INT8,
+        DataType.FP8: DataType.FP8,
+    }
+)
+"""Types whose products read them through DequantizeLinear, and the type of the weights there."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +39,8 @@ class Ceilings:
     """The most that was reached on a device. threads: of a CPU.
 
     bytes_per_s: read and written by a Relu of a large tensor. flops_per_s: of a large square
-    product, by type. kernels: which kernel reached it, by what was measured.
+    product, by the type in which it was executed. kernels: which kernel reached it, by what was
+    measured.
     """
 
     device: Fingerprint
@@ -39,9 +51,10 @@ class Ceilings:
 
 
 def measure_ceilings(device: Device, types: tuple[DataType, ...] = (DataType.FLOAT,)) -> Ceilings:
-    """Measure a device's ceilings, for products in these float types; takes a second or two.
+    """Measure a device's ceilings, for products in these types; takes a second or two.
 
-    A type that no kernel multiplies is left out. Raises NoTacticError if nothing runs.
+    A type in which nothing is multiplied here is left out: its ceiling stays unknown. Raises
+    NoTacticError if nothing runs.
     """
     config = BuilderConfig()
     config.verify = "none"  # speed alone is asked here; builds check these kernels
@@ -56,7 +69,8 @@ def measure_ceilings(device: Device, types: tuple[DataType, ...] = (DataType.FLO
     edge = EDGE[device.kind]
     flops: dict[DataType, float] = {}
     for kind in types:
-        best = _fastest(shop, _product(edge, kind))
+        product = _product(edge, kind)
+        best = None if product is None else _fastest(shop, product)
         if best is not None:
             kernels[kind.info.label], seconds = best
             flops[kind] = 2 * edge**3 / seconds
@@ -65,12 +79,12 @@ def measure_ceilings(device: Device, types: tuple[DataType, ...] = (DataType.FLO
 
 
 def _fastest(shop: Workshop, body: Body) -> tuple[str, float] | None:
-    """Kernel and seconds of the fastest tactic."""
-    weights = {
-        i.name: np.full(i.type.shape, 0.5, i.type.dtype.numpy) for i in body.inputs if i.constant
-    }
-    problem = LayerProblem("ceiling", body, (body,), weights, body.compute_type)
-    timed = [c for c in shop.candidates(problem) if c.eligible and c.timing]
+    """Kernel and seconds of the fastest tactic that computes in the Body's own type."""
+    kind = body.compute_type
+    weights = {i.name: np.ones(i.type.shape, i.type.dtype.numpy) for i in body.inputs if i.constant}
+    found = shop.candidates(LayerProblem("ceiling", body, (body,), weights, kind))
+    own = (c for c in found if c.tactic is not None and c.tactic.precision is kind)
+    timed = [c for c in own if c.eligible and c.timing]
     if not timed:
         return None
     best = min(timed, key=lambda c: c.timing.min_us if c.timing else 0.0)
@@ -85,8 +99,32 @@ def _relu(count: int) -> Body:
     return Body((x,), (Node(relu, ("x",), ("y",), relu.complete({})),), ("y",))
 
 
-def _product(edge: int, kind: DataType) -> Body:
+def _product(edge: int, kind: DataType) -> Body | None:
+    """A square product with constant weights; None for a type that has none."""
+    if kind in QUANTIZED:
+        return _quantized_product(edge, kind)
+    if kind not in AS_STORED:
+        return None
     matmul = operator_named("MatMul")
     type_ = TensorType(kind, (edge, edge))
     node = Node(matmul, ("x", "w"), ("y",), matmul.complete({}))
     return Body((BodyInput("x", type_), BodyInput("w", type_, constant=True)), (node,), ("y",), 0)
+
+
+def _quantized_product(edge: int, kind: DataType) -> Body:
+    """As a quantized linear layer multiplies, with one scale for each factor."""
+    matmul, dequantize = operator_named("MatMul"), operator_named("DequantizeLinear")
+    x, w = (TensorType(k, (edge, edge)) for k in (kind, QUANTIZED[kind]))
+    scale = TensorType(DataType.FLOAT, ())
+    inputs = (
+        BodyInput("x", x),
+        BodyInput("x_scale", scale, constant=True),
+        BodyInput("w", w, constant=True),
+        BodyInput("w_scale", scale, constant=True),
+    )
+    nodes = (
+        Node(dequantize, ("x", "x_scale"), ("x_real",), dequantize.complete({})),
+        Node(dequantize, ("w", "w_scale"), ("w_real",), dequantize.complete({})),
+        Node(matmul, ("x_real", "w_real"), ("y",), matmul.complete({})),
+    )
+    return Body(inputs, nodes, ("y",), 2)

@@ -20,7 +20,7 @@ from workbench.reports.number_types import type_table
 from workbench.reports.precision import precision_rows
 from workbench.reports.profile import profile_rows
 from workbench.reports.recording import Recording, load_recording, record
-from workbench.reports.roofline import roofline_rows
+from workbench.reports.roofline import arithmetic_types, roofline_rows
 from workbench.reports.short_layers import short_layer_rows, short_tactic_rows
 from workbench.reports.stages import stage_rows
 from workbench.reports.timing import timing_rows
@@ -30,6 +30,7 @@ __all__ = [
     "GraphView",
     "Recording",
     "accuracy_rows",
+    "arithmetic_types",
     "calibration_rows",
     "classification_accuracy",
     "coverage",

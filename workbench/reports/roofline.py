@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
+from typing import Literal
 
 import pandas as pd
 
@@ -20,8 +21,8 @@ def roofline_rows(
     """One row a layer that launches something: operations, bytes, rates and the nearer ceiling.
 
     sizes: values of the plan's symbols in that run. Bytes count each operand and result once.
-    The floor is what the layer would take at the ceilings; a layer in a type whose product was not
-    measured has the ceiling of FP32.
+    The floor is what the layer would take at the ceilings. Where the ceiling of a layer's
+    arithmetic was not measured, what follows from it is empty, and ``Note`` says so.
     """
     rows: list[tuple[object, ...]] = []
     for step, timed in zip(plan.steps, profile.layers, strict=True):
@@ -29,26 +30,24 @@ def roofline_rows(
             continue
         body = step.body.substitute(sizes)
         flops, moved = work(body)
-        peak = ceilings.flops_per_s.get(
-            step.executed, ceilings.flops_per_s.get(DataType.FLOAT, float("inf"))
-        )
-        by_arithmetic, by_memory = 1e6 * flops / peak, 1e6 * moved / ceilings.bytes_per_s
-        floor = max(by_arithmetic, by_memory)
+        label = step.executed.info.label
+        bound, floor = _floor(flops, moved, step.executed, ceilings)
         seconds = timed.median_us / 1e6
         rows.append(
             (
                 step.name,
                 step.type,
-                step.executed.info.label,
+                label,
                 flops / 1e6,
                 moved / 1e6,
                 flops / moved if moved else 0.0,
                 timed.median_us,
                 flops / seconds / 1e9 if seconds else 0.0,
                 moved / seconds / 1e9 if seconds else 0.0,
-                "arithmetic" if by_arithmetic > by_memory else "memory",
+                bound,
                 floor,
-                100 * floor / timed.median_us if timed.median_us else 0.0,
+                100 * floor / timed.median_us if timed.median_us else float("nan"),
+                "" if bound else f"{label}: ceiling not measured",
             )
         )
     return pd.DataFrame(
@@ -66,8 +65,31 @@ def roofline_rows(
             "Bound by",
             "Floor (µs)",
             "Of the ceiling (%)",
+            "Note",
         ],
     )
+
+
+def arithmetic_types(plan: Plan, sizes: Mapping[str, int]) -> tuple[DataType, ...]:
+    """Types in which the plan's layers do arithmetic, each once: whose ceilings they need."""
+    steps = (s for s in plan.steps if not s.is_view and not s.on_host)
+    working = (s.executed for s in steps if s.body.substitute(sizes).flops)
+    return tuple(dict.fromkeys(working))
+
+
+def _floor(
+    flops: int, moved: int, executed: DataType, ceilings: Ceilings
+) -> tuple[Literal["arithmetic", "memory", ""], float]:
+    """What bounds a layer and its floor in microseconds; empty and NaN where that is unknown."""
+    by_memory = 1e6 * moved / ceilings.bytes_per_s
+    if not flops:
+        return "memory", by_memory
+    if executed not in ceilings.flops_per_s:
+        return "", float("nan")
+    by_arithmetic = 1e6 * flops / ceilings.flops_per_s[executed]
+    if by_arithmetic > by_memory:
+        return "arithmetic", by_arithmetic
+    return "memory", by_memory
 
 
 def work(body: Body) -> tuple[int, int]:
