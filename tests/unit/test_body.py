@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import ml_dtypes
 import numpy as np
@@ -19,10 +20,11 @@ from workbench.body import (
     Node,
     TensorType,
     infer,
+    interpret,
 )
 from workbench.datatypes import DataType
 from workbench.dimensions import symbol
-from workbench.errors import InferenceError, NetworkError
+from workbench.errors import ExecutionError, InferenceError, NetworkError
 from workbench.operators import FAMILIES, OPERATORS, operator_named
 
 FEW = settings(max_examples=40, deadline=None)
@@ -383,3 +385,30 @@ def test_inference_values_reach_shapes():
     assert types["y"].shape == (n, 20)
     assert values["first"].item() == n
     assert Inference({}, (types["x"],), (None,)).input(0).shape == (n, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (TypeError("no len()"), r"Relu 'y': TypeError while it was computed: no len\(\); .*report"),
+        (AttributeError("x"), "AttributeError while it was computed: x; .*report it"),
+        (StopIteration(), "StopIteration while it was computed; .*report it"),
+        (ValueError("shapes differ"), "its inputs do not fit: shapes differ$"),
+        (MemoryError(), "no memory is left$"),
+    ],
+)
+def test_a_mistake_of_ours_asks_for_a_report_and_blames_no_inputs(raised, told):
+    def broken(*given):
+        raise raised
+
+    relu = operator_named("Relu")
+    body = Body((BodyInput("x", TensorType(DataType.FLOAT, (2,))),), (node("Relu", "x", "y"),), "y")
+    x = {"x": np.ones(2, np.float32)}
+    wrong = replace(relu, reference=broken)
+    made = replace(body, nodes=(Node(wrong, ("x",), ("y",), {}),))
+    with pytest.raises(NetworkError, match=told):
+        made.evaluate(x)
+    with pytest.raises(ExecutionError, match=told):
+        interpret(made, x)
+    with pytest.raises(InferenceError, match=told):
+        infer([Node(replace(relu, infer=broken), ("x",), ("y",), {})], {"x": body.inputs[0].type})

@@ -15,6 +15,7 @@ from workbench.datatypes import DataType
 from workbench.errors import NetworkError
 from workbench.network import NetworkDefinition
 from workbench.onnx_parser import OnnxParser, parse_model
+from workbench.operators import operator_named
 
 DATASETS = Path(__file__).parents[2] / "datasets"
 RNG = np.random.default_rng(11)
@@ -385,3 +386,23 @@ def test_eight_times_the_nodes_take_far_less_than_64_times_the_time() -> None:
     small, large = chain(500), chain(4000)
     seconds_to_parse(small)
     assert seconds_to_parse(large) < 24 * min(seconds_to_parse(small) for _ in range(3))
+
+
+def test_an_unforeseen_reason_names_the_line_where_it_arose():
+    def broken(inference):
+        return inference.no_such_thing
+
+    relu = operator_named("Relu")
+    infer = relu.infer
+    object.__setattr__(relu, "infer", broken)
+    try:
+        onnx_parser = OnnxParser(NetworkDefinition("n"))
+        text = '<ir_version: 10, opset_import: ["" : 21]> g (float[2] x) => (float[2] y)'
+        model = from_text(text + "{ y = Relu(x) }")
+        assert not onnx_parser.parse(model.SerializeToString())
+    finally:
+        object.__setattr__(relu, "infer", infer)
+    reason = onnx_parser.get_error(0)
+    assert (reason.rule, reason.node_operator, reason.func) == ("unforeseen", "Relu", "broken")
+    assert reason.file == "unit/test_onnx_parser.py"
+    assert "report it" in reason.remedy

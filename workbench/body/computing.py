@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from workbench.body.operator import Node, Reference
 from workbench.body.values import Array
-from workbench.errors import ExecutionError, NetworkError
+from workbench.errors import ExecutionError, NetworkError, WorkbenchError
 
-UNFIT = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    StopIteration,
-    TypeError,
-    ValueError,
-)
+E = TypeVar("E", bound=WorkbenchError)
+
+UNFIT = (ArithmeticError, LookupError, MemoryError, ValueError)
 """What NumPy raises where the values do not fit the operator, or the machine."""
+UNFORESEEN = (AttributeError, StopIteration, TypeError)
+"""What code raises that meets values which nobody thought of: ours to mend, and said so."""
+FAILURES = (*UNFIT, *UNFORESEEN)
 
 
 def computed(
@@ -38,8 +35,8 @@ def computed(
     except ExecutionError as e:
         place = f"{place_of(node)}/{e.place}" if e.place else place_of(node)
         raise ExecutionError(e.problem, place=place, remedy=e.remedy) from None
-    except UNFIT as e:
-        raise NetworkError(unfit(e), place=place_of(node)) from e
+    except FAILURES as e:
+        raise failure(NetworkError, e, place_of(node)) from e
 
 
 def check_values(node: Node, args: Sequence[Any]) -> None:
@@ -49,11 +46,16 @@ def check_values(node: Node, args: Sequence[Any]) -> None:
         raise NetworkError(wrong, place=place_of(node), remedy="mend the values that it is given")
 
 
-def unfit(error: Exception) -> str:
-    """What is wrong, in words."""
+def failure(kind: type[E], error: Exception, place: str) -> E:
+    """An error of ours that says what one of FAILURES means."""
+    if isinstance(error, UNFORESEEN):
+        text = f": {error}" if str(error) else ""
+        problem = f"{type(error).__name__} while it was computed{text}"
+        return kind(problem, place=place, remedy="no check foresaw this: report it, with the model")
     if isinstance(error, MemoryError):
-        return f"there is no memory for its result: {error}" if str(error) else "no memory is left"
-    return f"its inputs do not fit: {error}"
+        told = f"there is no memory for its result: {error}"
+        return kind(told if str(error) else "no memory is left", place=place)
+    return kind(f"its inputs do not fit: {error}", place=place)
 
 
 def place_of(node: Node) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from workbench import dimensions
-from workbench.body.computing import UNFIT, unfit
+from workbench.body.computing import FAILURES, failure
 from workbench.body.operator import (
     CONSTANT,
     Attributes,
@@ -85,8 +85,8 @@ def infer_node(
         if e.place:
             raise
         raise InferenceError(e.problem, place=place, remedy=e.remedy) from None
-    except UNFIT as e:
-        raise InferenceError(unfit(e), place=place) from e
+    except FAILURES as e:
+        raise failure(InferenceError, e, place) from e
     for t in types:
         for d in () if isinstance(t, HostType) else t.shape:
             if isinstance(d, int) and d < 0:
@@ -115,13 +115,13 @@ def infer_node(
     if any(not dimensions.is_static(t.shape) or dimensions.volume(t.shape) > SMALL for t in types):
         return types, unknown
     try:
-        # Comparisons of unbound sizes have no answer; then the value is simply not known.
+        # Comparisons of unbound sizes have no answer (TypeError): the value is simply not known.
         with np.errstate(all="ignore"):
             read = (lambda v: v) if operator.stored else widened
             arguments = [None if v is None else read(v) for v in values]
             results = operator.reference(attributes, arguments)[: len(types)]
             return types, tuple(_settled(r, t) for r, t in zip(results, types, strict=True))
-    except (*UNFIT, NetworkError):
+    except (*FAILURES, NetworkError):
         return types, unknown
 
 

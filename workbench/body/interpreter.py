@@ -11,16 +11,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from workbench.body.body import Body
-from workbench.body.computing import UNFIT, check_values, unfit
+from workbench.body.computing import FAILURES, check_values, failure
 from workbench.body.inference import infer_node
 from workbench.body.operator import CONSTANT
 from workbench.body.values import Array, HostType, TensorType, Value, type_of, widened
-from workbench.devices import free_bytes
+from workbench.devices import LARGE, free_bytes
 from workbench.dimensions import SymbolicDim, is_static
 from workbench.errors import ExecutionError, NetworkError, WorkbenchError
-
-LARGE = 1 << 26
-"""Bytes of a result from which on the free memory is asked for."""
 
 
 def interpret(body: Body, inputs: Mapping[str, Value]) -> dict[str, Value]:
@@ -65,8 +62,8 @@ def _run(
         raise ExecutionError(e.problem, place=e.place or place, remedy=e.remedy) from None
     except WorkbenchError:
         raise
-    except UNFIT as e:
-        raise ExecutionError(unfit(e), place=place) from e
+    except FAILURES as e:
+        raise failure(ExecutionError, e, place) from e
     return tuple(_stored(r, t) for r, t in zip(results, made, strict=False))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from workbench.body.computing import UNFORESEEN
 from workbench.errors import ParserError, WorkbenchError
 
 if TYPE_CHECKING:
@@ -43,11 +44,11 @@ class ErrorCode(enum.Enum):
 class ParserErrorRecord:
     """One reason, with the fields of TensorRT's IParserError, and ours: ``rule``, ``remedy``.
 
-    desc: what is wrong, with both values. file, line, func: the check in our source that found
-    it. node: index in the graph, -1 where the reason is not one node's. local_function_stack:
-    names of the model-local functions around the node, outermost first. rule: a stable short
-    name of the broken rule. remedy: what would mend it. needs: inputs of the model that
-    would mend it if they were constants.
+    desc: what is wrong, with both values. file, line, func: the check in our source that found it,
+    or where an error arose that no check foresaw. node: index in the graph, -1 where the reason is
+    not one node's. local_function_stack: names of the model-local functions around the node,
+    outermost first. rule: a stable short name of the broken rule. remedy: what would mend it.
+    needs: inputs of the model that would mend it if they were constants.
     """
 
     code: ErrorCode
@@ -92,6 +93,8 @@ def refuse(
 
 def record_of(error: WorkbenchError, node: SourceNode) -> tuple[ParserErrorRecord, ...]:
     """The reasons in an error that was raised while ``node`` was imported."""
+    if isinstance(error.__cause__, UNFORESEEN):
+        return (unforeseen(error.__cause__, node),)
     if isinstance(error, ParserError) and error.errors:
         return tuple(_located(e, node) for e in error.errors if isinstance(e, ParserErrorRecord))
     place = f"{error.place}: " if error.place and f"'{node.name}'" not in error.place else ""
@@ -121,11 +124,17 @@ UNEXPECTED = (
 
 
 def unforeseen(error: Exception, node: SourceNode | None = None) -> ParserErrorRecord:
-    """The reason that an error is, which no check foresaw: ours to mend, and said so."""
+    """The reason that an error is, which no check foresaw: ours to mend, and said so.
+
+    Its file, line and function are those where the error arose.
+    """
     memory = isinstance(error, MemoryError)
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
     text = " ".join(str(error).split())[:200]
     return _record(
-        _caller(),
+        _caller() if trace is None else (trace.tb_frame, trace.tb_lineno),
         ErrorCode.MEM_ALLOC_FAILED if memory else ErrorCode.INTERNAL_ERROR,
         f"{type(error).__name__} while it was imported{': ' if text else ''}{text}",
         "memory" if memory else "unforeseen",
@@ -174,15 +183,15 @@ def _located(reason: ParserErrorRecord, node: SourceNode) -> ParserErrorRecord:
 
 
 def _record(
-    frame: FrameType,
+    frame: tuple[FrameType, int],
     code: ErrorCode,
     desc: str,
     rule: str,
     remedy: str,
     node: SourceNode | None,
 ) -> ParserErrorRecord:
-    file = f"onnx_parser/{Path(frame.f_code.co_filename).name}"
-    at = (file, frame.f_lineno, frame.f_code.co_name)
+    source, line = frame[0].f_code, frame[1]
+    at = ("/".join(Path(source.co_filename).parts[-2:]), line, source.co_name)
     if node is None:
         return ParserErrorRecord(code, desc, *at, rule=rule, remedy=remedy)
     return ParserErrorRecord(
@@ -190,9 +199,9 @@ def _record(
     )
 
 
-def _caller() -> FrameType:
+def _caller() -> tuple[FrameType, int]:
     frame = inspect.currentframe()
     for _ in range(2):
         frame = frame.f_back if frame is not None else None
     assert frame is not None
-    return frame
+    return frame, frame.f_lineno
