@@ -9,7 +9,6 @@ from lab_driver import cell_errors, chromium, lab, open_notebook, run_cell, writ
 from playwright.sync_api import expect
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_MS = 60_000
 EARLY = """
 import time
 import plotly.graph_objects as go
@@ -48,7 +47,7 @@ def test_a_figure_shows_what_changed_while_plotly_was_still_on_its_way(tmp_path:
         assert run_cell(page, 1)
         assert page.locator(".plotly").count() == 0
         assert run_cell(page, 2)
-        expect(page.locator(".bars .point")).to_have_count(3, timeout=PATIENCE_MS)
+        expect(page.locator(".bars .point")).to_have_count(3)
         expect(page.locator(".gtitle")).to_have_text("after both")
         heights = page.evaluate(
             "document.querySelector('.js-plotly-plot').data.map((trace) => Array.from(trace.y))"
@@ -69,4 +68,4 @@ def test_a_figure_says_why_plotly_cannot_be_loaded_and_a_later_one_is_drawn(tmp_
         shown = page.get_by_text("plotly.js cannot be loaded: cut off", exact=True)
         expect(shown).to_be_visible()
         assert run_cell(page, 2)
-        expect(page.locator(".bars .point")).to_have_count(1, timeout=PATIENCE_MS)
+        expect(page.locator(".bars .point")).to_have_count(1)

@@ -10,7 +10,6 @@ from playwright.sync_api import Locator, Page, expect
 
 ROOT = Path(__file__).parents[2]
 LESSON = "03_fusion_and_the_ledger.ipynb"
-PATIENCE_MS = 60_000
 
 
 @pytest.mark.browser
@@ -36,11 +35,11 @@ def test_the_ledger_lesson_runs_and_its_panel_answers_mends_and_takes_back(tmp_p
 def mend_by_a_click_on_a_dot(page: Page, panel: Locator) -> None:
     """The dot on the arrow from Conv to Relu: the reason, its remedy, the fusion; and back."""
     dots = panel.locator(".wb-replay .scatterlayer .points path")
-    expect(dots).to_have_count(9, timeout=PATIENCE_MS)
+    expect(dots).to_have_count(9)
     page.wait_for_timeout(500)  # the figure takes its final size
     answer = panel.locator(".wb-why")
     click_mark(page, dots.first)
-    expect(answer).to_contain_text("are two layers", timeout=PATIENCE_MS)
+    expect(answer).to_contain_text("are two layers")
     expect(answer.locator(".wb-card")).to_contain_text("marked_output")
     answer.get_by_role("button", name="Do it").click()
     fused_and_taken_back(panel)
@@ -52,10 +51,10 @@ def mend_by_the_keyboard(page: Page, panel: Locator) -> None:
     answer.get_by_placeholder("filter edges").focus()
     page.keyboard.type("marked_output")
     edges = answer.locator("select option")
-    expect(edges).to_have_count(1, timeout=PATIENCE_MS)
+    expect(edges).to_have_count(1)
     page.keyboard.press("Tab")
     page.keyboard.press("ArrowDown")
-    expect(answer).to_contain_text("are two layers", timeout=PATIENCE_MS)
+    expect(answer).to_contain_text("are two layers")
     page.keyboard.press("Tab")
     expect(answer.get_by_role("button", name="Do it")).to_be_focused()
     page.keyboard.press("Enter")
@@ -64,11 +63,11 @@ def mend_by_the_keyboard(page: Page, panel: Locator) -> None:
 
 def fused_and_taken_back(panel: Locator) -> None:
     answer = panel.locator(".wb-why")
-    expect(answer).to_contain_text("are one layer", timeout=PATIENCE_MS)
+    expect(answer).to_contain_text("are one layer")
     changed = "node_Conv_81: Conv, node_relu: Relu → node_Conv_81: Conv+Relu"
     expect(panel).to_contain_text(changed)
     panel.get_by_role("button", name="Take it back").click()
-    expect(answer).to_contain_text("are two layers", timeout=PATIENCE_MS)
+    expect(answer).to_contain_text("are two layers")
 
 
 def replay(page: Page, panel: Locator) -> None:
@@ -77,7 +76,7 @@ def replay(page: Page, panel: Locator) -> None:
     expect(panel).to_contain_text("4 of 5: residual at node_Conv_83, node_add_40")
     panel.get_by_role("button", name="before and after it").click()
     graph = panel.locator(".wb-replay .annotation")
-    expect(graph.filter(has_text="Before: 11 layers")).to_be_visible(timeout=PATIENCE_MS)
+    expect(graph.filter(has_text="Before: 11 layers")).to_be_visible()
     expect(graph.filter(has_text="After: 10 layers")).to_be_visible()
 
 

@@ -12,8 +12,18 @@ from onnx.backend.test.runner import Runner
 
 from workbench.onnx_backend import PreferNumba, PreferNumpy, PreferOnednn, WorkbenchBackend
 
-FLOOR = 2010
-"""Cases that pass, of the 2,024 of onnx 1.23 without the real models. Declined: two derivatives."""
+DECLINED = {
+    "node/test_bernoulli",
+    "node/test_bernoulli_double",
+    "node/test_bernoulli_double_expanded",
+    "node/test_bernoulli_expanded",
+    "node/test_bernoulli_seed",
+    "node/test_bernoulli_seed_expanded",
+    "simple/test_gradient_of_add",
+    "simple/test_gradient_of_add_and_mul",
+}
+"""Of the 2,024 cases of onnx 1.23 without the real models: six draw random numbers, which have
+nothing to be compared with, and two are derivatives."""
 
 
 class Uncompiled(WorkbenchBackend):
@@ -23,11 +33,11 @@ class Uncompiled(WorkbenchBackend):
 
 
 @pytest.mark.slow
-def test_the_whole_suite_gives_no_wrong_answer_and_its_floor_of_passing_cases_holds():
+def test_the_whole_suite_passes_but_for_random_numbers_and_derivatives():
     outcomes = run_all(list(all_cases()), Uncompiled)
     print(summary(outcomes))
     assert not unfit(outcomes)
-    assert sum(o.kind == "passed" for o in outcomes.values()) >= FLOOR
+    assert {n for n, o in outcomes.items() if o.kind != "passed"} == DECLINED
 
 
 @pytest.mark.slow
