@@ -115,6 +115,44 @@ def test_weights_say_where_they_lie_and_their_values_are_read_when_asked(tmp_pat
     assert any("m.data" in n for n in found.notes)
 
 
+def test_what_branches_and_dropped_nodes_read_is_read(tmp_path: Path) -> None:
+    """An If's branches capture a weight; Dropout's ratio is read by a node that becomes none."""
+
+    def branch(name: str, op: str) -> onnx.GraphProto:
+        made = helper.make_tensor_value_info(name, TensorProto.FLOAT, [2])
+        return helper.make_graph([helper.make_node(op, ["x", "w"], [name])], name, [], [made])
+
+    nodes = [
+        helper.make_node(
+            "If", ["c"], ["a"], then_branch=branch("t", "Add"), else_branch=branch("e", "Mul")
+        ),
+        helper.make_node("Dropout", ["a", "ratio"], ["y"]),
+    ]
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [2]) for n in "xy")
+    c = helper.make_tensor_value_info("c", TensorProto.BOOL, [])
+    held = {"w": [1.0, 2.0], "ratio": 0.5, "unread": [3.0, 4.0]}
+    stored = [numpy_helper.from_array(np.array(v, np.float32), n) for n, v in held.items()]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", [x, c], [y], stored),
+        opset_imports=[helper.make_opsetid("", 21)],
+        ir_version=10,
+    )
+    path = tmp_path / "m.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="m.data", size_threshold=0)
+    found = wb.inspect_model(path)
+    assert found.supported
+    assert {w.name: w.readers for w in found.weights} == {"w": 1, "ratio": 1, "unread": 0}
+    assert any(n.startswith("unread: stored, but no node reads it") for n in found.notes)
+    assert [n for n in found.notes if "m.data" in n] == ["3 weights lie in the file m.data"]
+    seen = {w.name: w.statistics() for w in found.weights}
+    assert (seen["unread"].least, seen["ratio"].least) == (3.0, 0.5)
+
+
+def test_a_part_of_no_nodes_is_refused() -> None:
+    with pytest.raises(ExportError, match="the part: it has no nodes; name the nodes"):
+        cut_part(partly(), [])
+
+
 def test_statistics_of_what_holds_no_finite_number() -> None:
     seen = statistics_of(np.full(3, np.nan, np.float32))
     assert (seen.least, seen.largest, seen.nans) == (None, None, 3)

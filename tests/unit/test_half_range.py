@@ -8,6 +8,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import workbench as wb
+from workbench.network import Weight
+from workbench.precision.casts import beyond, cast_weight
 
 LOWEST = float(np.finfo(np.float32).min)
 
@@ -52,3 +54,10 @@ def test_the_ledger_tells_which_values_were_clipped() -> None:
     session.do(wb.session.SetDefaultPrecision(wb.DataType.HALF))
     details = [a.detail for a in session.run().log.attempts]
     assert "scale_mask in FP16; 1 of 1 values of lowest clipped to ±65504" in details
+
+
+def test_a_value_that_rounds_to_the_largest_is_not_called_clipped() -> None:
+    values = np.array([65504, 65510, 65519, -65519, np.inf, np.nan, 65520, -1e6], np.float32)
+    assert beyond(Weight("w", values), wb.DataType.HALF) == 2
+    kept = cast_weight(Weight("w", values[:4]), wb.DataType.HALF).array
+    assert kept.tolist() == [65504, 65504, 65504, -65504]

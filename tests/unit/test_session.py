@@ -94,6 +94,17 @@ def test_a_new_action_forgets_what_was_undone():
         session.redo()
 
 
+def test_a_file_that_was_replaced_is_not_inspected_as_the_one_that_was_opened(tmp_path: Path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(Path(MODEL).read_bytes())
+    session = Session(path)
+    path.write_bytes(Path(bundled("datasets", "digits_vit.onnx")).read_bytes())
+    with pytest.raises(SessionError, match=r"model\.onnx: the file has changed .*; open it again"):
+        session.inspect()
+    path.write_bytes(Path(MODEL).read_bytes())
+    assert session.inspect().supported
+
+
 def test_undo_of_nothing_is_an_error():
     with pytest.raises(SessionError, match="nothing to undo"):
         Session(MODEL).undo()

@@ -149,7 +149,7 @@ def _of_file(
     sizes = typical_sizes(network) if network is not None else {}
     if network is not None:
         operators = uses_in_network(proto, folder, network, device, sizes)
-        weights = weights_of_network(network, proto)
+        weights = weights_of_network(network, proto, folder)
         inputs = tuple(NamedType(t.name, str(t.type)) for t in network.inputs)
         outputs = tuple(NamedType(t.name, str(t.type)) for t in network.outputs)
     else:
@@ -280,8 +280,7 @@ def _notes(
     notes: list[str] = []
     files = Counter(w.where for w in weights if w.external)
     notes += [
-        f"{n} weight{'s lie' if n > 1 else ' lies'} in the file {f}, mapped, not copied"
-        for f, n in files.items()
+        f"{n} weight{'s lie' if n > 1 else ' lies'} in the file {f}" for f, n in files.items()
     ]
     unread = [w.name for w in weights if not w.readers]
     if unread and network is not None:

@@ -29,13 +29,16 @@ def cut_part(model: str | PathLike[str] | bytes, nodes: Iterable[int]) -> bytes:
     """Nodes of a model's graph, by index, with what they store, as a serialized model.
 
     What they read from outside becomes an input, what is read outside or was an output becomes
-    one. Raises ParserError where the model cannot be read, and ExportError where the type of a new
-    input is neither declared nor inferred by onnx, or weights lie in a file.
+    one. Raises ParserError where the model cannot be read, and ExportError where no nodes are
+    given, the type of a new input is neither declared nor inferred by onnx, or weights lie in a
+    file.
     """
     data = model if isinstance(model, bytes) else read_file(model)
     whole = read_model(data)
     graph, chosen = whole.graph, sorted(set(nodes))
     place = "the part" if isinstance(model, bytes) else Path(model).name
+    if not chosen:
+        raise ExportError("it has no nodes", place=place, remedy="name the nodes to cut out")
     made = [v for i in chosen for v in graph.node[i].output if v]
     stored = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
     read = dict.fromkeys(v for i in chosen for v in names_read(graph.node[i]))

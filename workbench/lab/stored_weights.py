@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,9 @@ from workbench.body import Array
 from workbench.datatypes import DataType
 from workbench.network import NetworkDefinition
 from workbench.onnx_parser.element_types import FROM_ONNX, type_name
+from workbench.onnx_parser.soundness import in_chunks, not_finite
+from workbench.onnx_parser.subgraphs import names_read
 from workbench.onnx_parser.weights import WeightReader
-
-CHUNK = 1 << 20
-"""Elements that statistics look at together."""
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,15 @@ class StoredWeight:
 
 def statistics_of(array: Array) -> WeightStatistics:
     """Smallest and largest finite value, NaNs and infinities, in bounded memory."""
-    flat = array.reshape(-1)
     least, largest = math.inf, -math.inf
     nans = infinities = 0
-    for start in range(0, flat.size, CHUNK):
-        part = flat[start : start + CHUNK]
+    for part in in_chunks(array):
         if part.dtype.kind not in "biu":
             part = part.astype(np.float64 if part.dtype.itemsize > 4 else np.float32)
             finite = np.isfinite(part)
             if not finite.all():
-                count = int(np.isnan(part).sum())
-                nans += count
-                infinities += int((~finite).sum()) - count
+                unordered, above, below = not_finite(part)
+                nans, infinities = nans + unordered, infinities + above + below
                 part = part[finite]
         if part.size:
             least = min(least, float(part.min()))
@@ -77,10 +74,15 @@ def statistics_of(array: Array) -> WeightStatistics:
 
 
 def weights_of_network(
-    network: NetworkDefinition, model: ModelProto | None = None
+    network: NetworkDefinition, model: ModelProto | None = None, folder: Path | None = None
 ) -> tuple[StoredWeight, ...]:
-    """The constants that a network holds; those of the model that nothing reads come last."""
+    """The constants that a network holds; those of the model that it does not hold come last.
+
+    model, folder: what the network was parsed from, and where its data files lie. A node of the
+    model that became none, or that lies in a branch, reads all the same what it names.
+    """
     stored = {n: t for n, t in _initializers(model.graph)} if model is not None else {}
+    in_file = _readers(model.graph) if model is not None else {}
     found: list[StoredWeight] = []
     for name, tensor in network.tensors.items():
         if tensor.weight is None:
@@ -99,24 +101,27 @@ def weights_of_network(
                 _bytes(dtype, array.shape),
                 where,
                 external,
-                len(tensor.users) + tensor.is_network_output,
+                len(tensor.users) + tensor.is_network_output
+                if proto is None
+                else in_file.get(name, 0),
                 lambda array=array: array,
             )
         )
-    reader = WeightReader(None)
-    return (*found, *(_of_proto(n, t, 0, reader) for n, t in stored.items()))
+    reader = WeightReader(folder)
+    return (*found, *(_of_proto(n, t, in_file.get(n, 0), reader) for n, t in stored.items()))
 
 
 def weights_of_file(model: ModelProto, folder: Path | None) -> tuple[StoredWeight, ...]:
     """The initializers of a model that was not imported."""
-    readers: dict[str, int] = {}
-    for node in model.graph.node:
-        for value in set(node.input):
-            readers[value] = readers.get(value, 0) + 1
-    for value in model.graph.output:
-        readers[value.name] = readers.get(value.name, 0) + 1
-    reader = WeightReader(folder)
+    readers, reader = _readers(model.graph), WeightReader(folder)
     return tuple(_of_proto(n, t, readers.get(n, 0), reader) for n, t in _initializers(model.graph))
+
+
+def _readers(graph: GraphProto) -> Counter[str]:
+    """Nodes that read each value, in the graphs inside them or themselves, and outputs."""
+    found = Counter(v for node in graph.node for v in set(names_read(node)))
+    found.update(v.name for v in graph.output)
+    return found
 
 
 def total_bytes(weights: Iterable[StoredWeight]) -> int:

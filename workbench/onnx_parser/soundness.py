@@ -25,7 +25,7 @@ def warnings_of(network: NetworkDefinition) -> tuple[ParserErrorRecord, ...]:
     for tensor in network.tensors.values():
         if tensor.weight is None or not tensor.dtype.is_float:
             continue
-        nans, above, below = _counts(tensor.weight.array)
+        nans, above, below = not_finite(tensor.weight.array)
         if _masks(tensor):
             below = 0
         if not nans and not above + below:
@@ -49,10 +49,10 @@ def _masks(tensor: Tensor) -> bool:
     )
 
 
-def _counts(array: Array) -> tuple[int, int, int]:
-    """NaNs, infinities above and below zero."""
+def not_finite(array: Array) -> tuple[int, int, int]:
+    """NaNs, infinities above and below zero, of floats."""
     nans = above = below = 0
-    for part in _chunks(array):
+    for part in in_chunks(array):
         if part.dtype.kind != "f":
             part = part.astype(np.float32)
         with np.errstate(all="ignore"):
@@ -65,9 +65,10 @@ def _counts(array: Array) -> tuple[int, int, int]:
     return nans, above, below
 
 
-def _chunks(array: Array) -> Iterator[Array]:
+def in_chunks(array: Array) -> Iterator[Array]:
     """The elements in pieces; what was read of a mapped file is given back after each."""
-    flat, mapped = array.reshape(-1), _mapping(array)
+    flat = array.reshape(-1)
+    mapped = _mapping(flat)
     origin = 0 if mapped is None else np.frombuffer(mapped, np.uint8, 1).ctypes.data
     for start in range(0, flat.size, CHUNK):
         part = flat[start : start + CHUNK]

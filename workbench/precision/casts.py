@@ -119,8 +119,10 @@ def cast_weight(weight: Weight, kind: DataType) -> Weight:
 def beyond(weight: Weight, kind: DataType) -> int:
     """How many of a weight's finite values ``kind`` can't hold: they would become infinite."""
     array = weight.array
-    found = (np.abs(array) > kind.info.high) & np.isfinite(array)
-    return int(np.count_nonzero(found))
+    # After the cast: what lies just beyond the largest number (65504 < x < 65520) rounds to it.
+    with np.errstate(over="ignore"):
+        became = np.isinf(array.astype(kind.numpy))
+    return int(np.count_nonzero(became & np.isfinite(array)))
 
 
 def _saturated(layer: Layer, kind: DataType) -> str:

@@ -153,8 +153,18 @@ class Session:
         return random_inputs(network, shapes), "random data"
 
     def inspect(self) -> ModelInspection:
-        """What the model is made of, and what of it this device runs. Looked at once."""
+        """What the model is made of, and what of it this device runs. Looked at once.
+
+        Raises SessionError where the file is no longer the one that was parsed.
+        """
         if self._inspection is None:
+            in_file = isinstance(self.model, str | Path)
+            if in_file and _digest_of(self.model) != self._model_digest:
+                raise SessionError(
+                    "the file has changed since it was opened",
+                    place=str(self.model),
+                    remedy="open it again in a new Session, or put the earlier file back",
+                )
             network = self.parsed.networks[Stage.PARSE]
             self._inspection = inspect_model(
                 self.model, device=self.device, network=network, name=self.name
