@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -80,6 +80,18 @@ def gpu_of(device: Device) -> GpuDevice:
     if not isinstance(device, GpuDevice):
         raise DeviceError(f"a GPU is needed, this is '{device.kind}'", place="gpu")
     return device
+
+
+def require_aligned(addresses: Mapping[str, int], alignment: int, place: str) -> None:
+    """Raises DeviceError naming the first operand whose address is no multiple of ``alignment``."""
+    for name, address in addresses.items():
+        if address % alignment:
+            raise DeviceError(
+                f"operand '{name}' lies at {address:#x}, which is {address % alignment} bytes past "
+                f"a multiple of {alignment}; the kernel reads {alignment}-byte aligned operands",
+                place=place,
+                remedy=f"give it memory at a multiple of {alignment}, as GpuDevice.allocate does",
+            )
 
 
 class GpuDevice:

@@ -44,7 +44,7 @@ class Descriptors:
     def __init__(self, product: Product, device: GpuDevice, compute: int) -> None:
         library = load()
         if isinstance(library, Refusal):
-            raise DeviceError(str(library), place="CUBLAS_LT")
+            raise DeviceError(library.reason, place="CUBLAS_LT", remedy=library.remedy)
         self.library, self.product, self.compute = library, product, compute
         self.handle = handle_of(device)
         self.operation = ctypes.c_void_p()

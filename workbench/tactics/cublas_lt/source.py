@@ -130,18 +130,19 @@ def _call(
     p, library = d.product, d.library
     values = Constants(problem.body, problem.constants)
     positions = {i.name: k for k, i in enumerate(problem.body.dynamic_inputs)}
-    kept: dict[str, Any] = {"descriptors": d, "words": words}
-    for f in (p.a, p.b):
-        if values.knows(f.name):
-            kept[f.name] = _factor(device, values, f)
+    constants = {
+        side: _factor(device, values, f)
+        for side, f in (("a", p.a), ("b", p.b))
+        if values.knows(f.name)
+    }
     if p.bias:
-        kept[p.bias] = _vector(device, values, p.bias, bias_kind(p))
-        d.set(BIAS_POINTER, ctypes.c_void_p(kept[p.bias].address))
+        constants["bias"] = _vector(device, values, p.bias, bias_kind(p))
+        d.set(BIAS_POINTER, ctypes.c_void_p(constants["bias"].address))
     alpha = p.number * _number(values, p.alpha)
     if p.scale is not None and p.out is DataType.FP8:
         scale = np.array([_number(values, p.scale)], np.float32)
-        kept["scale"] = device.constant((scale,))
-        d.set(D_SCALE_POINTER, ctypes.c_void_p(kept["scale"].address))
+        constants["scale"] = device.constant((scale,))
+        d.set(D_SCALE_POINTER, ctypes.c_void_p(constants["scale"].address))
     elif p.scale is not None:
         alpha *= _number(values, p.scale)
     one, beta = ctypes.c_float(alpha), ctypes.c_float(1.0 if p.residual else 0.0)
@@ -149,24 +150,24 @@ def _call(
     def bind(
         inputs: Sequence[Buffer], outputs: Sequence[Buffer], workspace: Buffer | None, stream: Any
     ) -> Launch:
-        def at(name: str) -> Any:
-            found = kept.get(name) or inputs[positions[name]]
+        def at(side: str, name: str) -> Any:
+            found = constants.get(side) or inputs[positions[name]]
             return ctypes.c_void_p(found.address)
 
         own = stream or device.main_stream
         target = ctypes.c_void_p(outputs[0].address)
         # Of a C that is not read only the address is looked at; FP8 results need one of their own.
-        apart = at(p.b.name) if p.out is DataType.FP8 else target
+        apart = at("b", p.b.name) if p.out is DataType.FP8 else target
         arguments = (
             d.handle,
             d.operation,
             ctypes.byref(one),
-            at(p.b.name),
+            at("b", p.b.name),
             d.b,
-            at(p.a.name),
+            at("a", p.a.name),
             d.a,
             ctypes.byref(beta),
-            at(p.residual) if p.residual else apart,
+            at("residual", p.residual) if p.residual else apart,
             d.c,
             target,
             d.d,
@@ -181,6 +182,8 @@ def _call(
 
         return launch
 
+    # No name is a Body value's: any of these may be called "scale" or "words".
+    kept = {"descriptors": d, "words": words, **constants}
     return Call(f"cublasLt {p.kind.info.label} {tactic.name}", bind, space, packed=kept)
 
 

@@ -9,9 +9,8 @@ from typing import Any
 
 from workbench.body import Body, TensorType
 from workbench.devices import Buffer, usable_cpus
-from workbench.errors import DeviceError
 from workbench.formats import HWC, LINEAR, Format
-from workbench.gpu_device import gpu_of, not_installed
+from workbench.gpu_device import gpu_of, not_installed, require_aligned
 from workbench.records import Refusal
 from workbench.tactics.arithmetic import has_product
 from workbench.tactics.launch import reformat_body
@@ -140,6 +139,8 @@ def _call(text: KernelText, tactic: Tactic, problem: Problem) -> Call:
         device.constant((problem.constants[i.name],)) for i in problem.body.inputs if i.constant
     ]
 
+    names = [*(i.name for i in problem.body.dynamic_inputs), *problem.body.outputs]
+
     def bind(
         inputs: Sequence[Buffer], outputs: Sequence[Buffer], workspace: Buffer | None, stream: Any
     ) -> Launch:
@@ -147,8 +148,8 @@ def _call(text: KernelText, tactic: Tactic, problem: Problem) -> Call:
             c.address for c in constants
         )
         own = stream or gpu_of(problem.device).main_stream
-        if any(b.address % text.aligned for b in (*inputs, *outputs)):
-            raise DeviceError(f"an address is not aligned to {text.aligned}", place=tactic.title)
+        operands = dict(zip(names, (b.address for b in (*inputs, *outputs)), strict=True))
+        require_aligned(operands, text.aligned, tactic.title)
 
         def launch() -> None:
             with own:

@@ -10,7 +10,7 @@ import numpy as np
 from workbench.body import Array
 from workbench.devices import ALIGNMENT, Buffer
 from workbench.errors import DeviceError
-from workbench.gpu_device import gpu_of
+from workbench.gpu_device import DeviceConstant, gpu_of, require_aligned
 from workbench.records import Refusal
 from workbench.tactics.machine_code import machine_code
 from workbench.tactics.protocol import Call, Launch, Problem
@@ -22,6 +22,7 @@ from workbench.tactics.triton.compiler import (
     unpack_code,
 )
 from workbench.tactics.triton.kernel import ALIGNED, PLAIN_SHARED, Argument, Kernel, Program
+from workbench.tactics.triton.product import evaluated
 from workbench.tactics.triton.tiles import chip_of
 
 _DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
@@ -32,7 +33,13 @@ def capability_of(problem: Problem) -> int:
     for feature in problem.device.fingerprint.features:
         if feature.startswith("sm_") and feature[3:].isdigit():
             return int(feature[3:])
-    raise DeviceError(f"{problem.device.fingerprint} names no compute capability", place="gpu")
+    have = problem.device.fingerprint
+    raise DeviceError(
+        f"a compute capability (sm_90, say) is needed, {have.kind} '{have.name}' has the features "
+        f"{list(have.features)}",
+        place="TRITON",
+        remedy="build for a GPU: open_device('gpu')",
+    )
 
 
 def call_of(program: Program, problem: Problem, version: str) -> Call | Refusal:
@@ -84,11 +91,11 @@ def call_of(program: Program, problem: Problem, version: str) -> Call | Refusal:
                     assert workspace is not None
                     pointers.append(workspace.address + offsets[a.name])
                 elif a in constants:
-                    pointers.append(int(constants[a].data.ptr))
+                    pointers.append(constants[a].address)
                 else:
                     pointers.append(addresses[a.name])
-            if any(p % ALIGNED for p in pointers):
-                raise DeviceError(f"an address is not aligned to {ALIGNED}", place=program.name)
+            operands = dict(zip((a.name for a in kernel.arguments), pointers, strict=True))
+            require_aligned(operands, ALIGNED, f"TRITON {program.name}")
             # Triton's kernels take two more pointers, to scratch memory that these don't use.
             launches.append((function, kernel.grid, (*pointers, 0, 0)))
 
@@ -99,7 +106,8 @@ def call_of(program: Program, problem: Problem, version: str) -> Call | Refusal:
 
         return launch
 
-    kept = {a.name: v for a, v in constants.items()}
+    # A packed constant may be called as one of the Body's is.
+    kept = {f"{a.kind} {a.name}": c for a, c in constants.items()}
     return Call(f"triton {program.name}", bind, space, packed=kept, code=code)
 
 
@@ -148,24 +156,38 @@ def _addresses(
 
 def constants_of(program: Program, problem: Problem) -> dict[Argument, Array]:
     """Every constant that the kernels read: of the Body as they are, and derived ones."""
+    return {a: _made(a, program, problem) for a in _constant_arguments(program, problem)}
+
+
+def _constant_arguments(program: Program, problem: Problem) -> tuple[Argument, ...]:
     constant = {i.name for i in problem.body.inputs if i.constant}
-    found: dict[Argument, Array] = {}
-    for kernel in program.kernels:
-        for a in kernel.arguments:
-            if a in found:
-                continue
-            if a.kind == "packed":
-                found[a] = program.packs[a.name](problem.constants)
-            elif a.kind == "value" and a.name in constant:
-                found[a] = np.asarray(problem.constants[a.name])
-    return found
+    every = (a for kernel in program.kernels for a in kernel.arguments)
+    wanted = (a for a in every if a.kind == "packed" or (a.kind == "value" and a.name in constant))
+    return tuple(dict.fromkeys(wanted))
 
 
-def _constants(program: Program, problem: Problem) -> dict[Argument, Any]:
-    cupy = gpu_of(problem.device).cupy
-    found = {
-        a: cupy.asarray(np.ascontiguousarray(v).reshape(-1).view(np.uint8))
-        for a, v in constants_of(program, problem).items()
-    }
-    cupy.cuda.Stream.null.synchronize()
-    return found
+def _made(argument: Argument, program: Program, problem: Problem) -> Array:
+    if argument.kind == "value":
+        return np.asarray(problem.constants[argument.name])
+    pack = program.packs[argument.name]
+    return pack.arrange(np.asarray(evaluated(problem.body, pack.value, problem.constants)))
+
+
+def _constants(program: Program, problem: Problem) -> dict[Argument, DeviceConstant]:
+    """The constants on the device, shared with every Call that packs the same arrays alike."""
+    return {a: _constant(a, program, problem) for a in _constant_arguments(program, problem)}
+
+
+def _constant(argument: Argument, program: Program, problem: Problem) -> DeviceConstant:
+    device, given = gpu_of(problem.device), problem.constants
+    if argument.kind == "value":
+        return device.constant((given[argument.name],))
+    pack = program.packs[argument.name]
+    own, sources = "", (pack.value,)
+    if pack.value not in given:
+        # Names differ from layer to layer; what is computed within a Body is its own.
+        own = f"{problem.body.signature} {pack.value}"
+        sources = tuple(i.name for i in problem.body.inputs if i.constant)
+    packing = f"triton {pack.recipe} {own}"
+    arrays = [given[n] for n in sources]
+    return device.constant(arrays, packing, lambda: _made(argument, program, problem))

@@ -14,7 +14,7 @@ from workbench.operators.windows import Window
 from workbench.tactics.scalar_text import Untranslatable
 from workbench.tactics.triton.frame import Frame, Group
 from workbench.tactics.triton.kernel import LARGEST_INDEX, STORED, Arguments, Kernel, Pack
-from workbench.tactics.triton.product import Product, evaluated
+from workbench.tactics.triton.product import Product
 from workbench.tactics.triton.sides import Image, WindowSide
 from workbench.tactics.triton.tiles import Tile
 from workbench.tactics.triton.values import Values
@@ -122,12 +122,12 @@ def copied_weights(product: Product, tile: Tile, window: Window, wide: int) -> P
     columns = -(-filters // tile.columns) * tile.columns
     deep = -(-s * wide // tile.depth) * tile.depth
 
-    def pack(constants: Mapping[str, Array]) -> Array:
-        array = np.asarray(evaluated(product.body, product.right.value, constants))
+    def arrange(array: Array) -> Array:
         own = np.zeros((filters, r, s, wide), array.dtype)
         own[..., :channels] = array.reshape(filters, channels, r, s).transpose(0, 2, 3, 1)
         packed = np.zeros((columns, r, deep), array.dtype)
         packed[:filters, :, : s * wide] = own.reshape(filters, r, s * wide)
         return packed
 
-    return pack
+    recipe = f"copied {(filters, channels, r, s, wide)} as {(columns, deep)}"
+    return Pack(product.right.value, recipe, arrange)

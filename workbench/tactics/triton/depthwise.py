@@ -22,7 +22,7 @@ from workbench.tactics.scalar_text import Untranslatable
 from workbench.tactics.triton.epilogue import Packs, finish
 from workbench.tactics.triton.frame import Frame, Group
 from workbench.tactics.triton.kernel import Arguments, Pack, Program
-from workbench.tactics.triton.product import Product, evaluated, windows
+from workbench.tactics.triton.product import Product, windows
 from workbench.tactics.triton.values import Values
 
 MOST_TAPS = 64
@@ -206,13 +206,11 @@ class _Writer:
 
     def _packed(self) -> Pack:
         """Weights as [taps, channels], padded with zeros."""
-        body, value = self.product.body, self.product.right.value
         wide, taps = self.blocks * self.strip.channels, self.taps
 
-        def pack(constants: Mapping[str, Array]) -> Array:
-            array = np.asarray(evaluated(body, value, constants))
+        def arrange(array: Array) -> Array:
             packed = np.zeros((taps, wide), array.dtype)
             packed[:, : array.shape[0]] = array.reshape(array.shape[0], taps).T
             return packed
 
-        return pack
+        return Pack(self.product.right.value, f"depthwise {(taps, wide)}", arrange)

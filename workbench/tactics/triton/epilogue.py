@@ -12,7 +12,6 @@ from workbench.tactics.triton.product import (
     Factor,
     Product,
     constant_values,
-    evaluated,
     scale_axis,
 )
 from workbench.tactics.triton.values import Values
@@ -84,7 +83,7 @@ def along_channel(product: Product, values: Values, name: str, channel: int, pac
     if name not in constant_values(body):
         raise Untranslatable(f"'{name}' is computed for each channel as it runs")
     key = f"made {name}"
-    packs[key] = lambda constants: evaluated(body, name, constants)
+    packs[key] = Pack(name, "", lambda array: array)
     strides = [0] * len(values.frame.shape)
     strides[channel] = 1
     offset, mask = values.frame.offset(strides)

@@ -107,8 +107,16 @@ class Kernel:
         return tuple(POINTERS[a.dtype] for a in self.arguments)
 
 
-Pack = Callable[[Mapping[str, Array]], Array]
-"""Makes a derived constant from the Body's constants by name."""
+@dataclass(frozen=True, eq=False)
+class Pack:
+    """A derived constant: a value of the Body that follows from its constants, arranged anew.
+
+    recipe: decides, with the value, the bytes that ``arrange`` makes.
+    """
+
+    value: str
+    recipe: str
+    arrange: Callable[[Array], Array]
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from workbench.datatypes import DataType
 from workbench.formats import Format
 from workbench.tactics.triton.frame import Frame, Group
 from workbench.tactics.triton.kernel import STORED, Arguments, Pack, masked
-from workbench.tactics.triton.product import Factor, Product, evaluated
+from workbench.tactics.triton.product import Factor, Product
 from workbench.tactics.triton.tiles import Tile
 from workbench.tactics.triton.values import Values
 
@@ -269,8 +269,7 @@ def packed_weights(
     wide = -(-columns // tile.columns) * tile.columns
     deep = -(-depth // tile.depth) * tile.depth
 
-    def pack(constants: Mapping[str, Array]) -> Array:
-        array = np.asarray(evaluated(product.body, product.right.value, constants))
+    def arrange(array: Array) -> Array:
         match axes:
             case "nkt":
                 own = array.reshape(batches, columns, depth, taps).transpose(0, 1, 3, 2)
@@ -282,7 +281,8 @@ def packed_weights(
         packed[:, :columns, :, :depth] = own
         return packed
 
-    return pack
+    recipe = f"{axes} {(batches, columns, taps, depth)} as {(wide, deep)}"
+    return Pack(product.right.value, recipe, arrange)
 
 
 def steps_of(shape: Sequence[int]) -> list[int]:
