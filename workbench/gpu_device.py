@@ -195,10 +195,14 @@ class GpuDevice:
     def foreign(self, place: Any, nbytes: int) -> Buffer | None:
         address = _address(place)
         cuda = self.cupy.cuda
-        kind = cuda.runtime.pointerGetAttributes(address).type
-        if address % ALIGNMENT or kind not in _DEVICE_MEMORY:
+        found = cuda.runtime.pointerGetAttributes(address)
+        if address % ALIGNMENT or found.type not in _DEVICE_MEMORY or found.device != self.index:
             return None
-        pointer = cuda.MemoryPointer(cuda.UnownedMemory(address, nbytes, place, self.index), 0)
+        # No owner. The context holds what is set, and launches on these addresses run only while
+        # they are set: an array that is replaced before its run ends is the caller's to keep, as
+        # where it is copied. An owner would hold every array of each set of addresses that is
+        # remembered or bound, dozens of them, long after the caller dropped it.
+        pointer = cuda.MemoryPointer(cuda.UnownedMemory(address, nbytes, None, self.index), 0)
         return Buffer(self.cupy.ndarray(nbytes, self.cupy.uint8, pointer), address, nbytes)
 
     def _copy(self, target: int, source: int, nbytes: int, stream: Any) -> None:
