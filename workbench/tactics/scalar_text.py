@@ -6,7 +6,8 @@ most of them write alike is here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +79,31 @@ def chain(join: str) -> Rule:
         return text
 
     return rule
+
+
+def known_power(s: Scalars, texts: Mapping[float, str]) -> str:
+    """The text of a power whose exponent is one of these numbers, with ``{x}`` replaced; or empty.
+
+    An exponent of an integer type is no fraction: 0 is not the 0 that 0.5 is cut to.
+    """
+    kind = s.kinds[1] or s.dtype
+    for exponent, text in texts.items():
+        exists = kind.is_float or exponent.is_integer()
+        if exists and s[1] == s.literal(exponent, kind):
+            return text.format(x=s[0])
+    return ""
+
+
+def check_divisor(s: Scalars, literal: str) -> None:
+    """Raises Untranslatable for integers unless the divisor is a number that is surely harmless.
+
+    The reference raises at x / 0; a CPU stops the process there, and at the smallest integer / -1,
+    and a GPU goes on with any number. literal: a pattern of the language's integer literals, whose
+    first group is the number.
+    """
+    found = re.fullmatch(literal, s[1])
+    if found is None or int(found[1]) in (0, -1):
+        raise Untranslatable(f"{s.node.op} of integers by a divisor that may be 0 or -1")
 
 
 _sum = chain("({0} + {1})")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,9 @@ from workbench.tactics.scalar_text import (
     Scalars,
     Untranslatable,
     call,
+    check_divisor,
     infix,
+    known_power,
 )
 
 STORAGE: dict[DataType, str] = {
@@ -111,26 +112,20 @@ def _pick(sign: str) -> Rule:
     return rule
 
 
+_INTEGER = r"\w+\((-?\d+)\)"
+"""An integer literal; see ``constant``."""
+
+
 def _div(s: Scalars) -> str:
     if s.dtype.is_float:
         return f"{s[0]} / {s[1]}"
-    _checked_divisor(s)
+    check_divisor(s, _INTEGER)
     return f"divide_toward_zero({s[0]}, {s[1]})"
-
-
-def _checked_divisor(s: Scalars) -> None:
-    """Raise Untranslatable for integers unless the divisor is a number that is surely harmless.
-
-    A processor stops the process at x // 0, and at the smallest integer // -1.
-    """
-    found = re.fullmatch(r"\w+\((-?\d+)\)", s[1])
-    if found is None or int(found[1]) in (0, -1):
-        raise Untranslatable(f"{s.node.op} of integers by a divisor that may be 0 or -1")
 
 
 def _mod(s: Scalars) -> str:
     if not s.dtype.is_float:
-        _checked_divisor(s)
+        check_divisor(s, _INTEGER)
     if not s.node.attributes["fmod"]:
         return f"{s[0]} % {s[1]}"
     if s.dtype.is_float:
@@ -144,11 +139,7 @@ _POWERS = {2.0: "{x} * {x}", 3.0: "{x} * {x} * {x}", 0.5: "sqrt({x})", 1.0: "{x}
 def _pow(s: Scalars) -> str:
     if not s.dtype.is_float:
         raise Untranslatable("Pow of integers")
-    for value, text in _POWERS.items():
-        exponent = s.kinds[1]
-        if exponent is not None and s[1] == constant(value, exponent):
-            return text.format(x=s[0])
-    return f"math.pow(float64({s[0]}), float64({s[1]}))"
+    return known_power(s, _POWERS) or f"math.pow(float64({s[0]}), float64({s[1]}))"
 
 
 def _clip(s: Scalars) -> str:

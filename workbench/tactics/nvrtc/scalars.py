@@ -15,7 +15,9 @@ from workbench.tactics.scalar_text import (
     Untranslatable,
     call,
     chain,
+    check_divisor,
     infix,
+    known_power,
 )
 
 STORAGE: dict[DataType, str] = {
@@ -158,11 +160,20 @@ def _float(v: float) -> str:
     return f"{text}f" if any(c in text for c in ".en") else f"{text}.0f"
 
 
+_INTEGER = r"\(i64\)(-?\d+)LL"
+"""An integer literal; see ``number``."""
+
+
 def _div(s: Scalars) -> str:
-    return f"({s[0]} / {s[1]})" if s.dtype.is_float else f"div_i64({s[0]}, {s[1]})"
+    if s.dtype.is_float:
+        return f"({s[0]} / {s[1]})"
+    check_divisor(s, _INTEGER)
+    return f"div_i64({s[0]}, {s[1]})"
 
 
 def _mod(s: Scalars) -> str:
+    if not s.dtype.is_float:
+        check_divisor(s, _INTEGER)
     if not s.node.attributes["fmod"]:
         if s.dtype.is_float:
             raise Untranslatable("Mod of floats without fmod")
@@ -178,11 +189,8 @@ _POWERS = {2.0: "({x} * {x})", 3.0: "({x} * {x} * {x})", 0.5: "sqrt_({x})", 1.0:
 def _pow(s: Scalars) -> str:
     if not s.dtype.is_float:
         raise Untranslatable("Pow of integers")
-    for value, text in _POWERS.items():
-        if s[1] == number(value, s.kinds[1] or s.dtype):
-            return text.format(x=s[0])
     kind = working(s.dtype)
-    return f"pow_({s[0]}, ({kind})({s[1]}))"
+    return known_power(s, _POWERS) or f"pow_({s[0]}, ({kind})({s[1]}))"
 
 
 def _clip(s: Scalars) -> str:

@@ -30,6 +30,13 @@ from workbench.tactics.protocol import Call, Launch, Problem, Tactic
 REVISION = "2"
 
 
+MESSAGE_LENGTH = 600
+
+
+class CompileError(Exception):
+    """What NVRTC said of a kernel."""
+
+
 class NvrtcSource:
     """Kernels as text, compiled for the device's compute capability; see ``kernels``."""
 
@@ -74,7 +81,10 @@ class NvrtcSource:
         text = _text(tactic, problem.body)
         if isinstance(text, Refusal):
             return text
-        return _call(text, tactic, problem)
+        try:
+            return _call(text, tactic, problem)
+        except CompileError as e:
+            return Refusal(f"NVRTC does not compile it: {e}", code="compile")
 
     def precompile(self, problem: Problem, tactics: Sequence[Tactic]) -> tuple[Future[bytes], ...]:
         texts = [_text(t, problem.body) for t in tactics]
@@ -163,12 +173,19 @@ def _call(text: KernelText, tactic: Tactic, problem: Problem) -> Call:
 
 
 def compile_text(cupy: Any, text: str, target: str) -> bytes:
-    """CUDA C++ as machine code (cubin) for ``target``, such as ``sm_90``. Needs no GPU."""
+    """CUDA C++ as machine code (cubin) for ``target``, such as ``sm_90``. Needs no GPU.
+
+    Raises CompileError with the errors in the compiler's log.
+    """
     nvrtc = cupy.cuda.nvrtc
     program = nvrtc.createProgram(text, "kernel.cu", (), ())
     try:
         nvrtc.compileProgram(program, (f"--gpu-architecture={target}", "--std=c++17"))
         return bytes(nvrtc.getCUBIN(program))
+    except nvrtc.NVRTCError as e:
+        lines = [line.strip() for line in nvrtc.getProgramLog(program).splitlines()]
+        said = " ".join(line for line in lines if "error" in line) or " ".join(lines)
+        raise CompileError(f"{e}: {said}"[:MESSAGE_LENGTH]) from None
     finally:
         nvrtc.destroyProgram(program)
 

@@ -14,6 +14,7 @@ from workbench.tactics.scalar_text import (
     call,
     chain,
     infix,
+    known_power,
 )
 
 
@@ -72,12 +73,9 @@ _POWERS = {2.0: "({x} * {x})", 3.0: "({x} * {x} * {x})", 0.5: "tl.sqrt({x})", 1.
 
 
 def _pow(s: Scalars) -> str:
-    for value, text in _POWERS.items():
-        if s.dtype.is_float and s[1] in (repr(value), str(int(value))):
-            return text.format(x=s[0])
     if not s.dtype.is_float:
         raise Untranslatable("Pow of integers")
-    return f"libdevice.pow({s[0]}, {s[1]})"
+    return known_power(s, _POWERS) or f"libdevice.pow({s[0]}, {s[1]})"
 
 
 def _clip(s: Scalars) -> str:

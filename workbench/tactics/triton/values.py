@@ -160,7 +160,9 @@ class Values:
                 scaled = f"{scaled} + {zero}"
             return self._variable(f"tl.minimum(tl.maximum({scaled}, {info.low}), {info.high})")
         if zero:
-            scaled = f"libdevice.rint({scaled}) + {zero}.to(tl.float32)"
+            # A literal is a number of Python's, which has no type to be cast to.
+            wide = f"{zero}.to(tl.float32)" if zero.isidentifier() else zero
+            scaled = f"libdevice.rint({scaled}) + {wide}"
         clipped = self._variable(f"tl.minimum(tl.maximum({scaled}, {info.low}), {info.high})")
         # Adding 1.5 * 2**23 leaves no bits for a fraction: rounds to nearest, ties to even, and
         # the sum's lowest bits are the integer.
