@@ -5,17 +5,12 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import importlib.util
+from collections.abc import Mapping
 
 _EXTRAS = {"12": "inference-workbench[gpu]", "13": "inference-workbench[gpu-cuda13]"}
-_CUPY = ("cupy-cuda12x", "cupy-cuda13x")
-_FRONTEND, _FRONTEND_SERIES = "nvidia-cudnn-frontend", "1.26"
-_NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "NVRTC": (_CUPY,),
-    "CUBLAS_LT": (_CUPY,),
-    "CUDNN": (_CUPY, ("nvidia-cudnn-cu12", "nvidia-cudnn-cu13"), (_FRONTEND,)),
-    "TRITON": (_CUPY, ("triton",)),
-}
-"""Distributions that a tactic source needs; of each tuple one. A system's cuDNN does as well."""
+_FRONTEND = "nvidia-cudnn-frontend"
+FRONTEND_SERIES = "1.26"
+"""The last series of the frontend that is cuDNN's C++ graph alone and needs no further package."""
 _DRIVER_CODES = {
     100: "CUDA initialization failure with error 100 (cudaErrorNoDevice): the driver library is "
     "there, but it sees no GPU. Is there an NVIDIA GPU? In a container, start it with --gpus all.",
@@ -26,9 +21,12 @@ _DRIVER_CODES = {
 
 
 def gpu_findings() -> list[str]:
-    """Lines for people: driver, packages, and the command that mends what is missing."""
+    """Lines for people: driver, packages, and the command that mends what is missing.
+
+    Why a tactic source cannot be used is for it to say: see ``TacticSource.unavailable``.
+    """
     found = installed_packages()
-    lines = [driver_line(), *package_lines(found), *source_lines(found)]
+    lines = [driver_line(), *package_lines(found), *frontend_lines(found)]
     if importlib.util.find_spec("cupy") is None:
         lines.append("CuPy: not installed; builds run on the CPU until it is")
     return lines
@@ -63,20 +61,15 @@ def package_lines(found: dict[str, str]) -> list[str]:
     return lines
 
 
-def source_lines(found: dict[str, str]) -> list[str]:
-    """Which tactic sources have their packages, and what brings those that have not."""
-    lines: list[str] = []
-    for source, needs in _NEEDS.items():
-        missing = [" or ".join(names) for names in needs if not any(n in found for n in names)]
-        state = f"lacks {', '.join(missing)}" if missing else "has its packages"
-        lines.append(f"{source}: {state}")
+def frontend_lines(found: Mapping[str, str]) -> list[str]:
+    """What is said of another series of cuDNN's frontend than CUDNN is made for."""
     frontend = found.get(_FRONTEND, "")
-    if frontend and not frontend.startswith(f"{_FRONTEND_SERIES}."):
-        lines.append(
-            f"{_FRONTEND} {frontend}: CUDNN is made for {_FRONTEND_SERIES}; "
-            f"python -m pip install '{_FRONTEND}=={_FRONTEND_SERIES}.*'"
-        )
-    return lines
+    if not frontend or frontend.startswith(f"{FRONTEND_SERIES}."):
+        return []
+    return [
+        f"{_FRONTEND} {frontend}: CUDNN is made for {FRONTEND_SERIES}; "
+        f"python -m pip install '{_FRONTEND}=={FRONTEND_SERIES}.*'"
+    ]
 
 
 def driver_line() -> str:

@@ -13,6 +13,7 @@ from workbench.records import Refusal
 from workbench.tactics.cudnn import CUDNN
 from workbench.tactics.cudnn.described import graphs_of
 from workbench.tactics.cudnn.graph import Graph, Input
+from workbench.tactics.cudnn.library import versions
 from workbench.tactics.terms import Constant, Constants
 
 
@@ -62,6 +63,7 @@ def test_an_activation_that_bends_keeps_its_output_scale_apart():
 def test_int8_with_a_residual_is_refused_and_fp8_is_not():
     refused = graphs_of(problem_of(quantized_convolution(residual=True)(2))[0])
     assert isinstance(refused, Refusal) and "ends the process" in refused.reason
+    assert f"seen with 9.19; here is {versions()}" in refused.reason
     assert len(graphs("fp8_residual")) == 2
 
 

@@ -100,3 +100,24 @@ def test_a_kernel_that_does_not_compile_is_refused_with_the_compilers_words(monk
     assert compiler.destroyed == 1
     (ahead,) = NVRTC.precompile(problem, [tactic])
     assert "nowhere" in str(ahead.exception(60))
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"strides": (2, 2), "output_shape": (9, 9)},
+        {"strides": (2, 2), "output_shape": (9, 9), "auto_pad": "SAME_UPPER"},
+        {"strides": (2, 2), "output_padding": (1, 1), "auto_pad": "SAME_LOWER"},
+        {"strides": (2, 2), "output_padding": (1, 1), "pads": (1, 0, 0, 1)},
+    ],
+)
+def test_a_transposed_convolution_crops_as_the_reference_does(attributes):
+    d = Draft()
+    body = d.body(
+        d.anchored("ConvTranspose", d.input(1, 2, 4, 4), d.weight(2, 3, 4, 4), **attributes)
+    )
+    text, v = first_kernel(body)
+    assert not isinstance(text, Refusal), text
+    values = sample_inputs(body, seed=0)
+    found = run_on_host(body, text, values, followed_layouts(body, v.layout), v.layout)
+    assert expect(body, values).check(found).passed

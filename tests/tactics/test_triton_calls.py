@@ -94,7 +94,7 @@ def test_a_misaligned_operand_is_named_with_its_address_and_what_is_wanted():
     with pytest.raises(DeviceError) as e:
         call.bind([off, *whole[1:-1]], whole[-1:], None, device.main_stream)
     name = body.dynamic_inputs[0].name
-    assert f"operand '{name}' lies at {off.address:#x}" in str(e.value)
+    assert f"operand 'value {name}' lies at {off.address:#x}" in str(e.value)
     assert "multiple of 16" in str(e.value) and e.value.remedy
 
 

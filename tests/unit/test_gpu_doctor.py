@@ -5,6 +5,10 @@ import ctypes
 import pytest
 
 from workbench import gpu_doctor
+from workbench.cli import main
+from workbench.records import Refusal
+from workbench.tactics.cudnn import CUDNN
+from workbench.tactics.triton import TRITON
 
 
 @pytest.mark.parametrize(
@@ -54,13 +58,18 @@ def test_a_machine_without_a_driver_is_told_that_the_cpu_is_the_device(monkeypat
     assert "the CPU is the device" in gpu_doctor.driver_line()
 
 
-def test_each_tactic_source_says_what_it_lacks():
-    lines = "\n".join(gpu_doctor.source_lines({"cupy-cuda12x": "14.2.0"}))
-    assert "NVRTC: has its packages" in lines
-    assert "CUDNN: lacks nvidia-cudnn-cu12 or nvidia-cudnn-cu13, nvidia-cudnn-frontend" in lines
-    assert "TRITON: lacks triton" in lines
-
-
 def test_another_frontend_than_the_one_cudnn_is_made_for_is_named():
-    lines = "\n".join(gpu_doctor.source_lines({"nvidia-cudnn-frontend": "1.32.0"}))
-    assert "pip install 'nvidia-cudnn-frontend==1.26.*'" in lines
+    (line,) = gpu_doctor.frontend_lines({"nvidia-cudnn-frontend": "1.32.0"})
+    assert f"pip install 'nvidia-cudnn-frontend=={gpu_doctor.FRONTEND_SERIES}.*'" in line
+    assert gpu_doctor.frontend_lines({"nvidia-cudnn-frontend": "1.26.1"}) == []
+
+
+def test_what_a_tactic_source_lacks_is_said_by_the_source_alone(capsys, monkeypatch):
+    # The system's cuDNN, say: no distribution of it is installed, and its source finds it.
+    monkeypatch.setattr(type(CUDNN), "unavailable", lambda self: None)
+    missing = Refusal("Triton is not here", remedy="install Triton")
+    monkeypatch.setattr(type(TRITON), "unavailable", lambda self: missing)
+    assert main(["doctor"]) == 0
+    text = capsys.readouterr().out
+    assert "gpu: ready" in text and "Triton is not here; install Triton" in text
+    assert "nvidia-cudnn-cu" not in text

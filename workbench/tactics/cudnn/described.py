@@ -8,6 +8,7 @@ from workbench.records import Refusal
 from workbench.tactics.cudnn import attention, convolutions, norms, products
 from workbench.tactics.cudnn.epilogue import Undescribed
 from workbench.tactics.cudnn.graph import Graph, Input
+from workbench.tactics.cudnn.library import versions
 from workbench.tactics.protocol import Problem
 from workbench.tactics.terms import Constants
 
@@ -50,6 +51,9 @@ def _unsafe(graph: Graph) -> Refusal | None:
     """
     read = [t for t in graph.tensors if isinstance(t.place, Input)]
     if graph.io is DataType.INT8 and len(read) > 1:
-        reason = "loading a cuDNN plan of INT8 sums with a residual ends the process (9.19)"
+        reason = (
+            "loading a cuDNN plan of INT8 sums with a residual ends the process "
+            f"(seen with 9.19; here is {versions()})"
+        )
         return Refusal(reason, code="library")
     return None

@@ -63,9 +63,6 @@ class Operation:
     options: tuple[tuple[str, Any], ...] = ()
     compute: DataType = DataType.FLOAT
 
-    def reads(self, tensor: str) -> bool:
-        return any(v == tensor for _, v in self.inputs)
-
 
 @dataclass(frozen=True)
 class Graph:
@@ -165,7 +162,6 @@ class Drawing:
         io: DataType,
         inputs: Sequence[Format],
         outputs: Sequence[Format],
-        strides: Sequence[int] | None = None,
     ) -> Graph:
         """The graph that stores ``result`` as ``kind``; what does not lead to it is left out."""
         wanted, kept = {result}, list[Operation]()
@@ -174,8 +170,6 @@ class Drawing:
                 kept.insert(0, o)
                 wanted.update(v for _, v in o.inputs)
         stored = replace(self.tensors[result], kind=kind, place=Output())
-        if strides is not None:
-            stored = replace(stored, strides=tuple(strides))
         tensors = tuple(
             stored if t.name == result else t for t in self.tensors.values() if t.name in wanted
         )

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from workbench.gpu_device import GpuDevice
+from workbench.gpu_doctor import FRONTEND_SERIES
 from workbench.records import Refusal
 
 LIBRARY = "libcudnn.so.9"
 REMEDY = (
-    "python -m pip install 'nvidia-cudnn-frontend==1.26.*' nvidia-cudnn-cu12 (CUDA 12) "
-    "or nvidia-cudnn-cu13"
+    f"python -m pip install 'nvidia-cudnn-frontend=={FRONTEND_SERIES}.*' "
+    "nvidia-cudnn-cu12 (CUDA 12) or nvidia-cudnn-cu13"
 )
-"""1.26 is the last frontend that is cuDNN's C++ graph alone and needs no further package."""
 
 
 @functools.cache

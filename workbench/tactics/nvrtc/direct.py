@@ -7,12 +7,13 @@ not fast. Sums are made in a fixed order, in float32 (double for double).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 
 from workbench.body import Body, Node
 from workbench.datatypes import DataType
 from workbench.formats import Format
+from workbench.operators.convolution import transposed_window
+from workbench.operators.windows import Window, window_of
 from workbench.records import Refusal
 from workbench.tactics.nvrtc.elements import Elements, Index, offset, split
 from workbench.tactics.nvrtc.frame import KernelText, kernel_text
@@ -22,50 +23,6 @@ from workbench.tactics.scalar_text import Untranslatable
 
 TILES = (8, 4, 2, 1)
 """Output channels a thread."""
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """A window's steps along each spatial axis. pads: leading ones."""
-
-    kernel: tuple[int, ...]
-    strides: tuple[int, ...]
-    dilations: tuple[int, ...]
-    pads: tuple[int, ...]
-
-
-def geometry(
-    node: Node, size: Sequence[int], kernel: Sequence[int], out: Sequence[int]
-) -> Geometry:
-    """A window's geometry. size, out: spatial sizes that it reads and writes."""
-    rank = len(size)
-    a = node.attributes
-    strides = tuple(a.get("strides") or (1,) * rank)
-    dilations = tuple(a.get("dilations") or (1,) * rank)
-    pads = tuple((a.get("pads") or (0,) * rank)[:rank])
-    if a["auto_pad"] in ("SAME_UPPER", "SAME_LOWER"):
-        span = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-        if node.op == "ConvTranspose":
-            total = [
-                (n - 1) * s + k - o for n, s, k, o in zip(size, strides, span, out, strict=True)
-            ]
-        else:
-            total = [
-                (o - 1) * s + k - n for n, s, k, o in zip(size, strides, span, out, strict=True)
-            ]
-        upper = a["auto_pad"] == "SAME_UPPER"
-        pads = tuple(max(t, 0) // 2 if upper else max(t, 0) - max(t, 0) // 2 for t in total)
-    elif a["auto_pad"] == "VALID":
-        pads = (0,) * rank
-    elif node.op == "ConvTranspose" and a.get("output_shape"):
-        span = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-        extra = a.get("output_padding") or (0,) * rank
-        total = [
-            (n - 1) * s + k + x - o
-            for n, s, k, x, o in zip(size, strides, span, extra, out, strict=True)
-        ]
-        pads = tuple(max(t, 0) // 2 for t in total)
-    return Geometry(tuple(kernel), strides, dilations, pads)
 
 
 def direct_kernel(body: Body, layout: Format, tile: int) -> KernelText | Refusal:
@@ -180,17 +137,17 @@ def _product(
     ]
 
 
-def _taps(g: Geometry) -> list[str]:
+def _taps(g: Window) -> list[str]:
     """Loop variables over a window; 0 along axes of one tap."""
     return [f"r{k}" if d != 1 else "0" for k, d in enumerate(g.kernel)]
 
 
 def _window(
-    g: Geometry, taps: Sequence[str], index: Index, x: Sequence[int]
+    g: Window, taps: Sequence[str], index: Index, x: Sequence[int]
 ) -> tuple[list[str], str]:
     """Where in x a tap of an output's window lies, and the test that it is no padding."""
     spots = [
-        f"(({index[2 + k]}) * {g.strides[k]} - {g.pads[k]} + {tap} * {g.dilations[k]})"
+        f"(({index[2 + k]}) * {g.strides[k]} - {g.begin[k]} + {tap} * {g.dilations[k]})"
         for k, tap in enumerate(taps)
     ]
     return spots, " && ".join(f"{s} >= 0 && {s} < {x[2 + k]}" for k, s in enumerate(spots))
@@ -204,7 +161,7 @@ def _convolution(
     group = node.attributes["group"]
     if group > 1 and (out[1] // group) % tile:
         raise Untranslatable("a tile would cross groups")
-    g = geometry(node, x[2:], w[2:], out[2:])
+    g = window_of(node.attributes, x[2:], w[2:])
     rank, taps = len(g.kernel), _taps(g)
     spots, inside = _window(g, taps, index, x)
     source = "c" if group == 1 else f"(({index[1]}) * {tile} / {out[1] // group}) * {w[1]} + c"
@@ -227,10 +184,10 @@ def _transposed(
     each, depth = out[1] // group, x[1] // group
     if group > 1 and each % tile:
         raise Untranslatable("a tile would cross groups")
-    g = geometry(node, x[2:], w[2:], out[2:])
+    g = transposed_window(node.attributes, x[2:], w[2:])
     rank, taps = len(g.kernel), _taps(g)
     places = [
-        f"(({index[2 + k]}) + {g.pads[k]} - {taps[k]} * {g.dilations[k]})" for k in range(rank)
+        f"(({index[2 + k]}) + {g.begin[k]} - {taps[k]} * {g.dilations[k]})" for k in range(rank)
     ]
     inside = " && ".join(
         f"{p} >= 0 && {p} % {s} == 0 && {p} / {s} < {x[2 + k]}"
@@ -261,7 +218,7 @@ def _pooling(
     out = e.body.types[node.outputs[0]].shape
     if any(o and any(o in n.inputs for n in e.body.nodes) for o in node.outputs[1:]):
         raise Untranslatable("the places of the largest elements")
-    g = geometry(node, x[2:], node.attributes["kernel_shape"], out[2:])
+    g = window_of(node.attributes, x[2:], node.attributes["kernel_shape"])
     rank, taps = len(g.kernel), _taps(g)
     spots, inside = _window(g, taps, index, x)
     e.begin()

@@ -7,7 +7,7 @@ from math import prod
 from workbench.body import Body
 from workbench.formats import LINEAR, Format
 from workbench.records import Refusal
-from workbench.tactics.nvrtc.elements import Elements, Index, split
+from workbench.tactics.nvrtc.elements import Elements, split
 from workbench.tactics.nvrtc.frame import (
     KernelText,
     declare_vector,
@@ -76,7 +76,7 @@ def _group(
     index = logical(place, layout) if stored else ()
     before, e.lines = e.lines, []
     if vector > 1:
-        before.append(f"const idx first = {_last(e, before, threads)} * {vector};")
+        before.append(f"const idx first = {_last(threads)} * {vector};")
         before += [
             load_vector(e, i.name, f"i * {vector}", vector, index)
             for i in body.inputs
@@ -96,7 +96,7 @@ def _group(
     ]
 
 
-def _last(e: Elements, before: list[str], threads: Index | tuple[int, ...]) -> str:
+def _last(threads: tuple[int, ...]) -> str:
     """The innermost coordinate of the thread, in vectors."""
     size = threads[-1]
     whole = all(d == 1 for d in threads[:-1])

@@ -49,7 +49,7 @@ def block_of(parameters: Sequence[tuple[str, Any]]) -> Block:
     return Block(**{k: known[k] for k in Block.__dataclass_fields__})
 
 
-def _wide(size: int, kind: DataType) -> int:
+def _wide(size: int) -> int:
     """A head's elements as a power of two that the matrix units take."""
     return max(16, 1 << (size - 1).bit_length())
 
@@ -61,7 +61,7 @@ def blocks(attention: Attention, capability: int) -> tuple[Block, ...]:
         raise Untranslatable(f"heads of {max(depth, width)} elements")
     chip = chip_of(capability)
     size = attention.kinds[0].itemsize
-    deep, wide = _wide(depth, attention.kinds[0]), _wide(width, attention.kinds[1])
+    deep, wide = _wide(depth), _wide(width)
     found: list[tuple[float, Block]] = []
     for bm in (128, 64, 32, 16):
         for bn in (128, 64, 32, 16):
@@ -103,7 +103,7 @@ class _Writer:
     def kernel(self) -> Kernel:
         a, b = self.attention, self.block
         queries, keys, depth, width = a.sizes
-        deep, wide = _wide(depth, a.kinds[0]), _wide(width, a.kinds[1])
+        deep, wide = _wide(depth), _wide(width)
         heads = prod(a.heads)
         if heads > 65535 * 32:
             raise Untranslatable(f"{heads} heads")

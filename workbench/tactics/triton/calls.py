@@ -94,7 +94,8 @@ def call_of(program: Program, problem: Problem, version: str) -> Call | Refusal:
                     pointers.append(constants[a].address)
                 else:
                     pointers.append(addresses[a.name])
-            operands = dict(zip((a.name for a in kernel.arguments), pointers, strict=True))
+            names = (f"{a.kind} {a.name}" for a in kernel.arguments)
+            operands = dict(zip(names, pointers, strict=True))
             require_aligned(operands, ALIGNED, f"TRITON {program.name}")
             # Triton's kernels take two more pointers, to scratch memory that these don't use.
             launches.append((function, kernel.grid, (*pointers, 0, 0)))

@@ -141,7 +141,7 @@ class Image:
 class WindowSide:
     """Pixels under a window: row ``m`` is an output position, each step some channels of a tap.
 
-    pointer: makes the parameter that points to the image; None where a prologue computes it.
+    padded: reads the image's copy in the workspace, with zeros around it and in added channels.
     """
 
     product: Product
