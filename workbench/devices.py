@@ -126,6 +126,14 @@ class Device(Protocol):
         """Work enqueued on ``later`` from now on starts after what is on ``earlier``."""
         ...
 
+    def mark(self, stream: Any) -> Any:
+        """The end of what is on a stream now, for others to wait for."""
+        ...
+
+    def wait_for(self, stream: Any, mark: Any) -> None:
+        """Work enqueued on ``stream`` from now on starts after a mark."""
+        ...
+
     def timer(self, launch: Callable[[], None], stream: Any) -> Callable[[int], list[float]]:
         """Times a bound launch by itself: given a number of samples, microseconds of a run each.
 
@@ -138,6 +146,10 @@ class Device(Protocol):
 
     def time_us(self, launch: Callable[[], None], repeats: int, stream: Any = None) -> list[float]:
         """Microseconds of each of ``repeats`` runs, by the device's own clock."""
+        ...
+
+    def steps_us(self, launches: Sequence[Callable[[], None]], stream: Any = None) -> list[float]:
+        """Microseconds of each of several launches in a row, without the gaps of launching."""
         ...
 
 
@@ -268,6 +280,12 @@ class CpuDevice:
     def wait(self, later: Any, earlier: Any) -> None:
         """A CPU runs its launches in the order in which they are made."""
 
+    def mark(self, stream: Any) -> Any:
+        """Nothing: what was launched has ended."""
+
+    def wait_for(self, stream: Any, mark: Any) -> None:
+        """Nothing: what was launched has ended."""
+
     def timer(self, launch: Callable[[], None], stream: Any) -> Callable[[int], list[float]]:
         first = self.time_us(launch, 1)[0]
         inner = max(1, min(256, int(SAMPLE_US / max(first, 0.1))))
@@ -291,6 +309,9 @@ class CpuDevice:
             launch()
             samples.append((perf_counter_ns() - start) / 1e3)
         return samples
+
+    def steps_us(self, launches: Sequence[Callable[[], None]], stream: Any = None) -> list[float]:
+        return [self.time_us(launch, 1, stream)[0] for launch in launches]
 
     def __str__(self) -> str:
         return f"CPU: {self.fingerprint.name}, {self.threads} threads"

@@ -14,6 +14,7 @@ WorkbenchError
 │   ├── TimingCacheError      a cache that belongs elsewhere, or a miss where none is allowed
 │   └── BuildCancelled        the person asked to stop
 ├── PlanError                 a plan file that is damaged or does not fit this machine
+├── RecordingError            a recorded build that is damaged, or of another version
 ├── ExecutionError            inputs that do not fit the engine, or a kernel that failed
 ├── DeviceError               a device or its library that is not there
 ├── FileError                 a file or folder that cannot be read or written
@@ -111,6 +112,10 @@ class BuildCancelled(BuildError):
 
 class PlanError(WorkbenchError):
     """A plan that is damaged, of another version, or not for this machine."""
+
+
+class RecordingError(WorkbenchError):
+    """A recording that is damaged, of another version, or without what was asked for."""
 
 
 class ExecutionError(WorkbenchError):

@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -234,9 +235,15 @@ class GpuDevice:
 
     def wait(self, later: Any, earlier: Any) -> None:
         if later is not earlier:
-            event = self.cupy.cuda.Event(disable_timing=True)
-            event.record(earlier)
-            later.wait_event(event)
+            self.wait_for(later, self.mark(earlier))
+
+    def mark(self, stream: Any) -> Any:
+        event = self.cupy.cuda.Event(disable_timing=True)
+        event.record(stream)
+        return event
+
+    def wait_for(self, stream: Any, mark: Any) -> None:
+        stream.wait_event(mark)
 
     def timer(self, launch: Callable[[], None], stream: Any) -> Callable[[int], list[float]]:
         own, event = stream or self.main_stream, self.cupy.cuda.Event
@@ -278,6 +285,20 @@ class GpuDevice:
             end.record(own)
         own.synchronize()
         return [1e3 * self.cupy.cuda.get_elapsed_time(b, e) for b, e in pairs]
+
+    def steps_us(self, launches: Sequence[Callable[[], None]], stream: Any = None) -> list[float]:
+        own, flush = stream or self.main_stream, self._flush
+        marks = [self.cupy.cuda.Event() for _ in range(len(launches) + 1)]
+        # Busy long enough for the host to enqueue everything: no launch gap is timed. A fill takes
+        # some 50 µs, a launch with its event some 10.
+        for _ in range(2 + len(launches) // 3):
+            flush.memset_async(0, flush.mem.size, own)
+        marks[0].record(own)
+        for launch, mark in zip(launches, marks[1:], strict=True):
+            launch()
+            mark.record(own)
+        own.synchronize()
+        return [1e3 * self.cupy.cuda.get_elapsed_time(b, e) for b, e in pairwise(marks)]
 
     def __str__(self) -> str:
         return f"GPU {self.index}: {self.fingerprint}, {self.driver}"

@@ -15,7 +15,7 @@ from workbench.datatypes import DataType
 from workbench.devices import open_device
 from workbench.lab import Ceilings, measure_ceilings
 from workbench.lab import ceilings as measured
-from workbench.reports import arithmetic_types, roofline_rows
+from workbench.reports import arithmetic_types, layer_work, roofline_rows
 
 
 def run(kind: DataType) -> SimpleNamespace:
@@ -46,7 +46,7 @@ def given(flops_per_s: Mapping[DataType, float], *, bytes_per_s: float = 1e9) ->
 
 
 def rows_of(ran: SimpleNamespace, ceilings: Ceilings) -> pd.DataFrame:
-    return roofline_rows(ran.plan, ran.profile, ran.sizes, ceilings)
+    return roofline_rows(layer_work(ran.plan, ran.sizes), ran.profile, ceilings)
 
 
 def test_a_convolution_is_bound_by_arithmetic_and_a_mean_by_memory(single: SimpleNamespace):
@@ -91,8 +91,8 @@ def test_a_layer_in_int8_is_judged_by_the_ceiling_of_int8(quantized: SimpleNames
 
 
 def test_the_types_whose_ceilings_a_plan_needs(single: SimpleNamespace, quantized: SimpleNamespace):
-    assert arithmetic_types(single.plan, single.sizes) == (DataType.FLOAT,)
-    needed = arithmetic_types(quantized.plan, quantized.sizes)
+    assert arithmetic_types(layer_work(single.plan, single.sizes)) == (DataType.FLOAT,)
+    needed = arithmetic_types(layer_work(quantized.plan, quantized.sizes))
     assert set(needed) == {DataType.FLOAT, DataType.INT8}
 
 

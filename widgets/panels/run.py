@@ -19,7 +19,7 @@ from workbench.datatypes import DataType
 from workbench.errors import WorkbenchError
 from workbench.lab import Ceilings, measure_ceilings
 from workbench.records import Stage
-from workbench.reports import arithmetic_types, profile_rows, roofline_rows
+from workbench.reports import arithmetic_types, layer_work, profile_rows, roofline_rows
 from workbench.runtime import Profile
 
 NOT_NVIDIA = (
@@ -91,11 +91,13 @@ class RunPanel(Panel):
                 row(button("Measure the ceilings", self.measure_ceilings)),
             ]
             if self.ceilings is not None and not self._asked.issuperset(
-                arithmetic_types(state.plan, self._sizes)
+                arithmetic_types(layer_work(state.plan, self._sizes))
             ):
                 self.ceilings = None  # measured for another plan
             if self.ceilings is not None:
-                near = roofline_rows(state.plan, self.profile, self._sizes, self.ceilings)
+                near = roofline_rows(
+                    layer_work(state.plan, self._sizes), self.profile, self.ceilings
+                )
                 roof, self.roofline = plot(
                     roofline_figure(near, self.ceilings, inputs=self._inputs)
                 )
@@ -160,7 +162,7 @@ class RunPanel(Panel):
         """Measure what the device can reach, in every type that the plan computes in."""
         state = self.state
         assert state.plan is not None
-        types = arithmetic_types(state.plan, self._sizes)
+        types = arithmetic_types(layer_work(state.plan, self._sizes))
 
         def work() -> None:
             self.ceilings = measure_ceilings(state.device, types)

@@ -18,9 +18,9 @@ from workbench.reports.model import (
 )
 from workbench.reports.number_types import type_table
 from workbench.reports.precision import precision_rows
-from workbench.reports.profile import profile_rows
+from workbench.reports.profile import profile_rows, waterfall_rows
 from workbench.reports.recording import Recording, load_recording, record
-from workbench.reports.roofline import arithmetic_types, roofline_rows
+from workbench.reports.roofline import LayerWork, arithmetic_types, layer_work, roofline_rows
 from workbench.reports.short_layers import short_layer_rows, short_tactic_rows
 from workbench.reports.stages import stage_rows
 from workbench.reports.timing import timing_rows
@@ -28,6 +28,7 @@ from workbench.reports.timing import timing_rows
 __all__ = [
     "Coverage",
     "GraphView",
+    "LayerWork",
     "Recording",
     "accuracy_rows",
     "arithmetic_types",
@@ -38,6 +39,7 @@ __all__ = [
     "finding_rows",
     "histogram_rows",
     "layer_rows",
+    "layer_work",
     "interface_rows",
     "load_recording",
     "ledger_rows",
@@ -57,5 +59,6 @@ __all__ = [
     "tactic_rows",
     "timing_rows",
     "type_table",
+    "waterfall_rows",
     "weight_rows",
 ]

@@ -1,4 +1,4 @@
-"""A run's per-layer times as rows that sum to the end-to-end time."""
+"""A run's times as rows that sum to the end-to-end time: layer by layer, and by what takes them."""
 
 from __future__ import annotations
 
@@ -44,3 +44,37 @@ def profile_rows(profile: Profile) -> pd.DataFrame:
             "Share (%)",
         ],
     )
+
+
+WATERFALL = ["Part", "Median (µs)", "Share (%)", "What"]
+
+
+def waterfall_rows(profile: Profile) -> pd.DataFrame:
+    """What a run on the caller's arrays is made of; the medians sum to its time.
+
+    Kernels and reformats: each launch alone, by the device's clock. Launch gaps: what the same
+    launches take more in a row than alone, or less, where one overlaps the next. CUDA graph: what
+    replaying them as one graph saves. Copies: inputs to the device and outputs back, measured
+    alone. The residual is what is left: checks of the inputs, waiting, what overlaps.
+    """
+    moved = [x.median_us for x in profile.layers if x.type == "REFORMAT"]
+    kernels = [x.median_us for x in profile.layers if x.type != "REFORMAT"]
+    alone = sum(kernels) + sum(moved)
+    parts: list[tuple[str, float, str]] = [
+        ("kernels", sum(kernels), f"{len(kernels)} layers, each alone"),
+        ("reformats", sum(moved), f"{len(moved)} layout changes, each alone"),
+    ]
+    if profile.one_by_one_us is None or profile.copies_us is None or profile.caller_us is None:
+        whole = profile.end_to_end_us
+        parts.append(("residual", whole - alone, "steps run one by one; copies are in them"))
+    else:
+        whole, row = profile.caller_us, profile.one_by_one_us
+        parts.append(("launch gaps", row - alone, "all launches in a row, less each alone"))
+        if profile.graph:
+            saved = profile.end_to_end_us - row
+            parts.append(("CUDA graph", saved, "one graph instead of single launches"))
+        rest = whole - profile.copies_us - (profile.end_to_end_us if profile.graph else row)
+        parts.append(("copies", profile.copies_us, "inputs in, outputs out"))
+        parts.append(("residual", rest, "checks, waiting, overlap"))
+    rows = [(part, us, 100 * us / whole, what) for part, us, what in parts]
+    return pd.DataFrame(rows, columns=WATERFALL)

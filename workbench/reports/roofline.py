@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
@@ -15,38 +16,55 @@ from workbench.plan import Plan
 from workbench.runtime import Profile
 
 
-def roofline_rows(
-    plan: Plan, profile: Profile, sizes: Mapping[str, int], ceilings: Ceilings
-) -> pd.DataFrame:
+@dataclass(frozen=True)
+class LayerWork:
+    """What a layer has to do at one set of sizes, however it does it.
+
+    flops: operations. moved_bytes: its operands and results, each once.
+    """
+
+    layer: str
+    type: str
+    executed: DataType
+    flops: int
+    moved_bytes: int
+
+
+def layer_work(plan: Plan, sizes: Mapping[str, int]) -> tuple[LayerWork, ...]:
+    """The work of each layer that launches something. sizes: values of the plan's symbols."""
+    launched = (s for s in plan.steps if not s.is_view and not s.on_host)
+    return tuple(
+        LayerWork(s.name, s.type, s.executed, *work(s.body.substitute(sizes))) for s in launched
+    )
+
+
+def roofline_rows(work: Sequence[LayerWork], profile: Profile, ceilings: Ceilings) -> pd.DataFrame:
     """One row a layer that launches something: operations, bytes, rates and the nearer ceiling.
 
-    sizes: values of the plan's symbols in that run. Bytes count each operand and result once.
-    The floor is what the layer would take at the ceilings. Where the ceiling of a layer's
-    arithmetic was not measured, what follows from it is empty, and ``Note`` says so.
+    work: at the sizes that were profiled. The floor is what the layer would take at the ceilings.
+    Where the ceiling of a layer's arithmetic was not measured, what follows from it is empty, and
+    ``Note`` says so.
     """
+    times = {x.name: x.median_us for x in profile.layers}
     rows: list[tuple[object, ...]] = []
-    for step, timed in zip(plan.steps, profile.layers, strict=True):
-        if step.is_view or step.on_host:
-            continue
-        body = step.body.substitute(sizes)
-        flops, moved = work(body)
-        label = step.executed.info.label
-        bound, floor = _floor(flops, moved, step.executed, ceilings)
-        seconds = timed.median_us / 1e6
+    for x in work:
+        label, median_us = x.executed.info.label, times[x.layer]
+        bound, floor = _floor(x.flops, x.moved_bytes, x.executed, ceilings)
+        seconds = median_us / 1e6
         rows.append(
             (
-                step.name,
-                step.type,
+                x.layer,
+                x.type,
                 label,
-                flops / 1e6,
-                moved / 1e6,
-                flops / moved if moved else 0.0,
-                timed.median_us,
-                flops / seconds / 1e9 if seconds else 0.0,
-                moved / seconds / 1e9 if seconds else 0.0,
+                x.flops / 1e6,
+                x.moved_bytes / 1e6,
+                x.flops / x.moved_bytes if x.moved_bytes else 0.0,
+                median_us,
+                x.flops / seconds / 1e9 if seconds else 0.0,
+                x.moved_bytes / seconds / 1e9 if seconds else 0.0,
                 bound,
                 floor,
-                100 * floor / timed.median_us if timed.median_us else float("nan"),
+                100 * floor / median_us if median_us else float("nan"),
                 "" if bound else f"{label}: ceiling not measured",
             )
         )
@@ -70,11 +88,9 @@ def roofline_rows(
     )
 
 
-def arithmetic_types(plan: Plan, sizes: Mapping[str, int]) -> tuple[DataType, ...]:
-    """Types in which the plan's layers do arithmetic, each once: whose ceilings they need."""
-    steps = (s for s in plan.steps if not s.is_view and not s.on_host)
-    working = (s.executed for s in steps if s.body.substitute(sizes).flops)
-    return tuple(dict.fromkeys(working))
+def arithmetic_types(work: Sequence[LayerWork]) -> tuple[DataType, ...]:
+    """Types in which layers do arithmetic, each once: whose ceilings they need."""
+    return tuple(dict.fromkeys(x.executed for x in work if x.flops))
 
 
 def _floor(

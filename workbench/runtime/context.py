@@ -18,7 +18,7 @@ from workbench.runtime.engine import Engine
 from workbench.runtime.given import as_value, check_input, check_shapes_set
 from workbench.runtime.late import LateRun, OutputAllocator, allocated, profile_of
 from workbench.runtime.memory import ContextMemory
-from workbench.runtime.profiler import Profile, Profiler, profiled
+from workbench.runtime.profiler import Profile, Profiled, Profiler, profiled
 from workbench.runtime.taps import Observe, TappedRun, Taps
 from workbench.tactics.protocol import Launch
 
@@ -165,12 +165,8 @@ class ExecutionContext:
         for name, array in inputs.items():
             if isinstance(self.engine.io(name).type, HostType):
                 continue
-            array = np.asarray(array)
-            self.set_input_shape(name, array.shape)
-            if name not in self._memory.slots:
-                continue
-            stored = self.engine.io(name).format.pack(np.asarray(array))
-            self._device.upload(stored, self._memory.slots[name], self._stream)
+            self.set_input_shape(name, np.asarray(array).shape)
+        self._memory.put(inputs, self._stream)
         if self.engine.plan.is_late:
             run = self._late_run(inputs, observe)
             return {t.name: run.value(t.name) for t in self.engine.io_tensors if t.kind == "output"}
@@ -194,10 +190,14 @@ class ExecutionContext:
         if self.engine.plan.is_late:
             return profile_of([self._late_run(inputs) for _ in range(iterations)])
         bound = self._bind()
-        steps = zip(self.engine.plan.steps, bound.kernels, bound.launches, strict=True)
-        return profiled(
-            lambda: self._launch(bound), tuple(steps), self._device, self._stream, iterations
+        parts = Profiled(
+            lambda: self._launch(bound),
+            tuple(zip(self.engine.plan.steps, bound.kernels, bound.launches, strict=True)),
+            self.use_graph and bound.capturable,
+            lambda: self.run(inputs),
+            lambda: (self._memory.put(inputs, self._stream), self._outputs(bound)),
         )
+        return profiled(parts, self._device, self._stream, iterations)
 
     # -- plans whose sizes only the data decides -------------------------------------------
     def set_output_allocator(self, name: str, allocator: OutputAllocator) -> bool:

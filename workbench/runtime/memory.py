@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 
 from workbench import dimensions
+from workbench.body import Value
 from workbench.devices import Buffer
 from workbench.plan import PlanProfile
 from workbench.runtime.direct import NONE, Owned
@@ -33,6 +37,12 @@ class ContextMemory:
             for t in engine.io_tensors
             if t.name not in engine.plan.late
         }
+
+    def put(self, inputs: Mapping[str, Value], stream: Any) -> None:
+        """Copy the host's arrays into their slots, in the layouts of the plan; others are left."""
+        for name in (n for n in inputs if n in self.slots):
+            stored = self._engine.io(name).format.pack(np.asarray(inputs[name]))
+            self._engine.device.upload(stored, self.slots[name], stream)
 
     def scratch(self, nbytes: int) -> Buffer | None:
         """The workspace, with at least so many bytes; None if none was ever wanted."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,37 +61,76 @@ class LayerProfile:
 
 @dataclass(frozen=True)
 class Profile:
-    """Layers, and the end-to-end time measured apart, in microseconds.
+    """Layers, and the end-to-end time measured apart; medians in microseconds.
 
     The layers' medians and ``residual_us`` sum to ``end_to_end_us``: the residual is launch
     overhead and what neighbouring layers gain from warm caches (it may be negative).
+    end_to_end_us: from the first launch to the end of the last, as a context launches them.
+    graph: whether that was one CUDA graph. one_by_one_us: the same launches without a graph, as
+    fast as the host makes them. caller_us: a whole run on host arrays by the host's clock, of
+    which copies_us goes to copies to and from the device. None where the plan runs step by step.
     """
 
     layers: tuple[LayerProfile, ...]
     end_to_end_us: float
     end_to_end_min_us: float
     iterations: int
+    graph: bool = False
+    one_by_one_us: float | None = None
+    copies_us: float | None = None
+    caller_us: float | None = None
 
     @property
     def residual_us(self) -> float:
         return self.end_to_end_us - sum(x.median_us for x in self.layers)
 
 
-def profiled(
-    whole: Launch,
-    steps: Sequence[tuple[PlanStep, str, Launch]],
-    device: Device,
-    stream: Any,
-    iterations: int,
-) -> Profile:
-    """Time the whole end to end, then each step (with its kernel's name) alone."""
-    ends = [device.time_us(whole, 1, stream)[0] for _ in range(iterations)]
-    rows: list[list[float]] = [[] for _ in steps]
-    for _ in range(iterations):
-        for samples, (_, _, launch) in zip(rows, steps, strict=True):
-            samples.extend(device.time_us(launch, 1, stream))
+@dataclass(frozen=True, eq=False)
+class Profiled:
+    """What there is to time of one bound plan.
+
+    whole: the run as a context launches it. steps: each with its kernel's name and its launch.
+    run: a whole run on host arrays; copies: its copies alone.
+    """
+
+    whole: Launch
+    steps: Sequence[tuple[PlanStep, str, Launch]]
+    graph: bool
+    run: Callable[[], object]
+    copies: Callable[[], object]
+
+
+def profiled(plan: Profiled, device: Device, stream: Any, iterations: int) -> Profile:
+    """Time the whole end to end, then each step in its turn, then what surrounds them."""
+    ends = [device.time_us(plan.whole, 1, stream)[0] for _ in range(iterations)]
+    launches = [launch for _, _, launch in plan.steps]
+    rows = [device.steps_us(launches, stream) for _ in range(iterations)]
     layers = tuple(
-        LayerProfile.of(step, kernel, samples)
-        for (step, kernel, _), samples in zip(steps, rows, strict=True)
+        LayerProfile.of(step, kernel, [r[k] for r in rows])
+        for k, (step, kernel, _) in enumerate(plan.steps)
     )
-    return Profile(layers, statistics.median(ends), min(ends), iterations)
+
+    def one_by_one() -> None:
+        for launch in launches:
+            launch()
+
+    def median(sample: Callable[[], float]) -> float:
+        return statistics.median(sample() for _ in range(iterations))
+
+    return Profile(
+        layers,
+        statistics.median(ends),
+        min(ends),
+        iterations,
+        plan.graph,
+        median(lambda: device.time_us(one_by_one, 1, stream)[0]),
+        median(lambda: host_us(plan.copies)),
+        median(lambda: host_us(plan.run)),
+    )
+
+
+def host_us(work: Callable[[], object]) -> float:
+    """Microseconds by the host's clock of work that waits for its own end."""
+    start = time.perf_counter_ns()
+    work()
+    return (time.perf_counter_ns() - start) / 1e3
