@@ -25,8 +25,13 @@ HELP = "build a plan file from an ONNX model"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``workbench build``."""
-    parser.add_argument("model", help="an ONNX file")
+    build_options(parser)
     parser.add_argument("--save-plan", metavar="FILE", help="default: the model's name with .plan")
+
+
+def build_options(parser: argparse.ArgumentParser) -> None:
+    """The options that decide what is built, and on which device."""
+    parser.add_argument("model", help="an ONNX file")
     parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:<index>")
     parser.add_argument(
         "--precision", default="FP32", help="of every layer: FP32, BF16, FP16, INT8"
@@ -81,7 +86,7 @@ def main(options: argparse.Namespace) -> int:
     if options.timing_cache:
         cache = TimingCache.load(options.timing_cache, device.fingerprint)
     config.timing_cache = cache
-    state = _build(options, config, device)
+    state = built(options, config, device)
     assert state.tuned is not None and state.plan_bytes is not None
     say("\n" + table(short_layer_rows(state.tuned, state.decisions)))
     say("\n" + table(short_tactic_rows(state.tuned)))
@@ -96,7 +101,7 @@ def main(options: argparse.Namespace) -> int:
     return 0
 
 
-def _build(options: argparse.Namespace, config: BuilderConfig, device: Device) -> BuildState:
+def built(options: argparse.Namespace, config: BuilderConfig, device: Device) -> BuildState:
     """Every stage, a line each; what is missing is told in this command's own options."""
     lines = 0
 

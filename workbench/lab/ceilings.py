@@ -22,6 +22,8 @@ ELEMENTS = {"cpu": 1 << 24, "gpu": 1 << 28}
 """FP32 values of the copy: several times what the caches hold."""
 EDGE = {"cpu": 1024, "gpu": 8192}
 """Rows and columns of the square product."""
+MOST_TACTICS = 8
+"""Tactics tried a source: best guesses come first."""
 AS_STORED = frozenset({DataType.FLOAT, DataType.BF16, DataType.HALF, DataType.DOUBLE})
 """Types whose products read them as they are."""
 QUANTIZED: Mapping[DataType, DataType] = MappingProxyType(
@@ -58,6 +60,7 @@ def measure_ceilings(device: Device, types: tuple[DataType, ...] = (DataType.FLO
     """
     config = BuilderConfig()
     config.verify = "none"  # speed alone is asked here; builds check these kernels
+    config.max_num_tactics = MOST_TACTICS
     shop = Workshop(device, config.frozen(), TimingCache(device.fingerprint))
     kernels: dict[str, str] = {}
     count = ELEMENTS[device.kind]

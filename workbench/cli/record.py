@@ -1,0 +1,66 @@
+"""``workbench record``: build a model, and keep what was timed in a small file."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+from pathlib import Path
+
+from workbench.cli.build import build_options, built, configured
+from workbench.cli.run import random_inputs
+from workbench.cli.text import say, table
+from workbench.devices import open_device
+from workbench.files import check_target, read_npz
+from workbench.lab import measure_ceilings
+from workbench.reports import arithmetic_types, layer_work, waterfall_rows
+from workbench.reports.replay import record
+from workbench.timing import TimingCache
+
+NAME = "record"
+HELP = "build a model and record every timing, for machines that lack the device"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``workbench record``: those of ``workbench build``, and what is written."""
+    build_options(parser)
+    parser.add_argument("-o", "--out", metavar="FILE", help="default: the model's name, .json.gz")
+    parser.add_argument("--inputs", metavar="NPZ", help="arrays to profile on; default: random")
+    parser.add_argument("--iterations", type=int, default=20, help="of the profile")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Stages while it builds; then the profile, the device's ceilings, and the file."""
+    config = configured(options)
+    target = Path(options.out or f"{Path(options.model).stem}.json.gz")
+    check_target(target)
+    given = read_npz(Path(options.inputs)) if options.inputs else None
+    device = open_device(options.device, threads=options.threads)
+    say(f"Device: {device}; {', '.join(device.fingerprint.features)}")
+    cache = TimingCache(device.fingerprint)
+    if options.timing_cache:
+        cache = TimingCache.load(options.timing_cache, device.fingerprint)
+    config.timing_cache = cache
+    state = built(options, config, device)
+    assert state.plan is not None
+    engine = state.engine()
+    inputs = random_inputs(engine) if given is None else given
+    profile = engine.create_execution_context().profile(inputs, iterations=options.iterations)
+    sizes = engine.bindings_of({n: a.shape for n, a in inputs.items()})
+    say("\n" + table(waterfall_rows(profile)))
+    say("\nMeasuring the device's ceilings")
+    ceilings = measure_ceilings(device, arithmetic_types(layer_work(state.plan, sizes)))
+    shapes = ", ".join(f"{n} {list(a.shape)}" for n, a in inputs.items())
+    size = record(
+        state,
+        target,
+        precision=config.default_precision.info.label,
+        profile=profile,
+        sizes=sizes,
+        inputs=shapes if options.inputs else f"{shapes}, random",
+        ceilings=ceilings,
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+    )
+    if options.timing_cache:
+        cache.save(options.timing_cache)
+    say(f"\n{target}: {size:,} bytes, {len(state.plan.steps)} steps")
+    return 0
