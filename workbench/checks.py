@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workbench.body import Array, Body
+from workbench.body import TF32_EPS, Array, Body
 from workbench.datatypes import DataType
 from workbench.errors import NetworkError
 from workbench.sampling import sample_inputs, small_bindings, spread_of
@@ -27,6 +27,13 @@ __all__ = [
     "sample_inputs",
 ]
 
+UNIT = 2.0**-24
+"""Unit roundoff of a float32 accumulator."""
+FP8_UNIT = 2.0**-13 / 32
+"""The same for sums of FP8 products, a product. Hopper's matrix units align 32 products with the
+sum so far and cut all to the 14 highest bits of the largest: 2**-13 of it is lost for 32 terms.
+Source: DeepSeek-V3 Technical Report (arXiv 2412.19437), section 3.5.2; seen on an H200, where
+cuBLASLt and cuDNN agree to the last bit, 6 times as far from the exact sum as float32 would be."""
 OPEN_SHARE = 0.1
 """Largest share of an output's elements whose bound may be infinite (a division by nearly zero):
 beyond it the check has seen too little to pass."""
@@ -84,18 +91,26 @@ class Expected:
 
 
 def expect(
-    body: Body, inputs: Mapping[str, Array], *, unit: float = 2.0**-24, steps: float = 1.0
+    body: Body,
+    inputs: Mapping[str, Array],
+    *,
+    unit: float | None = None,
+    steps: float = 1.0,
+    tf32: bool = False,
 ) -> Expected:
     """What ``body`` must give for these inputs (dynamic and constant), and how exactly.
 
-    unit: the accumulator's unit roundoff. steps: see ``Expected``; it binds layers that compute
-    in integers, whose sums are exact.
+    unit: the accumulator's unit roundoff; by default float32's, for FP8 FP8_UNIT. steps: see
+    ``Expected``; it binds layers that compute in integers, whose sums are exact. tf32: products
+    may read their float32 factors as TF32.
     """
+    if unit is None:
+        unit = FP8_UNIT if body.compute_type is DataType.FP8 else UNIT
     bindings = body.bind({k: v.shape for k, v in inputs.items()})
     bound = body.substitute(bindings)
     integers = body.compute_type.is_integer and any(n.op == "DequantizeLinear" for n in body.nodes)
     return Expected(
-        body.exact(inputs, unit=unit),
+        body.exact(inputs, unit=unit, factor_eps=TF32_EPS if tf32 else 0.0),
         {o: bound.types[o].dtype for o in body.outputs},
         steps if integers else None,
     )
@@ -106,7 +121,7 @@ def check_outputs(
     inputs: Mapping[str, Array],
     outputs: Mapping[str, Array],
     *,
-    unit: float = 2.0**-24,
+    unit: float | None = None,
     steps: float = 1.0,
 ) -> CheckResult:
     """Whether ``outputs`` (name -> array) are a correct result of ``body`` for ``inputs``.

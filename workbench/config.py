@@ -22,7 +22,10 @@ from workbench.records import ProgressMonitor, Stage
 
 
 class BuilderFlag(enum.Enum):
-    """Switches of a build, named as TensorRT names them."""
+    """Switches of a build, named as TensorRT names them.
+
+    TF32, set unless cleared as in TensorRT: a GPU's products may read float32 factors as TF32.
+    """
 
     DEBUG = "DEBUG"
     REFIT = "REFIT"
@@ -194,7 +197,7 @@ class BuilderConfig:
         self.smooth_alpha: float | None = None
         self.dynamic_ranges: dict[str, float] = {}
         self.int8_calibrator: Any = None
-        self.flags: frozenset[BuilderFlag] = frozenset()
+        self.flags: frozenset[BuilderFlag] = frozenset({BuilderFlag.TF32})
         self.memory_pool_limits: dict[MemoryPoolType, int] = {MemoryPoolType.WORKSPACE: 1 << 30}
         self.optimization_profiles: tuple[OptimizationProfile, ...] = ()
         self.builder_optimization_level = 3

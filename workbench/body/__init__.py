@@ -9,7 +9,7 @@ edges of the plan. Two evaluations are defined:
   may be from it (see ``Operator.bound``).
 """
 
-from workbench.body.body import Body, BodyInput
+from workbench.body.body import TF32_EPS, Body, BodyInput
 from workbench.body.computing import computed
 from workbench.body.inference import infer, infer_node
 from workbench.body.interpreter import bind_sizes, interpret
@@ -47,6 +47,7 @@ from workbench.body.values import (
 __all__ = [
     "CONSTANT",
     "REQUIRED",
+    "TF32_EPS",
     "Array",
     "Attributes",
     "Body",

@@ -29,6 +29,12 @@ from workbench.datatypes import DataType
 from workbench.dimensions import SymbolicDim
 from workbench.errors import NetworkError
 
+MULTIPLYING = frozenset({"matrix", "convolution"})
+"""Families of operators whose first two operands are factors of a sum of products."""
+TF32_EPS = 2.0**-10
+"""Relative error of a float32 read as TF32, cut or rounded: it keeps 10 bits of the fraction.
+Source: NVIDIA A100 Tensor Core GPU Architecture, white paper."""
+
 
 @dataclass(frozen=True)
 class BodyInput:
@@ -270,12 +276,13 @@ class Body:
         return values if keep else {o: values[o] for o in self.outputs}
 
     def exact(
-        self, inputs: Mapping[str, Array], *, unit: float = 2.0**-24
+        self, inputs: Mapping[str, Array], *, unit: float = 2.0**-24, factor_eps: float = 0.0
     ) -> dict[str, tuple[Array, Array]]:
         """float64 evaluation without inner rounding: output name -> (value, error bound).
 
         unit: the accumulator's unit roundoff. Each typed value adds eps(type)·|value|, and the
-        type's smallest step near zero; integer types are exact.
+        type's smallest step near zero; integer types are exact. factor_eps: relative error with
+        which a product reads its float factors (``TF32_EPS`` where they are rounded to TF32).
         """
         bindings = self.bind({k: v.shape for k, v in inputs.items()})
         types = self.substitute(bindings).types if self.symbols else self.types
@@ -289,6 +296,8 @@ class Body:
                     None if x is None else x.astype(k) for x, k in zip(args, kinds, strict=True)
                 ]
             bounds = [errors[v] if v else None for v in n.inputs]
+            if factor_eps and n.operator.family in MULTIPLYING:
+                bounds = _rounded_factors(args, bounds, factor_eps)
             rule = n.operator.exact or n.operator.reference
             outputs = _run(n, rule, args, bindings)
             if n.operator is CONSTANT or n.operator.stored:
@@ -308,6 +317,14 @@ class Body:
             o: (np.asarray(values[o]), np.broadcast_to(errors[o], np.shape(values[o])))
             for o in self.outputs
         }
+
+
+def _rounded_factors(args: Sequence[Any], bounds: Sequence[Any], factor_eps: float) -> list[Any]:
+    """The bounds of a product's operands once its float factors were rounded."""
+    return [
+        b if k > 1 or x is None or x.dtype.kind != "f" else b + factor_eps * np.abs(x)
+        for k, (x, b) in enumerate(zip(args, bounds, strict=True))
+    ]
 
 
 def _run(

@@ -39,7 +39,7 @@ def _row(c: LayerChoice) -> dict[str, object]:
         "Origin": ", ".join(c.origin),
         "Requested": c.requested.info.label,
         "Built": c.built.info.label,
-        "Executed": c.executed.info.label + (" (emulated)" if c.emulated else ""),
+        "Executed": c.arithmetic + (" (emulated)" if c.emulated else ""),
         "Tactic": c.winner.title,
         "Kernel": c.winner.kernel,
         "Median (µs)": timing.median_us if timing else None,

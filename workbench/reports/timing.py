@@ -33,7 +33,7 @@ def _row(layer: str, role: str, candidate: Candidate) -> tuple[object, ...] | No
     timing, tactic = candidate.timing, candidate.tactic
     if timing is None or tactic is None:
         return None
-    precision = tactic.precision.info.label + (" (emulated)" if tactic.emulated else "")
+    precision = tactic.arithmetic + (" (emulated)" if tactic.emulated else "")
     return (
         layer,
         role,

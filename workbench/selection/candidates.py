@@ -101,6 +101,7 @@ class Workshop:
             self.device,
             self.threads,
             self.config.get_memory_pool_limit(MemoryPoolType.WORKSPACE),
+            self.config.get_flag(BuilderFlag.TF32),
         )
 
     def precompile(self, layers: Iterable[LayerProblem]) -> None:
@@ -244,7 +245,7 @@ class Trial:
         self.layer = layer
         self.best_us = float("inf")
         self._single = layer.single
-        self._references: dict[str, Expected] = {}
+        self._references: dict[tuple[str, bool], Expected] = {}
         self._inputs: dict[str, dict[str, Array]] = {}
         self._buffers: dict[tuple[str, tuple[Format, ...]], tuple[Buffer, ...]] = {}
 
@@ -362,7 +363,7 @@ class Trial:
             problem = self.shop.problem(body, self.layer.constants)
             inputs = self._buffers_for(tactic, problem)
             outputs = run_once(call, tactic, problem, inputs)
-            result = self._reference_for(body).check(outputs)
+            result = self._reference_for(body, tactic.tf32).check(outputs)
             worst = max(worst, result.worst)
             if not result.passed:
                 return worst, f"wrong result at {sizes_text(body)}: {result.message}"
@@ -387,11 +388,11 @@ class Trial:
             self._buffers[key] = upload(tactic, problem, self._inputs_for(problem.body))
         return self._buffers[key]
 
-    def _reference_for(self, body: Body) -> Expected:
-        key = body.signature
+    def _reference_for(self, body: Body, tf32: bool) -> Expected:
+        key = (body.signature, tf32)
         if key not in self._references:
             inputs = {**self._inputs_for(body), **self.layer.constants}
-            self._references[key] = expect(body, inputs)
+            self._references[key] = expect(body, inputs, tf32=tf32)
         return self._references[key]
 
 

@@ -45,6 +45,13 @@ class LayerChoice:
         return tactic.precision
 
     @property
+    def arithmetic(self) -> str:
+        """What the chosen kernel multiplies in, for tables: TF32, or ``executed``'s label."""
+        tactic = self.winner.tactic
+        assert tactic is not None
+        return tactic.arithmetic
+
+    @property
     def emulated(self) -> bool:
         tactic = self.winner.tactic
         return tactic is not None and tactic.emulated

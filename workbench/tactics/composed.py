@@ -19,6 +19,7 @@ from workbench.records import Refusal
 from workbench.tactics.launch import reformat_body, stored_bytes
 from workbench.tactics.parts import Part, part_of, split
 from workbench.tactics.protocol import (
+    TF32,
     Call,
     Launch,
     Problem,
@@ -108,7 +109,7 @@ def composed_tactic(
         read,
         tuple(given),
         precision,
-        parameters=(("schedule", schedule),),
+        parameters=(("schedule", schedule), *((TF32,) if any(c.tf32 for c in choices) else ())),
         version=REVISION,
         emulated=precision is not body.compute_type or any(c.emulated for c in choices),
         deterministic=all(s.tactic.deterministic for s in writer.steps),

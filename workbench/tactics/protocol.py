@@ -26,6 +26,7 @@ class Problem:
 
     body: with every size a number. constants: values of its constant inputs, by input name.
     workspace_limit: bytes that a Call may ask for. threads: what a CPU kernel may use.
+    tf32: whether tactics may be offered that round float32 factors to TF32.
     code: machine code that a plan brings, by key; see ``machine_code``.
     """
 
@@ -34,6 +35,7 @@ class Problem:
     device: Device
     threads: int = 1
     workspace_limit: int = 1 << 30
+    tf32: bool = False
     code: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -44,7 +46,8 @@ class Tactic:
     parameters: what distinguishes it within its source (implementation, tile sizes).
     inputs, outputs: the layout of each dynamic input and each output.
     precision: type in which its kernel multiplies; emulated when that is not what was asked
-    for, or the device has no such arithmetic.
+    for, or the device has no such arithmetic. FLOAT with the parameter ``TF32``: float32 factors
+    are rounded to TF32, which the builder's flag allows.
     version: of the source's code and library: a timing belongs to it.
     """
 
@@ -63,12 +66,25 @@ class Tactic:
         return dict(self.parameters)[name]
 
     @property
+    def arithmetic(self) -> str:
+        """What it multiplies in, for tables: TF32, or its precision's label."""
+        return "TF32" if self.tf32 else self.precision.info.label
+
+    @property
+    def tf32(self) -> bool:
+        """Whether it rounds float32 factors to TF32."""
+        return TF32 in self.parameters
+
+    @property
     def title(self) -> str:
         """Source and name, and layouts where they are not linear."""
         layouts = [f for f in (*self.inputs, *self.outputs) if f != LINEAR]
         suffix = f" [{'>'.join(str(f) for f in dict.fromkeys(layouts))}]" if layouts else ""
         return f"{self.source} {self.name}{suffix}"
 
+
+TF32 = ("math", "TF32")
+"""The parameter of tactics that round float32 factors to TF32."""
 
 Launch = Callable[[], None]
 """Runs one prepared, bound kernel (CPU), or enqueues it on the stream it was bound to (GPU)."""

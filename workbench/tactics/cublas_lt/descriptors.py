@@ -118,8 +118,7 @@ def _destroy(made: list[tuple[Any, Any]]) -> None:
 def compute_types(product: Product, *, tf32: bool) -> tuple[int, ...]:
     """cublasComputeType_t that keep the product's precision, fastest first.
 
-    tf32: whether float32 factors may be rounded to TF32. Planned, for BuilderFlag.TF32: no
-    build asks for it yet.
+    tf32: whether float32 factors may be rounded to TF32.
     """
     if product.kind is DataType.INT8:
         return (COMPUTE_32I,)

@@ -29,7 +29,7 @@ from workbench.tactics.cublas_lt.descriptors import (
 )
 from workbench.tactics.cublas_lt.library import check, library_version, load
 from workbench.tactics.cublas_lt.product import NARROW, Factor, Product, product_of
-from workbench.tactics.protocol import Call, Launch, Problem, Tactic
+from workbench.tactics.protocol import TF32, Call, Launch, Problem, Tactic
 from workbench.tactics.terms import Constants, Term
 
 REVISION = "3"
@@ -59,7 +59,7 @@ class CublasLtSource:
             reason = f"cuBLASLt's heuristics ask the GPU; this is '{device.kind}'"
             return (Refusal(reason, code="device"),)
         found: list[Tactic | Refusal] = []
-        for compute in compute_types(product, tf32=False):
+        for compute in compute_types(product, tf32=problem.tf32):
             d = Descriptors(product, device, compute)
             for settings in algorithms.proposed(d, problem.workspace_limit):
                 found.append(self._tactic(problem, product, compute, settings))
@@ -70,13 +70,14 @@ class CublasLtSource:
     ) -> Tactic:
         body = problem.body
         name = algorithms.title(settings)
+        tf32 = compute == COMPUTE_TF32
         return Tactic(
             self.name,
-            f"TF32 {name}" if compute == COMPUTE_TF32 else name,
+            f"TF32 {name}" if tf32 else name,
             tuple(_layout(product, i.type) for i in body.dynamic_inputs),
             tuple(_layout(product, t) for t in body.output_types),
             product.kind,
-            (("compute", compute), *settings),
+            (*((TF32,) if tf32 else ()), ("compute", compute), *settings),
             self.version,
             emulated=not problem.device.native(product.kind),
         )

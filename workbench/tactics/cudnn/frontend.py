@@ -6,7 +6,7 @@ A compiled plan travels as bytes: eight of its workspace size, then what the fro
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from workbench.datatypes import DataType
@@ -45,15 +45,20 @@ class PlanRefused(Exception):
 
 @dataclass(frozen=True)
 class PlanChoice:
-    """A plan by what reproduces it: cuDNN's engine and its knobs."""
+    """A plan by what reproduces it: cuDNN's engine and its knobs.
+
+    tf32: whether an engine may be taken that rounds float32 factors to TF32.
+    """
 
     engine: int
     knobs: tuple[tuple[str, int], ...] = ()
+    tf32: bool = False
 
     @property
     def title(self) -> str:
         """``engine 3 tile_m 128 stages 4``."""
-        return " ".join([f"engine {self.engine}", *(f"{k.lower()} {v}" for k, v in self.knobs)])
+        words = [f"engine {self.engine}", *(f"{k.lower()} {v}" for k, v in self.knobs)]
+        return " ".join(["TF32", *words] if self.tf32 else words)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,15 +101,17 @@ def _chosen(cudnn: Any, drawn: Any, choice: PlanChoice) -> int:
         drawn.create_execution_plan(choice.engine, knobs)
         return int(drawn.get_execution_plan_count()) - 1
     proposed_now = _proposed(cudnn, drawn)
-    if choice not in proposed_now:
+    plain = replace(choice, tf32=False)
+    if plain not in proposed_now:
         raise PlanRefused("at these sizes the heuristics do not propose it")
-    return proposed_now.index(choice)
+    return proposed_now.index(plain)
 
 
 def compiled(graph: Graph, choice: PlanChoice, handle: Any) -> bytes:
     """The plan's bytes. Raises PlanRefused."""
     cudnn = load()
-    notes = [*UNWANTED_NOTES, *(ROUNDING_NOTES if graph.io is DataType.FLOAT else ())]
+    exact = graph.io is DataType.FLOAT and not choice.tf32
+    notes = [*UNWANTED_NOTES, *(ROUNDING_NOTES if exact else ())]
     try:
         drawn = _drawn(graph, handle)
         index = _chosen(cudnn, drawn, choice)

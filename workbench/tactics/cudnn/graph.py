@@ -35,6 +35,9 @@ class Number:
     value: float
 
 
+PRODUCTS = ("conv_fprop", "conv_dgrad", "matmul")
+"""Operations that sum products; the sum of float32 products may be TF32's."""
+
 Place = Input | Output | Constant | Number | None
 
 
@@ -81,6 +84,13 @@ class Graph:
 
     def tensor(self, name: str) -> GraphTensor:
         return next(t for t in self.tensors if t.name == name)
+
+    @property
+    def float_product(self) -> str:
+        """The operation that multiplies float32 factors, empty where there is none."""
+        if self.io is not DataType.FLOAT:
+            return ""
+        return next((o.kind for o in self.operations if o.kind in PRODUCTS), "")
 
     @property
     def placed(self) -> tuple[tuple[int, GraphTensor], ...]:

@@ -7,6 +7,7 @@ The plan file carries the compiled plan, so that loading asks no heuristics and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
@@ -30,10 +31,18 @@ from workbench.tactics.cudnn.frontend import (
 from workbench.tactics.cudnn.graph import Graph, Input, Number
 from workbench.tactics.cudnn.library import handle_of, load, planning_handle, versions
 from workbench.tactics.machine_code import machine_code
-from workbench.tactics.protocol import Call, Launch, Problem, Tactic
+from workbench.tactics.protocol import TF32, Call, Launch, Problem, Tactic
 from workbench.tactics.terms import Constant, Constants
 
 REVISION = "1"
+
+
+ROUNDED_PRODUCTS = Refusal(
+    "cuDNN's matrix products of float32 round their factors to TF32",
+    remedy="set BuilderFlag.TF32 to allow it",
+    code="tf32",
+)
+"""Seen with cuDNN 9.19 on an H200: engine 0 does so whichever numerical notes are deselected."""
 
 
 class CudnnSource:
@@ -64,12 +73,15 @@ class CudnnSource:
         offered = [self.proposed(g, device) for g in graphs]
         refused = [r for r in offered if isinstance(r, Refusal)]
         lists = [
-            [self._tactic(problem, g, choice) for choice in found]
+            [self._tactic(problem, g, choice) for choice in choices]
             for g, found in zip(graphs, offered, strict=True)
             if not isinstance(found, Refusal)
+            for choices in arithmetics(g, found, tf32=problem.tf32)
         ]
         # The best guesses of every graph first.
         tactics = [t for row in zip_longest(*lists) for t in row if t is not None]
+        if not tactics and not refused:
+            return (ROUNDED_PRODUCTS,)
         return (*tactics, *refused)
 
     def proposed(self, graph: Graph, device: GpuDevice) -> tuple[PlanChoice, ...] | Refusal:
@@ -94,7 +106,12 @@ class CudnnSource:
             graph.inputs,
             graph.outputs,
             kind,
-            (("graph", graph.variant), ("engine", choice.engine), ("knobs", choice.knobs)),
+            (
+                *((TF32,) if choice.tf32 else ()),
+                ("graph", graph.variant),
+                ("engine", choice.engine),
+                ("knobs", choice.knobs),
+            ),
             self.version,
             emulated=not problem.device.native(kind),
         )
@@ -107,7 +124,7 @@ class CudnnSource:
         graph = next((g for g in graphs if g.variant == variant), None)
         if graph is None:
             return Refusal(f"no graph '{variant}' at these sizes", code="graph")
-        choice = PlanChoice(tactic.parameter("engine"), tactic.parameter("knobs"))
+        choice = PlanChoice(tactic.parameter("engine"), tactic.parameter("knobs"), tactic.tf32)
         device = gpu_of(problem.device)
         handle = planning_handle(device)
         parts = (self.name, self.version, str(device.fingerprint), graph.text, repr(choice))
@@ -120,6 +137,17 @@ class CudnnSource:
 
     def reformat(self, type_: TensorType, source: Format, target: Format) -> Tactic | Refusal:
         return Refusal("cuDNN rewrites no layouts here", code="operator")
+
+
+def arithmetics(
+    graph: Graph, found: Sequence[PlanChoice], *, tf32: bool
+) -> tuple[Sequence[PlanChoice], ...]:
+    """The plans of a graph by how they multiply float32: as TF32 where allowed, and in float32."""
+    product = graph.float_product
+    if not product:
+        return (found,)
+    rounded = ([replace(c, tf32=True) for c in found],) if tf32 else ()
+    return rounded if product == "matmul" else (*rounded, found)
 
 
 def _call(

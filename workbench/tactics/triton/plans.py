@@ -25,7 +25,7 @@ from workbench.tactics.triton.sides import (
     packed_weights,
     steps_of,
 )
-from workbench.tactics.triton.tiles import Tile, Work, tiles
+from workbench.tactics.triton.tiles import ROUNDED, Tile, Work, tiles
 
 FORMS = ("copied linear", "copied", "")
 """Forms of a product: as it lies; a convolution's input copied first, from either layout."""
@@ -78,11 +78,16 @@ def work_of(plan: Plan, body: Body) -> Work:
     return Work(plan.rows, plan.columns, depth, taps, plan.batches, plan.product.kind, moved)
 
 
-def offered_tiles(plan: Plan, body: Body, capability: int) -> tuple[Tile, ...]:
-    """Tiles worth timing, best guess first."""
+def offered_tiles(
+    plan: Plan, body: Body, capability: int, *, tf32: bool = False
+) -> tuple[Tile, ...]:
+    """Tiles worth timing, best guess first. tf32: whether float32 factors may be rounded to it."""
     # FLOAT: three products of TF32 halves, or the scalar units; one TF32 product is not float32.
     multiply = ("tf32x3", "ieee") if plan.product.kind is DataType.FLOAT else ("",)
-    return tiles(work_of(plan, body), capability, multiply=multiply)
+    found = tiles(work_of(plan, body), capability, multiply=multiply)
+    if tf32 and plan.product.kind is DataType.FLOAT:
+        return (*tiles(work_of(plan, body), capability, multiply=(ROUNDED,)), *found)
+    return found
 
 
 # -- Gemm and MatMul ----------------------------------------------------------------------

@@ -11,7 +11,7 @@ from workbench.formats import LINEAR, Format
 from workbench.gpu_device import not_installed
 from workbench.records import Refusal
 from workbench.tactics.machine_code import has_machine_code
-from workbench.tactics.protocol import Call, Problem, Tactic
+from workbench.tactics.protocol import TF32, Call, Problem, Tactic
 from workbench.tactics.scalar_text import Untranslatable
 from workbench.tactics.triton.attention import attention_of
 from workbench.tactics.triton.attention_code import attention_program, block_of, blocks
@@ -22,7 +22,7 @@ from workbench.tactics.triton.kernel import Program
 from workbench.tactics.triton.plans import FORMS, layouts_of, offered_tiles, plan_of
 from workbench.tactics.triton.product import product_of
 from workbench.tactics.triton.product_code import program_of
-from workbench.tactics.triton.tiles import tile_of
+from workbench.tactics.triton.tiles import ROUNDED, tile_of
 
 REVISION = "3"
 ATTENTION, DEPTHWISE = "attention", "depthwise"
@@ -98,7 +98,7 @@ class TritonSource:
         kind = plan.product.kind
         if kind is DataType.FP8 and capability < FP8_SINCE:
             raise Untranslatable(f"FP8 needs compute capability 8.9, this is {capability / 10}")
-        offered = offered_tiles(plan, problem.body, capability)
+        offered = offered_tiles(plan, problem.body, capability, tf32=problem.tf32)
         program_of(plan, offered[0])  # raises where the epilogue has no text
         return [
             self._tactic(problem.body, kind, form, t.parameters, program_of(plan, t).name)
@@ -120,7 +120,11 @@ class TritonSource:
             tuple(layouts.get(i.name, LINEAR) for i in body.dynamic_inputs),
             tuple(layouts.get(o, LINEAR) for o in body.outputs),
             kind,
-            (("form", form), *parameters),
+            (
+                *((TF32,) if ("multiply", ROUNDED) in parameters else ()),
+                ("form", form),
+                *parameters,
+            ),
             self.version,
         )
 

@@ -18,6 +18,9 @@ SIZES = 9
 ALIKE = 3
 """And so many of one size, in depth or stages."""
 
+ROUNDED = "tf32"
+"""How floats are multiplied whose factors are rounded to TF32."""
+
 _SHAPES = (
     (128, 256, 8),
     (256, 128, 8),
