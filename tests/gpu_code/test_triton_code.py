@@ -14,9 +14,10 @@ from triton_on_host import run_on_host
 from workbench.checks import expect
 from workbench.records import Refusal
 from workbench.sampling import sample_inputs
+from workbench.tactics.compile_processes import CompileError
 from workbench.tactics.protocol import Problem
 from workbench.tactics.triton import TRITON
-from workbench.tactics.triton.compiler import CompileError, compile_all, unpack_code
+from workbench.tactics.triton.compiler import compile_all, unpack_code
 from workbench.tactics.triton.source import program_for
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tactics"))

@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
+from workbench.tactics.compile_processes import CompileError
 from workbench.tactics.triton import compiler
-from workbench.tactics.triton.compiler import CompileError, Compilers, unpack_code
+from workbench.tactics.triton.compiler import Compilers, unpack_code
 from workbench.tactics.triton.kernel import Kernel
 
 SECONDS = 60

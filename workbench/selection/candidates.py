@@ -104,21 +104,33 @@ class Workshop:
             self.config.get_flag(BuilderFlag.TF32),
         )
 
-    def precompile(self, layers: Iterable[LayerProblem]) -> None:
-        """Compile slow kernels of all layers in parallel, and wait: timings want to be alone."""
-        slow = [s for s in self.sources if isinstance(s, CompilesAhead) and s.slow]
+    def precompile(self, layers: Iterable[LayerProblem], parts: Iterable[LayerProblem]) -> None:
+        """Compile the kernels of all layers in parallel, and wait: timings want to be alone.
+
+        parts: pieces of fused layers, for which nothing is compiled slowly.
+        """
+        ahead = [s for s in self.sources if isinstance(s, CompilesAhead)]
+        quick = [s for s in ahead if not s.slow]
+        ahead.sort(key=lambda s: not s.slow)  # what takes longest begins first
+        jobs = {p.key: (p, quick) for p in parts} | {p.key: (p, ahead) for p in layers}
         started: list[Future[bytes]] = []
-        for layer in layers if slow else ():
-            for source in slow:
-                offers = source.candidates(self.problem(layer.opt, layer.constants))
-                started += self._compiling(source, layer, offers)
+        for source in ahead:
+            for layer, sources in jobs.values() if self.compiles_ahead else ():
+                if source in sources:
+                    offers = source.candidates(self.problem(layer.opt, layer.constants))
+                    started += self._compiling(source, layer, offers)
         wait(started)  # what failed is refused, with its reason, when it is prepared
+
+    @property
+    def compiles_ahead(self) -> bool:
+        """Whether several tactics are tried a layer: level 0 takes the first that runs."""
+        return self.config.builder_optimization_level > 0
 
     def _compiling(
         self, source: CompilesAhead, layer: LayerProblem, offers: Sequence[Tactic | Refusal]
     ) -> list[Future[bytes]]:
         """Start compiling what will be tried, at every size at which it is prepared."""
-        if self.config.builder_optimization_level == 0:
+        if not self.compiles_ahead:
             return []
         tactics = [t for t in offers if isinstance(t, Tactic)][: self._limit]
         untimed = [t for t in tactics if not self.is_cached(t, layer)]

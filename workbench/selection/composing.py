@@ -43,6 +43,31 @@ def composed_candidates(
     return _Composer(shop, layer, reformat).candidates(fused)
 
 
+def part_problems(shop: Workshop, layer: LayerProblem) -> tuple[LayerProblem, ...]:
+    """What will be timed for COMPOSED; empty where it is built only if nothing else runs."""
+    if len(layer.opt.operator_names) < 2 or not layer.opt.dynamic_inputs:
+        return ()
+    return tuple(part_problem(shop, layer, p) for p in split(layer.opt))
+
+
+def part_problem(shop: Workshop, layer: LayerProblem, part: Part) -> LayerProblem:
+    """A piece of a fused layer, at every size at which the layer must work."""
+    names = {i.name for i in part.body.inputs if i.constant}
+    constants = {n: a for n, a in layer.constants.items() if n in names}
+    bodies = {part.body.signature: part.body}
+    for body in layer.shapes:
+        bound = part_of(body, part.nodes).body
+        bodies.setdefault(bound.signature, bound)
+    return LayerProblem(
+        f"{layer.name} ({' + '.join(part.body.operator_names)})",
+        part.body,
+        tuple(bodies.values()),
+        constants,
+        part.body.compute_type,
+        shop.deciding.digest(part.body, constants),
+    )
+
+
 class _Composer:
     def __init__(self, shop: Workshop, layer: LayerProblem, reformat: Reformat) -> None:
         self.shop, self.layer, self.reformat = shop, layer, reformat
@@ -74,25 +99,10 @@ class _Composer:
         return Candidate(NAME, NAME, None, refusal=refusal)
 
     def _part_candidates(self, part: Part) -> tuple[Candidate, ...]:
-        names = {i.name for i in part.body.inputs if i.constant}
-        constants = {n: a for n, a in self.layer.constants.items() if n in names}
-        decided = self.shop.deciding.digest(part.body, constants)
-        key = (part.body.signature, decided, part.body.compute_type)
-        if key not in self.shop.parts:
-            bodies = {part.body.signature: part.body}
-            for body in self.layer.shapes:
-                bound = part_of(body, part.nodes).body
-                bodies.setdefault(bound.signature, bound)
-            problem = LayerProblem(
-                f"{self.layer.name} ({' + '.join(part.body.operator_names)})",
-                part.body,
-                tuple(bodies.values()),
-                constants,
-                part.body.compute_type,
-                decided,
-            )
-            self.shop.parts[key] = self.shop.candidates(problem, part=True)
-        return self.shop.parts[key]
+        problem = part_problem(self.shop, self.layer, part)
+        if problem.key not in self.shop.parts:
+            self.shop.parts[problem.key] = self.shop.candidates(problem, part=True)
+        return self.shop.parts[problem.key]
 
     def _boundaries(self, fused: Sequence[Candidate]) -> list[Boundary]:
         linear: Boundary = (

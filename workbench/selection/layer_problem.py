@@ -39,6 +39,11 @@ class LayerProblem:
     decided: str = ""
 
     @property
+    def key(self) -> tuple[str, str, DataType]:
+        """Layers of one key share their tactics and timings."""
+        return (self.opt.signature, self.decided, self.built)
+
+    @property
     def smallest(self) -> Body:
         """The Body of the least work."""
         return min(self.shapes, key=lambda b: b.flops)

@@ -20,7 +20,7 @@ from workbench.records import Progress, Refusal
 from workbench.sampling import sample_inputs
 from workbench.selection.candidates import Candidate, Trial, Workshop
 from workbench.selection.choice import LayerChoice, ReformatChoice, Tuned
-from workbench.selection.composing import composed_candidates
+from workbench.selection.composing import composed_candidates, part_problems
 from workbench.selection.layer_problem import LayerProblem, constants_of
 from workbench.selection.pbqp import Matrix, Solution, solve
 from workbench.selection.ranking import fastest, formats_of, menu
@@ -89,7 +89,8 @@ class _Tuning:
         failures: list[tuple[Layer, tuple[Candidate, ...]]] = []
         monitor = self.config.progress_monitor
         problems = {key: self._problem(group[0]) for key, group in groups.items()}
-        self.shop.precompile(p for p in problems.values() if p is not None)
+        asked = [p for p in problems.values() if p is not None]
+        self.shop.precompile(asked, (q for p in asked for q in part_problems(self.shop, p)))
         with Progress(monitor, "Tune", len(groups)) as progress:
             for key, group in groups.items():
                 candidates = self._candidates(group[0], problems[key])

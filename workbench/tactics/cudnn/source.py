@@ -7,9 +7,11 @@ The plan file carries the compiled plan, so that loading asks no heuristics and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -19,8 +21,10 @@ from workbench.errors import DeviceError
 from workbench.formats import Format
 from workbench.gpu_device import DeviceConstant, GpuDevice, gpu_of, not_installed
 from workbench.records import Refusal
+from workbench.tactics.compile_processes import CompileError
 from workbench.tactics.cudnn.described import graphs_of
 from workbench.tactics.cudnn.frontend import (
+    UNKNOWN_KNOB,
     LoadedPlan,
     PlanChoice,
     PlanRefused,
@@ -30,7 +34,8 @@ from workbench.tactics.cudnn.frontend import (
 )
 from workbench.tactics.cudnn.graph import Graph, Input, Number
 from workbench.tactics.cudnn.library import handle_of, load, planning_handle, versions
-from workbench.tactics.machine_code import machine_code
+from workbench.tactics.cudnn.planners import PLANNERS
+from workbench.tactics.machine_code import has_machine_code, machine_code
 from workbench.tactics.protocol import TF32, Call, Launch, Problem, Tactic
 from workbench.tactics.terms import Constant, Constants
 
@@ -50,9 +55,11 @@ class CudnnSource:
 
     name = "CUDNN"
     device_kind = "gpu"
+    slow = False
 
     def __init__(self) -> None:
         self._proposed: dict[tuple[int, str], tuple[PlanChoice, ...] | Refusal] = {}
+        self._plans: WeakValueDictionary[tuple[int, str], LoadedPlan] = WeakValueDictionary()
 
     def unavailable(self) -> Refusal | None:
         found = not_installed("cupy", "CuPy") or load()
@@ -120,23 +127,63 @@ class CudnnSource:
         graphs = graphs_of(problem)
         if isinstance(graphs, Refusal):
             return graphs
-        variant = tactic.parameter("graph")
-        graph = next((g for g in graphs if g.variant == variant), None)
+        graph = _graph_of(tactic, graphs)
         if graph is None:
-            return Refusal(f"no graph '{variant}' at these sizes", code="graph")
-        choice = PlanChoice(tactic.parameter("engine"), tactic.parameter("knobs"), tactic.tf32)
+            return Refusal(f"no graph '{tactic.parameter('graph')}' at these sizes", code="graph")
+        choice = _choice_of(tactic)
         device = gpu_of(problem.device)
         handle = planning_handle(device)
-        parts = (self.name, self.version, str(device.fingerprint), graph.text, repr(choice))
+        parts = self._parts(graph, choice, device)
+
+        def make() -> bytes:
+            begun = PLANNERS.planned(parts)
+            return begun.result() if begun else compiled(graph, choice, handle)
+
         try:
-            key, code = machine_code(problem, parts, lambda: compiled(graph, choice, handle))
-            plan = loaded(code, handle)
-        except PlanRefused as e:
+            key, code = machine_code(problem, parts, make)
+            plan = self._loaded(key, code, device)
+        except (PlanRefused, CompileError) as e:
             return Refusal(f"cuDNN does not build this plan: {e}", code="plan")
         return _call(graph, plan, choice, problem, {key: code})
 
+    def precompile(self, problem: Problem, tactics: Sequence[Tactic]) -> tuple[Future[bytes], ...]:
+        graphs = graphs_of(problem)
+        if isinstance(graphs, Refusal):
+            return ()
+        device = gpu_of(problem.device)
+        started: list[Future[bytes]] = []
+        for tactic in tactics:
+            graph, choice = _graph_of(tactic, graphs), _choice_of(tactic)
+            # Knobs without a name are found among what the heuristics propose in this process.
+            if graph is None or UNKNOWN_KNOB in dict(choice.knobs):
+                continue
+            parts = self._parts(graph, choice, device)
+            if not has_machine_code(problem, parts):
+                started.append(PLANNERS.submit(parts, graph, choice, device))
+        return tuple(started)
+
+    def _parts(self, graph: Graph, choice: PlanChoice, device: GpuDevice) -> tuple[str, ...]:
+        """All that decides a plan's code."""
+        return (self.name, self.version, str(device.fingerprint), graph.text, repr(choice))
+
+    def _loaded(self, key: str, code: bytes, device: GpuDevice) -> LoadedPlan:
+        """The plan of some code: layers alike share one. Raises PlanRefused."""
+        place = (device.index, key)
+        found = self._plans.get(place)
+        if found is None:
+            found = self._plans[place] = loaded(code, planning_handle(device))
+        return found
+
     def reformat(self, type_: TensorType, source: Format, target: Format) -> Tactic | Refusal:
         return Refusal("cuDNN rewrites no layouts here", code="operator")
+
+
+def _graph_of(tactic: Tactic, graphs: Sequence[Graph]) -> Graph | None:
+    return next((g for g in graphs if g.variant == tactic.parameter("graph")), None)
+
+
+def _choice_of(tactic: Tactic) -> PlanChoice:
+    return PlanChoice(tactic.parameter("engine"), tactic.parameter("knobs"), tactic.tf32)
 
 
 def arithmetics(

@@ -12,11 +12,11 @@ from workbench.devices import ALIGNMENT, Buffer
 from workbench.errors import DeviceError
 from workbench.gpu_device import DeviceConstant, gpu_of, require_aligned
 from workbench.records import Refusal
+from workbench.tactics.compile_processes import CompileError
 from workbench.tactics.machine_code import machine_code
 from workbench.tactics.protocol import Call, Launch, Problem
 from workbench.tactics.triton.compiler import (
     COMPILERS,
-    CompileError,
     parts,
     triton_version,
     unpack_code,

@@ -68,7 +68,7 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"meta": meta, "code": base64.b64encode(code).decode()}
 
 
-def _answers() -> TextIO:
+def answers_apart() -> TextIO:
     """Where answers go. Descriptor 1 is stderr from now on, for this process and its children."""
     own = os.fdopen(os.dup(1), "w")  # not inherited by children
     os.dup2(2, 1)
@@ -78,7 +78,7 @@ def _answers() -> TextIO:
 
 def serve() -> None:
     """Answer requests until there are none."""
-    answers = _answers()
+    answers = answers_apart()
     import triton  # pyright: ignore
 
     with tempfile.TemporaryDirectory() as folder:
