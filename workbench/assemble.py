@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from workbench import __version__
@@ -15,9 +15,10 @@ from workbench.formats import LINEAR, Format
 from workbench.memory import Lifetime, MemoryPlan, plan_memory
 from workbench.network import Layer, NetworkDefinition, Tensor
 from workbench.plan import Plan, PlanProfile, PlanStep, PlanTensor
-from workbench.selection import ReformatChoice, Tuned
+from workbench.selection import Candidate, ReformatChoice, Tuned
 from workbench.selection.choice import LayerChoice
 from workbench.storage import Storage
+from workbench.streams import Work, schedule
 from workbench.tactics import source_named
 from workbench.tactics.launch import reformat_body
 from workbench.tactics.view import VIEW
@@ -53,14 +54,8 @@ class _Assembly:
         self.weights: dict[str, Array] = {}
 
     def plan(self) -> Plan:
-        steps: list[PlanStep] = []
-        for t in self.network.inputs:
-            self._tensor(t, LINEAR)
-            steps.extend(self._reformat(r, t) for r in self.reformats.get(t.name, ()))
-        for layer in self.network.layers:
-            steps.append(self._step(layer, self.choices[layer.name]))
-            for t in layer.outputs:
-                steps.extend(self._reformat(r, t) for r in self.reformats.get(t.name, ()))
+        made = self._steps()
+        steps = [s for s, _ in made]
         for t in self.network.outputs:
             # Last, in the model's order.
             self.tensors[t.name] = self.tensors.pop(t.name)
@@ -69,7 +64,7 @@ class _Assembly:
         winners = [c.winner for c in (*self.tuned.layers, *self.tuned.reformats)]
         workspace = max((c.workspace_bytes for c in winners), default=0)
         versions = {s: source_named(s).version for s in sorted({x.tactic.source for x in steps})}
-        return Plan(
+        plan = Plan(
             self.name,
             self.device.fingerprint,
             self.config.num_threads or getattr(self.device, "threads", 1),
@@ -81,6 +76,34 @@ class _Assembly:
             self.config.to_json(),
             {"inference-workbench": __version__, **versions},
         )
+        return self._on_streams(plan, [_time_us(c) for _, c in made])
+
+    def _steps(self) -> list[tuple[PlanStep, Candidate]]:
+        """Every step in order, with what was chosen for it."""
+        steps: list[tuple[PlanStep, Candidate]] = []
+        for t in self.network.inputs:
+            self._tensor(t, LINEAR)
+            steps += self._reformats(t)
+        for layer in self.network.layers:
+            choice = self.choices[layer.name]
+            steps.append((self._step(layer, choice), choice.winner))
+            for t in layer.outputs:
+                steps += self._reformats(t)
+        return steps
+
+    def _reformats(self, tensor: Tensor) -> list[tuple[PlanStep, Candidate]]:
+        wanted = self.reformats.get(tensor.name, ())
+        return [(self._reformat(r, tensor), r.winner) for r in wanted]
+
+    def _on_streams(self, plan: Plan, times_us: Sequence[float]) -> Plan:
+        """Branches on streams of their own, as many as the config allows."""
+        most = self.config.max_aux_streams
+        if self.device.kind != "gpu" or plan.is_late or not most:
+            return plan
+        timed = zip(plan.steps, times_us, strict=True)
+        found = schedule([Work(s.inputs, s.outputs, t) for s, t in timed], most)
+        steps = zip(plan.steps, found.streams, strict=True)
+        return replace(plan, steps=tuple(replace(s, stream=k) for s, k in steps))
 
     def _share_memory(self) -> None:
         """Give the tensors of views their places. Raises BuildError where one is not possible."""
@@ -156,13 +179,18 @@ class _Assembly:
         return name
 
 
+def _time_us(candidate: Candidate) -> float:
+    return 1.0 if candidate.timing is None else candidate.timing.median_us
+
+
 def memory_stage(draft: Plan) -> tuple[Plan, tuple[MemoryPlan, ...]]:
     """The plan with its arenas, and each profile's memory plan."""
     plans: list[MemoryPlan] = []
     profiles: list[PlanProfile] = []
+    conflict = _conflicts(draft) if draft.num_aux_streams else Lifetime.overlaps
     for p in draft.profiles:
         bounds = _bounds(draft, p)
-        memory = plan_memory(lifetimes(draft, bounds))
+        memory = plan_memory(lifetimes(draft, bounds), conflict)
         plans.append(memory)
         profiles.append(replace(p, offsets=memory.offsets, arena_bytes=memory.arena_bytes))
     return replace(draft, profiles=tuple(profiles)), tuple(plans)
@@ -187,6 +215,30 @@ def lifetimes(plan: Plan, bounds: Mapping[str, tuple[int, int]]) -> list[Lifetim
         for t in plan.tensors
         if t.kind == "inner" and t.name not in plan.late and not t.root
     ]
+
+
+def _conflicts(plan: Plan) -> Callable[[Lifetime, Lifetime], bool]:
+    """Whether two tensors may be alive at once, where steps run side by side.
+
+    They may not be only if every step that uses the one has surely ended when the other is written.
+    """
+    order = plan.schedule()
+    root = {t.name: t.root or t.name for t in plan.tensors}
+    users: dict[str, list[int]] = {}
+    writers: dict[str, list[int]] = {}
+    for index, step in enumerate(plan.steps):
+        for name in step.outputs:
+            writers.setdefault(root[name], []).append(index)
+        for name in (*step.inputs, *step.outputs):
+            users.setdefault(root[name], []).append(index)
+
+    def conflict(a: Lifetime, b: Lifetime) -> bool:
+        return not (
+            order.ends_before(users[a.name], writers[b.name])
+            or order.ends_before(users[b.name], writers[a.name])
+        )
+
+    return conflict
 
 
 def largest_bytes(tensor: PlanTensor, bounds: Mapping[str, tuple[int, int]]) -> int:

@@ -16,6 +16,7 @@ from workbench.body import HostType
 from workbench.datatypes import PRECISIONS, DataType
 from workbench.dimensions import Bindings, Shape, evaluate, is_symbol, symbols_of
 from workbench.errors import ConfigError
+from workbench.gpu_targets import HardwareCompatibilityLevel
 from workbench.network import NetworkDefinition, Tensor
 from workbench.network.remedies import GraphEdits, edit_from_json, edit_to_json
 from workbench.records import ProgressMonitor, Stage
@@ -51,6 +52,9 @@ class Calibrator(enum.Enum):
 
 PERCENTILE = 99.99
 """Share of the magnitudes that the percentile calibrator keeps unless told, in percent."""
+
+
+MOST_AUX_STREAMS = 16
 
 
 @dataclass
@@ -177,6 +181,8 @@ class BuilderConfig:
     leaves it out. dynamic_ranges: largest magnitude by tensor, set by hand, not calibrated.
     int8_calibrator: an object with TensorRT's calibrator methods; not part of the JSON.
     max_loop_steps: iterations after which a Loop counts as endless; None: 20,000.
+    max_aux_streams: streams beside the caller's on which a GPU may run branches of the network.
+    hardware_compatibility_level: on which other GPUs the plan must load.
     network_edits: what ``edit_network`` asked for, in order.
     """
 
@@ -184,7 +190,8 @@ class BuilderConfig:
         "default_precision precisions calibrator percentile weight_scales equalize_channels "
         "smooth_alpha dynamic_ranges flags memory_pool_limits optimization_profiles "
         "builder_optimization_level max_num_tactics avg_timing_iterations tactic_sources "
-        "num_threads verify allow_host_layers max_loop_steps network_edits"
+        "num_threads verify allow_host_layers max_loop_steps network_edits max_aux_streams "
+        "hardware_compatibility_level"
     ).split()
 
     def __init__(self) -> None:
@@ -208,6 +215,8 @@ class BuilderConfig:
         self.verify = "distinct"
         self.allow_host_layers = False
         self.max_loop_steps: int | None = None
+        self.max_aux_streams = 0
+        self.hardware_compatibility_level = HardwareCompatibilityLevel.NONE
         self.network_edits: tuple[tuple[Stage, GraphEdits], ...] = ()
         self.timing_cache: Any = None
         self.progress_monitor = ProgressMonitor()
@@ -224,6 +233,10 @@ class BuilderConfig:
             raise ConfigError(f"builder_optimization_level is {value!r}", remedy="use 0 to 5")
         if name == "num_threads" and isinstance(value, int) and value < 1:
             raise ConfigError(f"num_threads is {value}", remedy="use 1 or more, or None for all")
+        if name == "max_aux_streams" and value not in range(MOST_AUX_STREAMS + 1):
+            raise ConfigError(
+                f"max_aux_streams is {value!r}", remedy=f"use 0 to {MOST_AUX_STREAMS}"
+            )
         if name in ("percentile", "weight_scales", "smooth_alpha"):
             _check_calibration(name, value)
         super().__setattr__(name, value)
@@ -344,6 +357,8 @@ class BuilderConfig:
             "verify": self.verify,
             "allow_host_layers": self.allow_host_layers,
             "max_loop_steps": self.max_loop_steps,
+            "max_aux_streams": self.max_aux_streams,
+            "hardware_compatibility_level": self.hardware_compatibility_level.value,
             "network_edits": [[s.value, edit_to_json(e)] for s, e in self.network_edits],
         }
 
@@ -358,6 +373,7 @@ class BuilderConfig:
             "default_precision": DataType,
             "precisions": lambda v: tuple((p, DataType(d)) for p, d in v),
             "calibrator": Calibrator,
+            "hardware_compatibility_level": HardwareCompatibilityLevel,
             "flags": lambda v: frozenset(BuilderFlag(f) for f in v),
             "memory_pool_limits": lambda v: {MemoryPoolType(k): n for k, n in v.items()},
             "optimization_profiles": lambda v: tuple(map(OptimizationProfile.from_json, v)),

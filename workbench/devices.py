@@ -114,6 +114,10 @@ class Device(Protocol):
         """Record launches as a graph with a method ``launch(stream)``. Raises DeviceError."""
         ...
 
+    def annotated(self, launch: Callable[[], None], name: str) -> Callable[[], None]:
+        """The launch within an NVTX range of this name. Raises DeviceError where there is none."""
+        ...
+
     def stream(self) -> Any:
         """A new stream for ``execute_async_v3``."""
         ...
@@ -270,6 +274,11 @@ class CpuDevice:
 
     def capture(self, launches: Sequence[Callable[[], None]], stream: Any) -> Any:
         raise DeviceError("a CPU records no graphs", place=self.fingerprint.name)
+
+    def annotated(self, launch: Callable[[], None], name: str) -> Callable[[], None]:
+        raise DeviceError(
+            "NVTX ranges are NVIDIA's: a CPU has none", remedy="set context.profiler instead"
+        )
 
     def stream(self) -> CpuStream:
         return CpuStream()

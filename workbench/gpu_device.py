@@ -15,6 +15,7 @@ import numpy as np
 from workbench.datatypes import DataType
 from workbench.devices import ALIGNMENT, Buffer, Device, Fingerprint
 from workbench.errors import DeviceError
+from workbench.host_threads import contiguous
 from workbench.records import Refusal
 
 _NATIVE_SINCE = {
@@ -40,6 +41,16 @@ class DeviceConstant:
     address: int
     nbytes: int
     sources: tuple[np.ndarray[Any, Any], ...]
+
+
+@dataclass(frozen=True)
+class _RawStream:
+    """A cudaStream_t as the CUDA stream protocol has it. The caller keeps the stream alive."""
+
+    handle: int
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.handle
 
 
 def _identity(array: np.ndarray[Any, Any]) -> tuple[Any, ...]:
@@ -163,7 +174,7 @@ class GpuDevice:
         key = (packing, *map(_identity, kept))
         found = self._constants.get(key)
         if found is None:
-            own = np.ascontiguousarray(kept[0] if make is None else make())
+            own = contiguous(kept[0] if make is None else make())
             buffer = self.allocate(own.nbytes)
             if own.nbytes:
                 self.upload(own, buffer)
@@ -172,7 +183,7 @@ class GpuDevice:
         return found
 
     def upload(self, array: np.ndarray[Any, Any], buffer: Buffer, stream: Any = None) -> None:
-        own = np.ascontiguousarray(array)
+        own = contiguous(array)
         self._copy(buffer.address, own.ctypes.data, own.nbytes, stream)
         self.synchronize(stream)  # ``own`` may be a temporary
 
@@ -217,21 +228,44 @@ class GpuDevice:
         return stream if isinstance(stream, int) else stream.ptr
 
     def capture(self, launches: Sequence[Callable[[], None]], stream: Any) -> Any:
-        """A CUDA graph of the launches, which must be bound to ``stream``."""
+        """A CUDA graph of the launches, which must be bound to ``stream`` or forked from it."""
         own = stream or self.main_stream
-        own.begin_capture()
+        refused = self.cupy.cuda.runtime.CUDARuntimeError
         try:
-            for launch in launches:
-                launch()
-        finally:
-            graph = own.end_capture()
+            own.begin_capture()
+            try:
+                for launch in launches:
+                    launch()
+            finally:
+                graph = own.end_capture()
+        except refused as e:
+            raise DeviceError(
+                f"CUDA records no graph of {len(launches)} launches: {e}",
+                place="gpu",
+                remedy="set context.use_graph = False to launch them one by one",
+            ) from None
         return graph
+
+    def annotated(self, launch: Callable[[], None], name: str) -> Callable[[], None]:
+        nvtx = self.cupy.cuda.nvtx
+
+        def within() -> None:
+            nvtx.RangePush(name)
+            try:
+                launch()
+            finally:
+                nvtx.RangePop()
+
+        return within
 
     def stream(self) -> Any:
         return self.cupy.cuda.Stream(non_blocking=True)
 
     def as_stream(self, handle: Any) -> Any:
-        return self.cupy.cuda.ExternalStream(handle) if isinstance(handle, int) else handle
+        if isinstance(handle, self.cupy.cuda.Stream):
+            return handle
+        given = _RawStream(handle) if isinstance(handle, int) else handle
+        return self.cupy.cuda.Stream.from_external(given)
 
     def wait(self, later: Any, earlier: Any) -> None:
         if later is not earlier:

@@ -6,7 +6,7 @@ Greedy by size, first fit among the tensors alive at the same time (Pisarchyk an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from workbench.devices import ALIGNMENT
@@ -41,15 +41,21 @@ def aligned(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
-def plan_memory(lifetimes: Sequence[Lifetime]) -> MemoryPlan:
-    """Offsets such that no two tensors alive at the same time overlap."""
+def plan_memory(
+    lifetimes: Sequence[Lifetime],
+    conflict: Callable[[Lifetime, Lifetime], bool] = Lifetime.overlaps,
+) -> MemoryPlan:
+    """Offsets such that no two tensors alive at the same time overlap.
+
+    conflict: whether two may be; where steps run side by side, order of steps is not enough.
+    """
     placed: list[tuple[int, int, Lifetime]] = []
     offsets: dict[str, int] = {}
     for item in sorted(lifetimes, key=lambda t: (-t.nbytes, t.first, t.name)):
         size = aligned(item.nbytes)
         start = 0
         for low, high, other in sorted(placed, key=lambda p: p[0]):
-            if other.overlaps(item):
+            if conflict(other, item):
                 if start + size <= low:
                     break
                 start = max(start, high)

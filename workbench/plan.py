@@ -23,6 +23,7 @@ from workbench.files import write_atomically
 from workbench.formats import Format
 from workbench.operators import operator_named
 from workbench.plan_file import ANY_FILE, map_file, read_file, write_file
+from workbench.streams import Schedule, Work, dependencies
 from workbench.tactics.protocol import (
     Tactic,
     format_from_json,
@@ -56,6 +57,7 @@ class PlanStep:
     inputs: PlanTensors of the Body's dynamic inputs, in order. constants: weight names of its
     constant inputs, in order. outputs: PlanTensors of its outputs.
     requested, built, executed: the precision contract. cause: why an inserted step exists.
+    stream: 0 is the caller's, the others are auxiliary ones that run beside it.
     """
 
     name: str
@@ -70,6 +72,7 @@ class PlanStep:
     requested: DataType
     built: DataType
     executed: DataType
+    stream: int = 0
 
     @property
     def on_host(self) -> bool:
@@ -132,6 +135,16 @@ class Plan:
         """Whether steps must run one by one: some on the host, or at sizes found on the way."""
         return bool(self.late) or any(s.on_host for s in self.steps)
 
+    @property
+    def num_aux_streams(self) -> int:
+        """Streams beside the caller's that its steps are spread over."""
+        return max((s.stream for s in self.steps), default=0)
+
+    def schedule(self) -> Schedule:
+        """Which steps run side by side, and what each waits for."""
+        work = [Work(s.inputs, s.outputs) for s in self.steps]
+        return Schedule(dependencies(work), tuple(s.stream for s in self.steps))
+
     def to_bytes(self) -> bytes:
         """The plan file. Equal plans give equal bytes."""
         return write_file(self.records(), self.weights, self.code)
@@ -180,6 +193,7 @@ class Plan:
                     "origin": list(s.origin),
                     "cause": s.cause,
                     "precision": [s.requested.value, s.built.value, s.executed.value],
+                    "stream": s.stream,
                 }
             )
         return {
@@ -250,6 +264,7 @@ def _plan_from_records(
                 tuple(s["origin"]),
                 s["cause"],
                 *map(DataType, s["precision"]),
+                stream=s["stream"],
             )
             for s in data["steps"]
         ),

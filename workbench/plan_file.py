@@ -4,15 +4,17 @@ Layout: 8-byte little-endian header length; a compact JSON header, sorted, padde
 that the data start at a multiple of 64; then the sections. Tensors named ``pad/N`` make each
 section start at a multiple of 64 bytes. ``records`` is JSON in a uint8 tensor; ``code/KEY`` is
 machine code, always verified; ``weights/NAME`` are the execution weights. A type that safetensors
-has no name for (INT4, FP4, complex) is stored as its bytes, one element a byte where it is smaller;
-strings as JSON. The header's ``__metadata__`` says which type that is, and holds digests. Any
-safetensors reader opens the file.
+has no name for (INT4, FP4, complex) is stored as its bytes, four-bit numbers two per byte;
+strings as JSON. The header's ``__metadata__`` says which type that is, and holds digests; that of
+the weights is a tree's, so that processors share it (``host_threads.digest``). Any safetensors
+reader opens the file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import mmap
 import os
 import struct
@@ -26,9 +28,10 @@ import numpy as np
 from workbench.body import Array
 from workbench.datatypes import DataType
 from workbench.errors import PlanError
+from workbench.host_threads import digest
 
 FORMAT = "inference-workbench-plan"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 ANY_FILE = "plan file"
 """The place named in an error while the path is not known."""
 _ALIGN = 64
@@ -52,6 +55,8 @@ _TYPES: dict[DataType, str] = {
     DataType.BOOL: "BOOL",
 }
 _NAMES = {v: k for k, v in _TYPES.items()}
+_HALF_BYTES = (DataType.INT4, DataType.UINT4, DataType.FP4)
+"""Stored two per byte, the first in the low half, as ONNX stores them."""
 
 
 def write_file(
@@ -66,9 +71,13 @@ def write_file(
     ]
     sections.extend((f"code/{k}", "U8", (len(c),), c) for k, c in sorted(code.items()))
     unnamed: dict[str, str] = {}
+    packed: dict[str, list[int]] = {}
     for name, array in sorted(weights.items()):
         kind = DataType.of(array)
         shape, raw = array.shape, _texts(array) if kind is DataType.STRING else _raw(array)
+        if kind in _HALF_BYTES:
+            packed[name], raw = list(shape), _two_per_byte(raw)
+            shape = (len(raw),)
         if kind is DataType.STRING:
             unnamed[name], shape = kind.value, (len(raw),)
         elif kind not in _TYPES:
@@ -90,17 +99,16 @@ def write_file(
             }
             chunks.append(bytes(pad))
             end += pad
-    digest = hashlib.sha256()
-    for _, _, _, raw in sections[1 + len(code) :]:
-        digest.update(raw)
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
-        "weights_sha256": digest.hexdigest(),
+        "weights_sha256": digest(raw for _, _, _, raw in sections[1 + len(code) :]),
         "code_sha256": hashlib.sha256(b"".join(c for _, c in sorted(code.items()))).hexdigest(),
     }
     if unnamed:
         metadata["weight_types"] = _encode(unnamed).decode()
+    if packed:
+        metadata["packed_shapes"] = _encode(packed).decode()
     metadata["sha256"] = _header_digest(header, metadata, text)
     encoded = _encode({**header, "__metadata__": metadata})
     encoded += b" " * (-(len(encoded) + 8) % _ALIGN)
@@ -132,10 +140,7 @@ def read_file(
     if hashlib.sha256(b"".join(code.values())).hexdigest() != metadata.get("code_sha256"):
         raise _damaged("its machine code is not what was written")
     if verify == "full":
-        digest = hashlib.sha256()
-        for name in names:
-            digest.update(raw[name])
-        found, expected = digest.hexdigest(), metadata.get("weights_sha256", "")
+        found, expected = digest(raw[n] for n in names), metadata.get("weights_sha256", "")
         if found != expected:
             raise _damaged(
                 f"weights have SHA-256 {found[:12]}..., the file says {expected[:12]}..."
@@ -144,10 +149,15 @@ def read_file(
             if name.startswith("pad/") and any(raw[name]):
                 raise _damaged(f"padding '{name}' is not zero")
     unnamed: dict[str, str] = json.loads(metadata.get("weight_types", "{}"))
+    packed: dict[str, list[int]] = json.loads(metadata.get("packed_shapes", "{}"))
     weights = {
         (name := n.removeprefix("weights/")): _array(raw[n], header[n], unnamed.get(name, ""))
         for n in names
+        if n.removeprefix("weights/") not in packed
     }
+    for name, shape in packed.items():
+        kind = DataType(unnamed[name])
+        weights[name] = _one_per_byte(raw[f"weights/{name}"], kind, tuple(shape))
     return json.loads(bytes(raw["records"])), weights, code
 
 
@@ -213,6 +223,25 @@ def _encode(value: Any) -> bytes:
 
 def _raw(array: Array) -> bytes:
     return np.ascontiguousarray(array).view(np.uint8).tobytes() if array.ndim else array.tobytes()
+
+
+def _two_per_byte(raw: bytes) -> bytes:
+    halves = np.frombuffer(raw + bytes(len(raw) % 2), np.uint8) & 0x0F
+    return (halves[0::2] | (halves[1::2] << 4)).tobytes()
+
+
+def _one_per_byte(raw: memoryview, kind: DataType, shape: tuple[int, ...]) -> Array:
+    """Four-bit numbers, each in a byte of its own, read-only; integers with their sign."""
+    stored = np.frombuffer(raw, np.uint8)
+    halves = np.stack([stored & 0x0F, stored >> 4], axis=1).reshape(-1)
+    count = math.prod(shape)
+    if halves.size < count:
+        raise _damaged(f"{stored.size} bytes hold no {count} numbers of four bits")
+    if kind is DataType.INT4:
+        halves = ((halves.astype(np.int8) ^ 8) - 8).view(np.uint8)
+    array = np.ascontiguousarray(halves[:count]).view(kind.numpy).reshape(shape)
+    array.flags.writeable = False
+    return array
 
 
 def _texts(array: Array) -> bytes:

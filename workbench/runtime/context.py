@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from workbench.runtime.direct import NONE, CallersMemory, Owned
 from workbench.runtime.engine import Engine
 from workbench.runtime.given import as_value, check_input, check_shapes_set
 from workbench.runtime.late import LateRun, OutputAllocator, allocated, profile_of
+from workbench.runtime.launching import Bound, Launcher, ProfilingVerbosity
 from workbench.runtime.memory import ContextMemory
 from workbench.runtime.profiler import Profile, Profiled, Profiler, profiled
 from workbench.runtime.taps import Observe, TappedRun, Taps
@@ -24,17 +23,6 @@ from workbench.tactics.protocol import Launch
 
 MOST_BOUND = 32
 """Sets of sizes and of the caller's addresses to which the launches stay bound."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Bound:
-    """Every launch, bound to memory at one set of sizes: this context's, but for the caller's."""
-
-    launches: tuple[Launch, ...]
-    bindings: Mapping[str, int]
-    shapes: Mapping[str, tuple[int, ...]]
-    kernels: tuple[str, ...]
-    capturable: bool
 
 
 class ExecutionContext:
@@ -48,14 +36,13 @@ class ExecutionContext:
         self.engine = engine
         self.profiler: Profiler | None = None
         self._device = engine.device
-        self._stream = engine.device.stream()
+        self._launcher = Launcher(engine)
+        self._stream = self._launcher.own
         self._addresses: dict[str, Any] = {}
         self._allocators: dict[str, OutputAllocator] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._callers = CallersMemory(engine.device)
-        self._bound: dict[tuple[Any, ...], _Bound] = {}
-        self._graphs: dict[_Bound, Any] = {}
-        self.use_graph = engine.device.kind == "gpu"
+        self._bound: dict[tuple[Any, ...], Bound] = {}
         self.active_optimization_profile = -1
         self.set_optimization_profile_async(profile)
 
@@ -71,8 +58,7 @@ class ExecutionContext:
             return True
         self.active_optimization_profile = index
         self._profile = profiles[index]
-        self._bound.clear()
-        self._graphs.clear()
+        self._forget_bound()
         self._memory = ContextMemory(self.engine, self._profile)
         self._shapes = {}
         return True
@@ -113,6 +99,33 @@ class ExecutionContext:
 
     def get_tensor_address(self, name: str) -> Any:
         return self._addresses.get(name)
+
+    @property
+    def use_graph(self) -> bool:
+        """Whether a run is one CUDA graph, where its launches can be recorded."""
+        return self._launcher.use_graph
+
+    @use_graph.setter
+    def use_graph(self, value: bool) -> None:
+        self._launcher.use_graph = value
+
+    @property
+    def nvtx_verbosity(self) -> ProfilingVerbosity:
+        """What NVTX ranges say of each layer. Other than NONE, runs are no CUDA graph."""
+        return self._launcher.nvtx_verbosity
+
+    @nvtx_verbosity.setter
+    def nvtx_verbosity(self, value: ProfilingVerbosity) -> None:
+        self._device.annotated(lambda: None, "nvtx")  # raises where there is no NVTX
+        self._launcher.nvtx_verbosity = ProfilingVerbosity(value)
+
+    def set_aux_streams(self, aux_streams: Sequence[Any]) -> None:
+        """The caller's streams (or their handles) for branches, in place of the context's own.
+
+        Raises ExecutionError unless there are ``engine.num_aux_streams`` of them.
+        """
+        self._launcher.set_aux_streams(aux_streams)
+        self._forget_bound()
 
     # -- execution ------------------------------------------------------------------------
     def execute_v2(self, bindings: Sequence[Any]) -> bool:
@@ -172,9 +185,11 @@ class ExecutionContext:
             return {t.name: run.value(t.name) for t in self.engine.io_tensors if t.kind == "output"}
         bound = self._bind()
         if observe is None:
-            self._launch(bound)
+            self._launcher.launch(bound)
         else:
-            self._launch_observed(bound, observe)
+            self._launcher.each(
+                bound, lambda step, _: observe(step, lambda name: self._read(name, bound))
+            )
         return self._outputs(bound)
 
     def profile(self, inputs: Mapping[str, Value], *, iterations: int = 20) -> Profile:
@@ -190,10 +205,11 @@ class ExecutionContext:
         if self.engine.plan.is_late:
             return profile_of([self._late_run(inputs) for _ in range(iterations)])
         bound = self._bind()
+        alone = self._bind_at(bound.bindings, NONE, on_one_stream=True)
         parts = Profiled(
-            lambda: self._launch(bound),
-            tuple(zip(self.engine.plan.steps, bound.kernels, bound.launches, strict=True)),
-            self.use_graph and bound.capturable,
+            lambda: self._launcher.launch(bound),
+            tuple(zip(self.engine.plan.steps, bound.kernels, alone.launches, strict=True)),
+            self._launcher.as_graph(bound),
             lambda: self.run(inputs),
             lambda: (self._memory.put(inputs, self._stream), self._outputs(bound)),
         )
@@ -260,76 +276,58 @@ class ExecutionContext:
         return run
 
     # -- inner ----------------------------------------------------------------------------
-    def _bind(self, owned: Owned = NONE) -> _Bound:
+    def _forget_bound(self) -> None:
+        self._bound.clear()
+        self._launcher.forget()
+
+    def _bind(self, owned: Owned = NONE) -> Bound:
         check_shapes_set(self.engine, self._shapes)
         bindings = self.engine.bindings_of(self._shapes)
         key = (*sorted(bindings.items()), *((n, b.address) for n, b in owned.items()))
         if key not in self._bound:
             self._bound[key] = self._bind_at(bindings, owned)
             while len(self._bound) > MOST_BOUND:
-                self._graphs.pop(self._bound.pop(next(iter(self._bound))), None)
+                self._launcher.forget(self._bound.pop(next(iter(self._bound))))
         return self._bound[key]
 
-    def _bind_at(self, bindings: Mapping[str, int], owned: Owned) -> _Bound:
+    def _bind_at(
+        self, bindings: Mapping[str, int], owned: Owned, *, on_one_stream: bool = False
+    ) -> Bound:
         calls = self.engine.calls(bindings)
-        memory = self._memory
-        before = memory.workspace
-        scratch = memory.scratch(max((c.workspace_bytes for c in calls), default=0))
-        if scratch is not before:
+        memory, steps = self._memory, self.engine.plan.steps
+        if memory.reserve((s.stream, c.workspace_bytes) for s, c in zip(steps, calls, strict=True)):
             # Another size may want more scratch than any size of the build did.
-            self._bound.clear()
-            self._graphs.clear()
+            self._forget_bound()
         shapes = {
             t.name: dimensions.evaluate_shape(t.type.shape, bindings)
             for t in self.engine.plan.tensors
         }
+        streams = self._launcher.streams
         launches = tuple(
             call.bind(
                 [memory.buffer(n, shapes[n], bindings, owned) for n in step.inputs],
                 [memory.buffer(n, shapes[n], bindings, owned) for n in step.outputs],
-                scratch if call.workspace_bytes else None,
-                self._stream,
+                memory.scratch(call.workspace_bytes, step.stream) if call.workspace_bytes else None,
+                streams[0 if on_one_stream else step.stream],
             )
-            for step, call in zip(self.engine.plan.steps, calls, strict=True)
+            for step, call in zip(steps, calls, strict=True)
         )
-        return _Bound(
+        held_back = [s.name for s, c in zip(steps, calls, strict=True) if not c.capturable]
+        return Bound(
             launches,
+            launches if on_one_stream else self._launcher.in_order(launches),
             bindings,
             shapes,
             tuple(c.kernel for c in calls),
-            all(c.capturable for c in calls),
+            f"no graph records {', '.join(held_back)}" if held_back else "",
         )
-
-    def _launch(self, bound: _Bound, stream: Any = None) -> None:
-        """Run every launch, after what is on ``stream``, and before what comes to it later."""
-        own = self._stream if stream is None else stream
-        if self.use_graph and bound.capturable:
-            self._graph(bound, own).launch(own)
-            return
-        self._device.wait(self._stream, own)
-        for launch in bound.launches:
-            launch()
-        self._device.wait(own, self._stream)
-
-    def _graph(self, bound: _Bound, stream: Any) -> Any:
-        """The launches as one graph, recorded once per set of sizes.
-
-        The first run writes to the caller's memory: it waits for what is on the caller's stream.
-        """
-        if bound not in self._graphs:
-            self._device.wait(self._stream, stream)
-            for launch in bound.launches:
-                launch()
-            self._device.synchronize(self._stream)
-            self._graphs[bound] = self._device.capture(bound.launches, self._stream)
-        return self._graphs[bound]
 
     def _enqueued(self, stream: Any) -> Launch:
         """A run on the present shapes and addresses. Raises ExecutionError if one is not set."""
         if self.engine.plan.is_late:
             return self._late_enqueued(stream)
         bound = self._bind()
-        device = self._device
+        device, profiler = self._device, self.profiler
         for t in self.engine.io_tensors:
             if t.name not in self._addresses:
                 raise ExecutionError(
@@ -354,35 +352,18 @@ class ExecutionContext:
             for kind, address, slot in places:
                 if kind == "input":
                     device.copy_in(slot, address, stream)
-            self._launch_with_profiler(bound, stream)
+            self._launcher.launch(bound, stream, profiler)
             for kind, address, slot in places:
                 if kind == "output":
                     device.copy_out(address, slot, stream)
 
         return run
 
-    def _launch_with_profiler(self, bound: _Bound, stream: Any) -> None:
-        if self.profiler is None:
-            self._launch(bound, stream)
-            return
-        for step, launch in zip(self.engine.plan.steps, bound.launches, strict=True):
-            start = time.perf_counter()
-            launch()
-            self._device.synchronize(self._stream)
-            self.profiler.report_layer_time(step.name, (time.perf_counter() - start) * 1e3)
-
-    def _launch_observed(self, bound: _Bound, observe: Observe) -> None:
-        """Run every launch by itself; each is looked at before the next may overwrite memory."""
-        for step, launch in zip(self.engine.plan.steps, bound.launches, strict=True):
-            launch()
-            self._device.synchronize(self._stream)
-            observe(step, lambda name: self._read(name, bound))
-
-    def _outputs(self, bound: _Bound) -> dict[str, Array]:
+    def _outputs(self, bound: Bound) -> dict[str, Array]:
         outputs = [t.name for t in self.engine.io_tensors if t.kind == "output"]
         return {name: self._read(name, bound) for name in outputs}
 
-    def _read(self, name: str, bound: _Bound) -> Array:
+    def _read(self, name: str, bound: Bound) -> Array:
         """What lies in a tensor's memory now, in linear layout."""
         t, shape = self.engine.tensor(name), bound.shapes[name]
         stored = self._device.download(

@@ -180,8 +180,14 @@ class Engine:
 
     @property
     def device_memory_size_v2(self) -> int:
-        """Bytes of arena and workspace that a context takes, at the largest profile."""
-        return max(p.arena_bytes + p.workspace_bytes for p in self.plan.profiles)
+        """Bytes of arena and workspaces that a context takes at most, at the largest profile."""
+        spaces = self.num_aux_streams + 1
+        return max(p.arena_bytes + spaces * p.workspace_bytes for p in self.plan.profiles)
+
+    @property
+    def num_aux_streams(self) -> int:
+        """Streams beside the caller's on which its contexts run branches."""
+        return self.plan.num_aux_streams
 
     @property
     def weight_bytes(self) -> int:

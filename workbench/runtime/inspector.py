@@ -65,7 +65,7 @@ class EngineInspector:
             "BuiltPrecision": step.built.value,
             "ExecutedPrecision": step.executed.value,
             "Emulated": step.tactic.emulated,
-            "StreamId": 0,
+            "StreamId": step.stream,
         }
 
     def _tensor(self, name: str) -> dict[str, Any]:

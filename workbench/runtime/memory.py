@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,8 @@ from workbench.runtime.engine import Engine
 class ContextMemory:
     """Allocated for the largest sizes of one profile.
 
-    slots: memory of each input and output of known size. workspace: scratch that all launches
-    share; it grows where a size wants more than any size of the build did.
+    slots: memory of each input and output of known size. Scratch is shared by the launches of
+    a stream; it grows where a size wants more than any size of the build did.
     """
 
     def __init__(self, engine: Engine, profile: PlanProfile) -> None:
@@ -27,7 +27,7 @@ class ContextMemory:
         device = engine.device
         self._arena = device.allocate(profile.arena_bytes)
         size = profile.workspace_bytes
-        self.workspace: Buffer | None = device.allocate(size) if size else None
+        self._scratch: dict[int, Buffer] = {0: device.allocate(size)} if size else {}
         largest = engine.bindings_of({k: v[2] for k, v in profile.shapes.items()})
         self.slots: Mapping[str, Buffer] = {
             t.name: device.allocate(
@@ -44,11 +44,20 @@ class ContextMemory:
             stored = self._engine.io(name).format.pack(np.asarray(inputs[name]))
             self._engine.device.upload(stored, self.slots[name], stream)
 
-    def scratch(self, nbytes: int) -> Buffer | None:
-        """The workspace, with at least so many bytes; None if none was ever wanted."""
-        if nbytes and (self.workspace is None or nbytes > self.workspace.nbytes):
-            self.workspace = self._engine.device.allocate(nbytes)
-        return self.workspace
+    def scratch(self, nbytes: int, stream: int = 0) -> Buffer | None:
+        """A stream's workspace, with at least so many bytes; None if none was ever wanted."""
+        self.reserve([(stream, nbytes)])
+        return self._scratch.get(stream)
+
+    def reserve(self, wanted: Iterable[tuple[int, int]]) -> bool:
+        """Make workspaces large enough for (stream, bytes); whether one moved that was in use."""
+        moved = False
+        for stream, nbytes in wanted:
+            have = self._scratch.get(stream)
+            if nbytes > (have.nbytes if have else 0):
+                self._scratch[stream] = self._engine.device.allocate(nbytes)
+                moved = moved or have is not None
+        return moved
 
     def fixed(self, name: str, bindings: Mapping[str, int]) -> Buffer | None:
         """Where a tensor lies at these sizes; None where only the data decides its size."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from workbench.body import CONSTANT, Array, Body
 from workbench.datatypes import DataType
+from workbench.host_threads import contiguous
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Constants:
         if constant.order:
             found = found.transpose(constant.order)
         stored = found if found.dtype == constant.kind.numpy else _narrowed(found, constant.kind)
-        return np.ascontiguousarray(stored)
+        return contiguous(stored)
 
     def _product(self, factors: tuple[tuple[str, int], ...]) -> Array:
         total: Any = np.float64(1)

@@ -11,6 +11,7 @@ import numpy as np
 from workbench.body import Array
 from workbench.datatypes import DataType
 from workbench.formats import Format
+from workbench.host_threads import copy_to
 from workbench.tactics.triton.frame import Frame, Group
 from workbench.tactics.triton.kernel import STORED, Arguments, Pack, masked
 from workbench.tactics.triton.product import Factor, Product
@@ -278,7 +279,7 @@ def packed_weights(
             case _:
                 own = array.reshape(columns, depth)[None, :, None, :]
         packed = np.zeros((batches, wide, taps, deep), array.dtype)
-        packed[:, :columns, :, :depth] = own
+        copy_to(packed[:, :columns, :, :depth], own)
         return packed
 
     recipe = f"{axes} {(batches, columns, taps, depth)} as {(wide, deep)}"
