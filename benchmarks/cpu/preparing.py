@@ -1,0 +1,90 @@
+"""What the candidates need, made in a process of its own: Q/DQ models and plans.
+
+    python preparing.py qdq MODEL FOLDER OUT.onnx
+    python preparing.py plan MODEL.onnx BATCH-MODEL TYPE THREADS CACHE OUT.plan
+
+``qdq`` calibrates, and exports the network with its QuantizeLinear and DequantizeLinear before
+fusing: one file for every engine. ``plan`` builds with full tuning; timings are kept in CACHE.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from models import Model, model_named
+
+from workbench.builder import build
+from workbench.builder.stages import run_stages, start
+from workbench.builder.state import BuildState
+from workbench.config import BuilderConfig, OptimizationProfile
+from workbench.datatypes import DataType
+from workbench.devices import open_device
+from workbench.onnx_export import export_onnx
+from workbench.records import Stage
+from workbench.timing import TimingCache
+
+OPSET = 20
+"""The newest that every engine here reads."""
+
+
+def config_of(model: Model) -> BuilderConfig:
+    """One profile: the sizes that are timed."""
+    config = BuilderConfig()
+    profile = OptimizationProfile()
+    for name, array in model.inputs().items():
+        profile.set_shape(name, array.shape, array.shape, array.shape)
+    config.add_optimization_profile(profile)
+    return config
+
+
+def write_qdq(model: Model, folder: Path, target: Path) -> None:
+    """The INT8 model with explicit Q/DQ, calibrated on samples that are not timed."""
+    config = config_of(model)
+    config.default_precision = DataType.INT8
+    state = start(model.path(folder), config, calibration_data=model.calibration(), name=model.name)
+    state = run_stages(state, until=Stage.CALIBRATE)
+    export_onnx(state.network, target, opset=OPSET)
+
+
+def write_plan(
+    path: Path, model: Model, kind: str, threads: int, cache: Path, target: Path
+) -> dict[str, object]:
+    """Build and save; gives the seconds, how many tactics were timed, and who runs the layers."""
+    config = config_of(model)
+    config.num_threads = threads
+    if kind == "bf16":
+        config.default_precision = DataType.BF16
+    config.timing_cache = TimingCache.load(cache, open_device("cpu").fingerprint)
+    known = len(config.timing_cache.entries)
+    began = time.perf_counter()
+    state: BuildState = build(path, config, name=model.name)
+    seconds = time.perf_counter() - began
+    assert state.plan is not None
+    state.cache.save(cache)
+    state.plan.save(target)
+    return {
+        "build_s": round(seconds, 2),
+        "stages_s": {r.stage.value: round(r.seconds, 2) for r in state.log.records},
+        "timed": len(state.cache.entries) - known,
+        "steps": dict(Counter(s.tactic.source for s in state.plan.steps)),
+    }
+
+
+def main() -> None:
+    """One of the two, by the first argument."""
+    job, *given = sys.argv[1:]
+    if job == "qdq":
+        name, folder, target = given
+        write_qdq(model_named(name), Path(folder), Path(target))
+        return
+    path, name, kind, threads, cache, target = given
+    facts = write_plan(Path(path), model_named(name), kind, int(threads), Path(cache), Path(target))
+    print(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main()
