@@ -186,5 +186,15 @@ _ALIASES: dict[str, DataType] = {
     "BFLOAT16": DataType.BF16,
 }
 
-PRECISIONS: tuple[DataType, ...] = (DataType.FLOAT, DataType.BF16, DataType.HALF, DataType.INT8)
-"""What a layer's precision can be requested as."""
+PRECISIONS: tuple[DataType, ...] = (
+    DataType.FLOAT,
+    DataType.BF16,
+    DataType.HALF,
+    DataType.FP8,
+    DataType.INT8,
+    DataType.INT4,
+)
+"""What a layer's precision can be requested as. INT4 is for weights: their products are FP32."""
+
+CALIBRATED: tuple[DataType, ...] = (DataType.INT8, DataType.FP8)
+"""Precisions that quantize activations, by ranges that calibration finds."""

@@ -71,7 +71,7 @@ def test_a_second_build_with_the_saved_timings_times_nothing_and_is_byte_identic
         (["build", str(MODEL)], "--shapes image=1x1x8x8"),
         (["build", str(MODEL), "--shapes", "image=1x1"], "INPUT=MIN,OPT,MAX"),
         (["build", str(MODEL), "--shapes", "image=4x1x8x8,2x1x8x8,8x1x8x8"], "not in order"),
-        (["build", str(MODEL), "--precision", "INT4"], "INT4 cannot be requested"),
+        (["build", str(MODEL), "--precision", "UINT8"], "UINT8 cannot be requested"),
         (["build", str(MODEL), "--shapes", SHAPES, "--precision", "INT8"], "no calibration data"),
         (["build", str(MODEL), "--device", "tpu"], "no device is called 'tpu'"),
         (["build", str(MODEL), "--layer-precision", "INT8"], "PATTERN=TYPE"),

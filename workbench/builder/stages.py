@@ -16,7 +16,7 @@ from workbench.builder.scaling import scaled_channels
 from workbench.builder.state import Batch, BuildState, Clock, StageFunction, after, counts
 from workbench.builder.taps import TapEngine
 from workbench.config import BuilderConfig, OptimizationProfile
-from workbench.datatypes import DataType
+from workbench.datatypes import CALIBRATED, DataType
 from workbench.devices import Device, open_device
 from workbench.errors import CalibrationError, PrecisionContractError
 from workbench.network import Cause, NetworkDefinition
@@ -111,17 +111,21 @@ def choose_precision(state: BuildState) -> BuildState:
 
 
 def calibrate(state: BuildState) -> BuildState:
-    """Ranges of the folded float network's tensors; then Q/DQ where INT8 is requested.
+    """Ranges of the folded float network's tensors; then Q/DQ where a quantized type is requested.
 
-    Before that the channel scalings that the config asks for. Raises CalibrationError when INT8 or
-    smooth scaling is requested and there is no data.
+    Before that the channel scalings that the config asks for. Raises CalibrationError when INT8,
+    FP8 or smooth scaling is requested and there is no data.
     """
     clock = Clock()
-    wanted = [d for d in state.decisions if d.precision is DataType.INT8]
+    wanted = [d for d in state.decisions if d.precision in CALIBRATED]
+    weights_only = sum(d.precision is DataType.INT4 for d in state.decisions)
+    labels = " and ".join(sorted({d.precision.info.label for d in wanted})) or "INT8"
     smooth = state.config.smooth_alpha is not None
     missing = not has_ranges(state)
     if missing and (wanted or smooth):
-        what = f"INT8 is requested for {len(wanted)} layers" if wanted else "smooth_alpha is set"
+        what = (
+            f"{labels} is requested for {len(wanted)} layers" if wanted else "smooth_alpha is set"
+        )
         raise CalibrationError(
             f"{what} and there is no calibration data",
             place="Calibrate",
@@ -136,7 +140,11 @@ def calibrate(state: BuildState) -> BuildState:
         summary = "no INT8 layer, no data"
         if scaled.attempts:
             summary += f"; channels: {counts(scaled.attempts)}"
-        return after(state, Stage.CALIBRATE, network, clock, summary, scaled.attempts)
+        attempts = scaled.attempts
+        if weights_only:
+            attempts = (*attempts, *precision.write_qdq(network, state.decisions, None))
+            summary = f"{weights_only} layers to INT4 weights, which need no data"
+        return after(state, Stage.CALIBRATE, network, clock, summary, attempts)
     result = state.calibration
     if result is None:
         result = ranges_of(state, scaled.network, _engine_on(state.device), scaled.before)
@@ -148,7 +156,8 @@ def calibrate(state: BuildState) -> BuildState:
     summary = (
         f"{len(result.ranges)} tensors, {result.samples} samples ({result.label}), "
         f"{result.calibrator.value}; "
-        f"{len(wanted)} layers to INT8"
+        f"{len(wanted)} layers to {labels}"
+        + (f", {weights_only} to INT4 weights" if weights_only else "")
     )
     if scaled.attempts:
         summary += f"; channels: {counts(scaled.attempts)}"

@@ -10,7 +10,7 @@ from workbench.builder import STAGES, BuildState, run_stages, start
 from workbench.calibration import load_data
 from workbench.cli.text import say, stage_line, table, wrapped
 from workbench.config import PERCENTILE, BuilderConfig, Calibrator, OptimizationProfile
-from workbench.datatypes import PRECISIONS, DataType
+from workbench.datatypes import CALIBRATED, PRECISIONS, DataType
 from workbench.devices import Device, open_device
 from workbench.dimensions import Shape, symbols_of
 from workbench.errors import CalibrationError, ConfigError
@@ -122,9 +122,10 @@ def built(options: argparse.Namespace, config: BuilderConfig, device: Device) ->
     kinds = {config.default_precision, *(kind for _, kind in config.precisions)}
     cache = Path(options.calibration_cache) if options.calibration_cache else None
     cached = cache is not None and cache.exists()
-    if DataType.INT8 in kinds and options.calibration is None and not cached:
+    ranged = [k.info.label for k in CALIBRATED if k in kinds]
+    if ranged and options.calibration is None and not cached:
         raise CalibrationError(
-            "INT8 is requested and there is no calibration data",
+            f"{ranged[0]} is requested and there is no calibration data",
             place=str(options.model),
             remedy="give --calibration FILE.npz, or --calibration random to try it",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from workbench.datatypes import DataType
 from workbench.fusions.anchors import PRODUCTS, dequantized, too_large
 from workbench.fusions.quantize import parameters, per_tensor
 from workbench.fusions.swaps import MOVERS, in_turn, second_output
@@ -94,7 +95,7 @@ def not_absorbed(match: Match) -> Refusal | None:
     reader, dq = match.layer("reader"), match.layer("dq")
     index = factor_index(reader, dq.outputs[0])
     if dequantized(reader) != (True, True):
-        return _float_product(reader, index)
+        return _weight_only(reader, dq) or _float_product(reader, index)
     for t in parameters(dq):
         if t.value is None:
             return not_constant(t)
@@ -103,6 +104,18 @@ def not_absorbed(match: Match) -> Refusal | None:
     if index == 2:
         return None
     return per_tensor(dq)
+
+
+def _weight_only(reader: Layer, dq: Layer) -> Refusal | None:
+    """INT4's way: nothing to absorb, the product reads FP32 from a kernel of its own."""
+    stored = dq.inputs[0]
+    if stored is None or not stored.is_constant or stored.dtype is not DataType.INT4:
+        return None
+    return Refusal(
+        f"INT4 is weight-only: '{reader.name}' multiplies FP32 values that '{dq.name}' unpacks",
+        remedy="request INT8 for it, to multiply integers",
+        code="weight_only",
+    )
 
 
 def _float_product(reader: Layer, index: int | None) -> Refusal:

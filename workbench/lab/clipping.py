@@ -89,7 +89,7 @@ class ClipEditor:
         self._labels = labels
         self._context: ExecutionContext | None = None
         self._reference: list[dict[str, Array]] = []
-        self._scales: dict[str, str] = {}
+        self._scales: dict[str, tuple[str, float]] = {}
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -117,9 +117,9 @@ class ClipEditor:
         self._prepare()
         assert self._context is not None
         scales: dict[str, Array] = {}
-        for tensor, name in self._scales.items():
+        for tensor, (name, largest) in self._scales.items():
             threshold = thresholds.get(tensor, self.result.ranges[tensor].threshold)
-            scales[name] = np.array(threshold / 127.0, np.float32)
+            scales[name] = np.array(threshold / largest, np.float32)
         outputs = [self._context.run({**b, **scales}) for b in self._batches]
         return _compared(self._reference, outputs, self._labels)
 
@@ -183,9 +183,14 @@ def _dequantize_weights(network: NetworkDefinition) -> None:
     network.remove_unused_constants()
 
 
-def _open_scales(network: NetworkDefinition, tensors: tuple[str, ...]) -> dict[str, str]:
-    """Make the scale of each calibrated tensor's Q and DQ an input; its name by tensor."""
-    opened: dict[str, str] = {}
+def _open_scales(
+    network: NetworkDefinition, tensors: tuple[str, ...]
+) -> dict[str, tuple[str, float]]:
+    """Make the scale of each calibrated tensor's Q and DQ an input.
+
+    By tensor: the input's name, and the largest number of the type that the tensor is stored in.
+    """
+    opened: dict[str, tuple[str, float]] = {}
     for layer in list(network.layers):
         source = layer.inputs[0]
         if layer.op != "QuantizeLinear" or layer.cause is None or source is None:
@@ -194,8 +199,8 @@ def _open_scales(network: NetworkDefinition, tensors: tuple[str, ...]) -> dict[s
         name = source.name
         if scale is None or scale.weight is None or name not in tensors or name in opened:
             continue
-        opened[name] = network.unique(f"{name}.scale.input")
-        new: Tensor = network.add_input(opened[name], scale.dtype, ())
+        new: Tensor = network.add_input(network.unique(f"{name}.scale.input"), scale.dtype, ())
+        opened[name] = (new.name, layer.outputs[0].dtype.info.high)
         for user in list(scale.users):
             network.replace_input(user, 1, new)
     network.remove_unused_constants()

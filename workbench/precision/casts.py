@@ -31,7 +31,13 @@ def write_casts(
         elif d.blocker:
             refusal = Refusal(d.blocker, d.layer, code="no_kernel")
             attempts.append(
-                Attempt("int8_request", (d.layer,), False, refusal, stage=Stage.PRECISION)
+                Attempt(
+                    f"{d.requested.value.lower()}_request",
+                    (d.layer,),
+                    False,
+                    refusal,
+                    stage=Stage.PRECISION,
+                )
             )
     return tuple(attempts)
 
@@ -62,7 +68,9 @@ def _cast_layer(
         origin=layer.origin,
         cause=layer.cause,
     )
+    public: list[tuple[str, Tensor]] = []
     for old, out in zip(layer.outputs, new.outputs, strict=True):
+        public.append((old.name, out))
         result = out
         if out.dtype is kind:
             cause = Cause("Precision", f"{layer.name} computes in {kind.info.label}")
@@ -70,10 +78,15 @@ def _cast_layer(
                 "Cast", [out], {"to": DataType.FLOAT}, name=f"{layer.name}_to_fp32", cause=cause
             )
             result = back.outputs[0]
+            public[-1] = (old.name, result)
         network.replace_uses(old, result)
     name = layer.name
     network.remove_layer(layer)
     network.rename_layer(new, name)
+    for known, result in public:
+        # By the model's names Calibrate finds the range of what a quantized layer reads of it.
+        if result.name != known:
+            network.rename_tensor(result, known)
 
 
 def _cast_of(network: NetworkDefinition, t: Tensor, kind: DataType, reader: str) -> Tensor:

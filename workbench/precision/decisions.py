@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from workbench.config import BuilderConfig
-from workbench.datatypes import DataType
+from workbench.datatypes import CALIBRATED, DataType
 from workbench.errors import ConfigError
 from workbench.network import Layer, NetworkDefinition
 
 QUANTIZABLE = ("Conv", "Gemm", "MatMul")
-"""Operators whose products run in INT8; others take part inside the fused kernel around them."""
+"""Operators whose products run quantized; others take part inside the fused kernel around them."""
 RESIDUAL = ("Add",)
-"""Their other operand is quantized too when they follow an INT8 product, so that it fuses."""
+"""Their other operand is quantized too when they follow such a product, so that it fuses."""
+INT4_BLOCK = 32
+"""Weights along the summed axis that share an INT4 scale."""
 _UNTYPED = ("constant", "shape", "quantization")
 
 
@@ -23,8 +25,9 @@ _UNTYPED = ("constant", "shape", "quantization")
 class PrecisionDecision:
     """What one layer was asked for and what it will be built as; ``blocker`` says why they differ.
 
-    quantizable: whether it counts in INT8 coverage. stored: the type behind the model's own
-    DequantizeLinear, where it reads one: the model may decide that the layer is fused with it.
+    precision: of its products, INT4 where its weights alone are quantized. quantizable: whether it
+    counts in INT8 coverage. stored: the type behind the model's own DequantizeLinear, where it
+    reads one: the model may decide that the layer is fused with it.
     """
 
     layer: str
@@ -35,6 +38,11 @@ class PrecisionDecision:
     quantizable: bool
     blocker: str = ""
     stored: DataType | None = None
+
+    @property
+    def arithmetic(self) -> DataType:
+        """The type that its kernel multiplies in: FLOAT where only the weights are quantized."""
+        return DataType.FLOAT if self.precision is DataType.INT4 else self.precision
 
 
 def resolve(network: NetworkDefinition, config: BuilderConfig) -> tuple[PrecisionDecision, ...]:
@@ -52,15 +60,9 @@ def resolve(network: NetworkDefinition, config: BuilderConfig) -> tuple[Precisio
             named = config.precision_of(node)
             if named is not config.default_precision:
                 requested = named
-        precision, blocker = requested, ""
+        blocker = _blocker(layer, requested)
+        precision = DataType.FLOAT if blocker else requested
         quantizable = layer.op in QUANTIZABLE
-        if requested is DataType.INT8 and not quantizable:
-            precision = DataType.FLOAT
-            blocker = (
-                f"{layer.op} has no INT8 kernel of its own: FP32 unless it joins an INT8 layer"
-            )
-        if requested is DataType.INT8 and quantizable and (why := _weights_blocker(layer)):
-            precision, blocker = DataType.FLOAT, why
         decisions.append(
             PrecisionDecision(
                 layer.name,
@@ -93,7 +95,7 @@ def requested_by_layer(
     network: NetworkDefinition, decisions: Sequence[PrecisionDecision]
 ) -> dict[str, DataType]:
     """What each layer of a later stage was to be built as, found by origin."""
-    asked = {DataType.FLOAT, *(d.precision for d in decisions)}
+    asked = {DataType.FLOAT, *(d.arithmetic for d in decisions)}
     by_node: dict[str, PrecisionDecision] = {n: d for d in decisions for n in d.origin}
     wanted: dict[str, DataType] = {}
     for layer in network.layers:
@@ -111,8 +113,8 @@ def requested_by_layer(
         own = [by_node[n] for n in layer.origin if n in by_node]
         anchored = [d for d in own if d.op == layer.op] or own
         if anchored:
-            allowed = {x for d in anchored for x in (d.precision, d.stored)}
-            wanted[layer.name] = built if built in allowed else anchored[0].precision
+            allowed = {x for d in anchored for x in (d.arithmetic, d.stored)}
+            wanted[layer.name] = built if built in allowed else anchored[0].arithmetic
     return wanted
 
 
@@ -153,17 +155,49 @@ def _stored(layer: Layer) -> DataType | None:
     return None
 
 
-def _weights_blocker(layer: Layer) -> str:
+def _blocker(layer: Layer, kind: DataType) -> str:
+    """Why a layer cannot be built in a quantized type, or an empty text."""
+    label = kind.info.label
+    if kind not in (*CALIBRATED, DataType.INT4):
+        return ""
+    if layer.op not in QUANTIZABLE:
+        if kind is DataType.INT4:
+            return f"INT4 is for weights of MatMul and Gemm, {layer.op} has none"
+        return f"{layer.op} has no {label} kernel of its own: FP32 unless it joins an {label} layer"
+    return _int4_blocker(layer) if kind is DataType.INT4 else _operand_blocker(layer, label)
+
+
+def _operand_blocker(layer: Layer, label: str) -> str:
     if layer.op == "MatMul":
         weight = layer.inputs[1]
         if weight is not None and weight.is_constant and len(weight.shape) != 2:
-            return f"MatMul has a constant operand of rank {len(weight.shape)}, INT8 needs 2"
+            return f"MatMul has a constant operand of rank {len(weight.shape)}, {label} needs 2"
         left = layer.inputs[0]
         if left is not None and left.is_constant:
             return "MatMul's constant is its left operand"
     if layer.op == "Gemm" and (layer.attributes["alpha"] != 1 or layer.attributes["transA"]):
-        return "Gemm with alpha or transA does not run in INT8"
+        return f"Gemm with alpha or transA does not run in {label}"
     return ""
+
+
+def _int4_blocker(layer: Layer) -> str:
+    """TensorRT's rules: weights of a matrix product, in whole blocks of the summed axis."""
+    weight = layer.inputs[1]
+    if layer.op == "Conv":
+        return "INT4 is for weights of MatMul and Gemm; a Conv's stay wider, as in TensorRT"
+    if weight is None or weight.weight is None:
+        return f"INT4 is for weights, and no factor of this {layer.op} is a constant"
+    if len(weight.shape) != 2:
+        return f"its weight has rank {len(weight.shape)}, INT4 needs 2"
+    size = weight.weight.array.shape[summed_axis(layer)]
+    if size % INT4_BLOCK:
+        return f"it sums over {size} values, which is no multiple of INT4's block of {INT4_BLOCK}"
+    return ""
+
+
+def summed_axis(layer: Layer) -> int:
+    """The axis of a MatMul's or Gemm's second operand that its products are summed over."""
+    return 1 if layer.op == "Gemm" and layer.attributes["transB"] else 0
 
 
 def _computes_on_floats(layer: Layer) -> bool:

@@ -20,13 +20,22 @@ class Coverage:
     emulated: int
 
     def __str__(self) -> str:
-        text = f"{self.executed} of {self.products} Conv/Gemm/MatMul layers in "
+        what = "with weights" if self.precision is DataType.INT4 else "layers"
+        text = f"{self.executed} of {self.products} Conv/Gemm/MatMul {what} in "
         text += self.precision.info.label
         return f"{text} ({self.emulated} emulated on this device)" if self.emulated else text
 
 
 def coverage(tuned: Tuned, precision: DataType) -> Coverage:
-    """Coverage of one precision over the layers that carry a product."""
+    """Coverage of one precision over the layers that carry a product.
+
+    INT4's products are FP32: no device multiplies its numbers, so all of them count as emulated.
+    """
     products = [c for c in tuned.layers if any(o in PRODUCTS for o in c.operators)]
+    if precision is DataType.INT4:
+        # Weights alone are INT4: a layer of its own unpacks each for the product that reads it.
+        own = [c for c in tuned.layers if c.operators == ("DequantizeLinear",)]
+        own = [c for c in own if c.executed is precision]
+        return Coverage(precision, len(products), len(own), len(own))
     own = [c for c in products if c.executed is precision]
     return Coverage(precision, len(products), len(own), sum(c.emulated for c in own))

@@ -36,7 +36,7 @@ from workbench.tactics.numba.nests import (
     store_line,
     units,
 )
-from workbench.tactics.numba.scalars import Value
+from workbench.tactics.numba.scalars import STORAGE, Value
 from workbench.tactics.numba.threads import pieces, together
 from workbench.tactics.protocol import Call, Launch, Problem
 from workbench.tactics.scalar_text import Untranslatable
@@ -196,7 +196,7 @@ def plan_rows(body: Body) -> RowPlan | Refusal:
     if node is None or node.op not in ANCHORS:
         return Refusal("no row operator anchors it", code="not_rows")
     x = body.types[node.inputs[0]]
-    if not (x.dtype is DataType.FLOAT or is_reduced(x.dtype)):
+    if x.dtype not in STORAGE or not (x.dtype is DataType.FLOAT or is_reduced(x.dtype)):
         return Refusal(f"{node.op} of {x.dtype} is not computed in float32", code="type")
     axis = _first_axis(node, body)
     if axis is None:

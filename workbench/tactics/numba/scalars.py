@@ -59,14 +59,16 @@ def loaded(dtype: DataType, text: str) -> str:
 
 
 def stored(dtype: DataType, text: str) -> str:
-    """A working element as it is stored."""
+    """A working element as it is stored. Raises Untranslatable."""
     match dtype:
         case DataType.BF16:
             return f"float_to_bf16({text})"
         case DataType.HALF:
             return f"float_to_half({text})"
-        case _:
+        case _ if dtype in STORAGE:
             return f"{STORAGE[dtype]}({text})"
+        case _:
+            raise Untranslatable(f"{dtype} is no type that generated kernels write")
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ def _unfit(node: Node, body: Body, layout: Format, output: tuple[int, ...]) -> R
     """Why types, outputs or padding rule this layout out."""
     x = body.types[node.inputs[0]].dtype
     narrow = x.is_integer and x.itemsize == 1 and node.op in ("MaxPool", "GlobalMaxPool")
-    if not (x is DataType.FLOAT or is_reduced(x) or narrow):
+    if x not in STORAGE or not (x is DataType.FLOAT or is_reduced(x) or narrow):
         return Refusal(f"{node.op} of {x} is not computed in float32", code="type")
     if any(t.shape != output for t in body.output_types):
         return Refusal("an output has another shape than the windows", code="output_shapes")
