@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from workbench.body import Array, Body
-from workbench.checks import Expected, bit_equal, expect, sample_inputs
 from workbench.config import BuilderConfig, BuilderFlag, MemoryPoolType
 from workbench.datatypes import DataType
-from workbench.devices import Buffer, Device
-from workbench.errors import TimingCacheError
-from workbench.formats import Format
+from workbench.devices import Device
 from workbench.records import Refusal
+from workbench.selection.candidate import Candidate
 from workbench.selection.layer_problem import LayerProblem
+from workbench.selection.trial import Trial
 from workbench.tactics import COMPILED_FOR_LONG_LAYERS, sources_for
 from workbench.tactics.deciding import Deciding
-from workbench.tactics.launch import bind, run_once, upload
-from workbench.tactics.protocol import Call, CompilesAhead, Problem, Tactic, TacticSource
-from workbench.timing import Entry, Timing, TimingCache, measure
+from workbench.tactics.protocol import CompilesAhead, Problem, Tactic, TacticSource
+from workbench.timing import TimingCache
 
 TACTICS_BY_LEVEL = (4, 4, 8, 24, 64, 1 << 30)
 """Tactics timed a layer at builder_optimization_level 0 to 5, unless max_num_tactics says."""
@@ -28,39 +25,6 @@ COMPILES_ANYWAY_LEVEL = 4
 """From this level on, COMPILED_FOR_LONG_LAYERS are tried for every layer, however fast."""
 WORTH_COMPILING_US = 100.0
 """Below that level: a layer that another source runs faster than this has too little to gain."""
-PASSING = frozenset({"compile", "plan", "workspace"})
-"""Codes of refusals that may pass: a compiler died, memory was short, the limit was another.
-
-They are told, but not kept with the timings: the next build tries again.
-"""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One tactic of one layer and what became of it.
-
-    timing: None when it was refused, or not timed (level 0). worst: its largest error as a
-    fraction of the bound. eligible: whether the selection may choose it; if not, ``refusal``
-    says why.
-    """
-
-    source: str
-    title: str
-    tactic: Tactic | None
-    timing: Timing | None = None
-    worst: float | None = None
-    kernel: str = ""
-    workspace_bytes: int = 0
-    refusal: Refusal | None = None
-    cached: bool = False
-
-    @property
-    def eligible(self) -> bool:
-        return self.tactic is not None and self.refusal is None
-
-    def rank(self, order: Mapping[str, int]) -> tuple[int, str, str]:
-        """What decides between tactics that time cannot tell apart."""
-        return (order.get(self.source, len(order)), self.title, str(self.tactic))
 
 
 class Workshop:
@@ -78,7 +42,7 @@ class Workshop:
         self.checked = 0
         self.deciding = Deciding()
         self.parts: dict[tuple[str, str, DataType], tuple[Candidate, ...]] = {}
-        self._stream = device.stream()
+        self.stream = device.stream()
         allowed = config.tactic_sources
         self.sources: tuple[TacticSource, ...] = ()
         self.missing: tuple[Refusal, ...] = ()
@@ -247,167 +211,3 @@ class Workshop:
 
 def _place(source: str, allowed: tuple[str, ...] | None) -> int:
     return allowed.index(source) if allowed is not None and source in allowed else 0
-
-
-class Trial:
-    """The tactics of one layer, tried one after another; the best so far cuts off the hopeless."""
-
-    def __init__(self, shop: Workshop, layer: LayerProblem) -> None:
-        self.shop = shop
-        self.layer = layer
-        self.best_us = float("inf")
-        self._single = layer.single
-        self._references: dict[tuple[str, bool], Expected] = {}
-        self._inputs: dict[str, dict[str, Array]] = {}
-        self._buffers: dict[tuple[str, tuple[Format, ...]], tuple[Buffer, ...]] = {}
-
-    def candidate(self, source: Any, tactic: Tactic) -> Candidate:
-        """One tactic's outcome, from the cache where it is known."""
-        shop = self.shop
-        use_cache = shop.uses_cache
-        key = shop.key(tactic, self.layer)
-        entry = shop.cache.query(key) if use_cache else None
-        cached = entry is not None
-        if entry is None:
-            entry, lasting = self._tried(source, tactic)
-            if use_cache and lasting:
-                shop.cache.update(key, entry)
-        if entry.timing is not None:
-            self.best_us = min(self.best_us, entry.timing.median_us)
-        return Candidate(
-            source.name,
-            tactic.title,
-            tactic,
-            entry.timing,
-            entry.worst,
-            entry.kernel,
-            entry.workspace_bytes,
-            self._refusal(entry),
-            cached,
-        )
-
-    def _refusal(self, entry: Entry) -> Refusal | None:
-        limit = self.shop.config.get_memory_pool_limit(MemoryPoolType.WORKSPACE)
-        if entry.failure:
-            code = "quarantined" if entry.quarantined else "refused"
-            return Refusal(entry.failure, code=code)
-        if entry.workspace_bytes > limit:
-            need, have = entry.workspace_bytes / 2**20, limit / 2**20
-            return Refusal(
-                f"needs {need:.1f} MiB of workspace > limit {have:.1f} MiB",
-                remedy="raise MemoryPoolType.WORKSPACE",
-                code="workspace",
-            )
-        return None
-
-    def _tried(self, source: Any, tactic: Tactic) -> tuple[Entry, bool]:
-        """What became of a tactic, and whether it would become of it again."""
-        config = self.shop.config
-        calls = self._prepared(source, tactic)
-        if isinstance(calls, Refusal):
-            return Entry(None, failure=str(calls)), calls.code not in PASSING
-        kernel = next(c.kernel for b, c in calls if b is self.layer.opt)
-        space = max(c.workspace_bytes for _, c in calls)
-        if space > config.get_memory_pool_limit(MemoryPoolType.WORKSPACE):
-            return Entry(None, kernel=kernel, workspace_bytes=space), False
-        if self.shop.uses_cache and config.get_flag(BuilderFlag.ERROR_ON_TIMING_CACHE_MISS):
-            raise TimingCacheError(
-                f"no timing of {tactic.title}",
-                place=self.layer.name,
-                remedy="build once without ERROR_ON_TIMING_CACHE_MISS, with the same cache",
-            )
-        entry = Entry(None, kernel=kernel, workspace_bytes=space)
-        return self._measured(source, tactic, calls, entry), True
-
-    def _prepared(self, source: Any, tactic: Tactic) -> list[tuple[Body, Call]] | Refusal:
-        """The tactic at every size, or why not."""
-        calls: list[tuple[Body, Call]] = []
-        for body in self.layer.shapes:
-            call = source.prepare(tactic, self.shop.problem(body, self.layer.constants))
-            if isinstance(call, Refusal):
-                return call
-            calls.append((body, call))
-        return calls
-
-    def _measured(
-        self, source: Any, tactic: Tactic, calls: Sequence[tuple[Body, Call]], entry: Entry
-    ) -> Entry:
-        """The entry with what checking and timing give."""
-        worst = None
-        if self.shop.config.verify != "none":
-            worst, failure = self._check(tactic, self._checked(source, tactic, calls))
-            if failure:
-                return replace(entry, worst=worst, failure=failure, quarantined=True)
-        timing = None
-        if self.shop.config.builder_optimization_level > 0:
-            problem = self.shop.problem(self.layer.opt, self.layer.constants)
-            call = next(c for b, c in calls if b is self.layer.opt)
-            stream = self.shop._stream  # pyright: ignore[reportPrivateUsage]
-            inputs = self._buffers_for(tactic, problem)
-            bound = bind(call, tactic, problem, stream, inputs)
-            timing = measure(
-                bound.launch,
-                self.shop.device,
-                iterations=self.shop.config.avg_timing_iterations,
-                best_us=self.best_us,
-                stream=stream,
-            )
-            self.shop.timed += 1
-        return replace(entry, timing=timing, worst=worst)
-
-    def _checked(
-        self, source: Any, tactic: Tactic, calls: Sequence[tuple[Body, Call]]
-    ) -> list[tuple[Body, Call]]:
-        """The calls whose outputs are compared with the reference."""
-        if self._single is not None:
-            one = source.prepare(tactic, self.shop.problem(self._single, self.layer.constants))
-            if isinstance(one, Call):
-                return [(self._single, one)]
-        checked = self.layer.check_at
-        if self.shop.config.builder_optimization_level == 0:
-            checked = (min(checked, key=lambda b: b.flops),)
-        where = {id(b) for b in checked}
-        return [(b, c) for b, c in calls if id(b) in where]
-
-    def _check(self, tactic: Tactic, calls: Sequence[tuple[Body, Call]]) -> tuple[float, str]:
-        worst = 0.0
-        for body, call in calls:
-            problem = self.shop.problem(body, self.layer.constants)
-            inputs = self._buffers_for(tactic, problem)
-            outputs = run_once(call, tactic, problem, inputs)
-            result = self._reference_for(body, tactic.tf32).check(outputs)
-            worst = max(worst, result.worst)
-            if not result.passed:
-                return worst, f"wrong result at {sizes_text(body)}: {result.message}"
-            if tactic.deterministic:
-                again = run_once(call, tactic, problem, inputs)
-                if not bit_equal(outputs, again):
-                    return worst, "two runs differ, yet it is declared deterministic"
-        self.shop.checked += 1
-        return worst, ""
-
-    def _inputs_for(self, body: Body) -> dict[str, Array]:
-        key = body.signature
-        if key not in self._inputs:
-            drawn = sample_inputs(body, seed=0, constants=self.layer.constants)
-            self._inputs[key] = {i.name: drawn[i.name] for i in body.dynamic_inputs}
-        return self._inputs[key]
-
-    def _buffers_for(self, tactic: Tactic, problem: Problem) -> tuple[Buffer, ...]:
-        """The sampled inputs on the device, in the tactic's layouts; no kernel writes to them."""
-        key = (problem.body.signature, tactic.inputs)
-        if key not in self._buffers:
-            self._buffers[key] = upload(tactic, problem, self._inputs_for(problem.body))
-        return self._buffers[key]
-
-    def _reference_for(self, body: Body, tf32: bool) -> Expected:
-        key = (body.signature, tf32)
-        if key not in self._references:
-            inputs = {**self._inputs_for(body), **self.layer.constants}
-            self._references[key] = expect(body, inputs, tf32=tf32)
-        return self._references[key]
-
-
-def sizes_text(body: Body) -> str:
-    """The shapes of a bound Body's dynamic inputs, for messages."""
-    return ", ".join(str(i.type) for i in body.dynamic_inputs)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from workbench.body import TensorType
 from workbench.datatypes import DataType
 from workbench.formats import Format
-from workbench.selection.candidates import Candidate
+from workbench.selection.candidate import Candidate
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,12 @@ import numpy as np
 from workbench.body import TensorType
 from workbench.formats import LINEAR, Format
 from workbench.records import Refusal
-from workbench.selection.candidates import Candidate, Trial, Workshop
+from workbench.selection.candidate import Candidate
+from workbench.selection.candidates import Workshop
 from workbench.selection.layer_problem import LayerProblem
 from workbench.selection.pbqp import Matrix, solve
 from workbench.selection.ranking import formats_of, menu
+from workbench.selection.trial import Trial
 from workbench.tactics import source_named
 from workbench.tactics.composed import Part, composed_tactic, part_of, split
 from workbench.tactics.protocol import Tactic

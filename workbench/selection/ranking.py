@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from workbench.formats import Format
-from workbench.selection.candidates import Candidate
+from workbench.selection.candidate import Candidate
 
 Layouts = tuple[tuple[Format, ...], tuple[Format, ...]]
 

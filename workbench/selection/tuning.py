@@ -18,12 +18,14 @@ from workbench.formats import FORMATS, LINEAR, Format
 from workbench.network import Layer, NetworkDefinition, Tensor
 from workbench.records import Progress, Refusal
 from workbench.sampling import sample_inputs
-from workbench.selection.candidates import Candidate, Trial, Workshop
+from workbench.selection.candidate import Candidate
+from workbench.selection.candidates import Workshop
 from workbench.selection.choice import LayerChoice, ReformatChoice, Tuned
 from workbench.selection.composing import composed_candidates, part_problems
 from workbench.selection.layer_problem import LayerProblem, constants_of
 from workbench.selection.pbqp import Matrix, Solution, solve
 from workbench.selection.ranking import fastest, formats_of, menu
+from workbench.selection.trial import Trial
 from workbench.storage import VIEWABLE, Storage
 from workbench.tactics.host import HOST
 from workbench.tactics.launch import reformat_body

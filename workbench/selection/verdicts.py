@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from workbench.records import Attempt, Refusal, Stage
-from workbench.selection.candidates import Candidate
+from workbench.selection.candidate import Candidate
 from workbench.selection.choice import LayerChoice, Tuned
 
 RULE = "one_kernel"

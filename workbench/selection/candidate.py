@@ -1,0 +1,38 @@
+"""What became of one tactic of one layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from workbench.records import Refusal
+from workbench.tactics.protocol import Tactic
+from workbench.timing import Timing
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One tactic of one layer and what became of it.
+
+    timing: None when it was refused, or not timed (level 0). worst: its largest error as a
+    fraction of the bound. eligible: whether the selection may choose it; if not, ``refusal``
+    says why.
+    """
+
+    source: str
+    title: str
+    tactic: Tactic | None
+    timing: Timing | None = None
+    worst: float | None = None
+    kernel: str = ""
+    workspace_bytes: int = 0
+    refusal: Refusal | None = None
+    cached: bool = False
+
+    @property
+    def eligible(self) -> bool:
+        return self.tactic is not None and self.refusal is None
+
+    def rank(self, order: Mapping[str, int]) -> tuple[int, str, str]:
+        """What decides between tactics that time cannot tell apart."""
+        return (order.get(self.source, len(order)), self.title, str(self.tactic))
