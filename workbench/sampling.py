@@ -97,16 +97,18 @@ def _sample(random: np.random.Generator, body: Body, i: BodyInput, spread: float
     shape, dtype = i.type.shape, i.type.dtype
     used = readers(body, i.name)
     kinds = {(n.op, index) for n, index in used}
-    if dtype is DataType.BOOL:
-        return random.integers(0, 2, shape).astype(np.bool_)
     if kinds & ZERO_POINTS:
         return np.zeros(shape, dtype.numpy)
-    if dtype.is_integer:
-        low, high = _integers(body, used, dtype)
-        return random.integers(low, high, shape).astype(dtype.numpy)
-    if not dtype.is_float:
+    count = min(math.prod(shape), PERIOD)
+    if dtype is DataType.BOOL:
+        drawn = random.integers(0, 2, count)
+    elif dtype.is_integer:
+        drawn = random.integers(*_integers(body, used, dtype), count)
+    elif dtype.is_float:
+        drawn = _floats(random.standard_normal(count), kinds, shape, spread)
+    else:
         raise NetworkError(f"cannot sample input '{i.name}' of type {dtype}")
-    return _floats(random, kinds, shape, spread).astype(dtype.numpy)
+    return np.resize(drawn.astype(dtype.numpy), shape)
 
 
 def _integers(body: Body, used: tuple[tuple[Node, int], ...], dtype: DataType) -> tuple[int, int]:
@@ -137,27 +139,21 @@ def _indexed(body: Body, node: Node, index: int) -> int | None:
 
 
 PERIOD = 1_000_003
-"""Floats drawn at most; a larger array repeats them: a prime, as no stride of an array is."""
+"""Numbers drawn at most; a larger array repeats them: a prime, as no stride of an array is."""
 
 
 def _floats(
-    random: np.random.Generator,
-    kinds: set[tuple[str, int]],
-    shape: tuple[int, ...],
-    spread: float = 1.0,
+    drawn: Array, kinds: set[tuple[str, int]], shape: tuple[int, ...], spread: float = 1.0
 ) -> Array:
-    count = math.prod(shape)
-    values = (
-        np.resize(random.standard_normal(min(count, PERIOD)), shape) if count else np.zeros(shape)
-    )
+    """Draws from N(0, 1) as what reads an array of ``shape`` expects them."""
     if kinds & SCALES:
-        return 0.01 + 0.04 * np.abs(values)
+        return 0.01 + 0.04 * np.abs(drawn)
     if kinds & POSITIVE:
-        return 0.5 + np.abs(values)
+        return 0.5 + np.abs(drawn)
     if kinds & KERNELS:
         terms = int(np.prod(shape[1:])) if len(shape) > 2 else max(shape, default=1)
-        return values / np.sqrt(max(terms, 1))
-    return values * spread
+        return drawn / np.sqrt(max(terms, 1))
+    return drawn * spread
 
 
 LARGEST_SPREAD = 100.0
