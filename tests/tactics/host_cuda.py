@@ -36,6 +36,10 @@ static float __uint_as_float(unsigned u) { float f; memcpy(&f, &u, 4); return f;
 static unsigned __float_as_uint(float f) { unsigned u; memcpy(&u, &f, 4); return u; }
 static float __int_as_float(int i) { return __uint_as_float((unsigned)i); }
 static void __syncthreads() {}
+static int min(int a, int b) { return a < b ? a : b; }
+static int max(int a, int b) { return a > b ? a : b; }
+static double cospi(double x) { return cos(M_PI * x); }
+static double sinpi(double x) { return sin(M_PI * x); }
 template <typename T> static T __shfl_xor_sync(unsigned, T v, int) { return v; }
 static float load_HALF(unsigned short h) { _Float16 f; memcpy(&f, &h, 2); return (float)f; }
 static unsigned short store_HALF(float v) {

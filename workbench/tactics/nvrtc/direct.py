@@ -15,6 +15,7 @@ from workbench.formats import Format
 from workbench.operators.convolution import transposed_window
 from workbench.operators.windows import Window, window_of
 from workbench.records import Refusal
+from workbench.tactics.nvrtc.element_rules import elements_of
 from workbench.tactics.nvrtc.elements import Elements, Index, offset, split
 from workbench.tactics.nvrtc.frame import KernelText, kernel_text
 from workbench.tactics.nvrtc.pointwise import THREADS, followed_layouts
@@ -30,7 +31,7 @@ def direct_kernel(body: Body, layout: Format, tile: int) -> KernelText | Refusal
     node = body.anchor_node
     assert node is not None
     try:
-        e = Elements(body, followed_layouts(body, layout))
+        e = elements_of(body, followed_layouts(body, layout))
         out = body.types[node.outputs[0]]
         if any(t.shape != out.shape for t in body.output_types):
             raise Untranslatable("an output has another shape than the anchor's")

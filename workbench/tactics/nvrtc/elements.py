@@ -7,20 +7,25 @@ they change the coordinates at which their operands are asked for.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from math import prod
 from typing import Any
 
-from workbench.body import CONSTANT, Body, Literal, Node
+import numpy as np
+
+from workbench.body import CONSTANT, Body, Literal, Node, computed
+from workbench.datatypes import DataType
 from workbench.formats import LINEAR, Format
 from workbench.tactics.nvrtc.scalars import RULES, STORAGE, loaded, number, working, wrapped
 from workbench.tactics.scalar_text import Scalars, Untranslatable
 
-LARGEST_TABLE = 1024
-"""Elements of a literal that is written into the code."""
+LARGEST_TABLE = 1 << 16
+"""Elements of an array that is written into the code."""
 Index = tuple[str, ...]
-Made = Callable[[Index], str]
+Movement = Callable[["Elements", Node, str, Index], str]
+"""(elements, node, one of its outputs, coordinates) -> the element's text."""
 
 
 class Elements:
@@ -30,9 +35,12 @@ class Elements:
     coordinates, the text of the element, or None where it is not there.
     """
 
-    def __init__(self, body: Body, layouts: Mapping[str, Format]) -> None:
+    def __init__(
+        self, body: Body, layouts: Mapping[str, Format], rules: Mapping[str, Movement]
+    ) -> None:
         self.body = body
         self.layouts = layouts
+        self.rules = rules
         self.lines: list[str] = []
         self.tables: list[str] = []
         self.ready: dict[str, Callable[[Index], str | None]] = {}
@@ -53,18 +61,52 @@ class Elements:
 
     def variable(self, kind: str, text: str) -> str:
         """A new variable that holds ``text``."""
-        name = f"v{next(self._names)}"
+        name = self.fresh()
         self.lines.append(f"{kind} {name} = {text};")
         return name
 
+    def fresh(self) -> str:
+        """A name that nothing has yet."""
+        return f"v{next(self._names)}"
+
     @contextmanager
-    def branch(self, condition: str) -> Generator[None]:
-        """Statements that run where a condition holds; what they compute is not known outside."""
+    def within(self, header: str) -> Generator[None]:
+        """Statements under an if or a for; what they compute is not known outside."""
         kept = dict(self._memo)
-        self.lines.append(f"if ({condition}) {{")
+        self.lines.append(f"{header} {{")
         yield
         self.lines.append("}")
         self._memo = kept
+
+    def branch(self, condition: str) -> AbstractContextManager[None]:
+        """Statements that run where a condition holds."""
+        return self.within(f"if ({condition})")
+
+    @contextmanager
+    def loops(self, sizes: Sequence[int | str]) -> Generator[Index]:
+        """Statements that run for every index below these sizes; gives the loops' variables."""
+        names = tuple("0" if size == 1 else self.fresh() for size in sizes)
+        with ExitStack() as stack:
+            for name, size in zip(names, sizes, strict=True):
+                if size != 1:
+                    stack.enter_context(
+                        self.within(f"for (idx {name} = 0; {name} < {size}; ++{name})")
+                    )
+            yield names
+
+    def helper(self, text: str) -> None:
+        """A function that the kernel calls, or a table: written once, before the kernel."""
+        if text not in self.tables:
+            self.tables.append(text)
+
+    def table(self, values: Sequence[Any], kind: DataType) -> str:
+        """The name of an array of numbers in the kernel's code. Raises Untranslatable."""
+        if len(values) > LARGEST_TABLE:
+            raise Untranslatable(f"a table of {len(values)} numbers")
+        text = ", ".join(number(v, kind) for v in values)
+        name = f"t{hashlib.sha256(f'{kind}{text}'.encode()).hexdigest()[:12]}"
+        self.helper(f"static __device__ const {working(kind)} {name}[] = {{{text}}};")
+        return name
 
     def begin(self) -> None:
         """Start another section: nothing of the last one is in scope."""
@@ -76,6 +118,12 @@ class Elements:
         type_ = self.body.types[name]
         return offset(type_.shape, self.layouts.get(name, LINEAR), index)
 
+    def raw(self, name: str, index: Index) -> str:
+        """A Body input's element as it is stored; empty for what lies in no memory."""
+        if name not in self._inputs or name in self.ready:
+            return ""
+        return f"in{self._inputs[name]}[{self.stored_offset(name, index)}]"
+
     def _make(self, name: str, index: Index) -> str:
         type_ = self.body.types[name]
         if type_.dtype not in STORAGE:
@@ -86,29 +134,38 @@ class Elements:
             return self.variable(kind, loaded(type_.dtype, place))
         node = self._producers[name]
         if node.operator is CONSTANT:
-            return self._literal(node.attributes["value"], name, index)
+            return self._literal(node.attributes["value"], index)
         if node.op in ("QuantizeLinear", "DequantizeLinear"):
             return self.variable(kind, self._affine(node, index))
         if node.operator.pointwise and node.op in RULES:
             return self.variable(kind, wrapped(type_.dtype, self._pointwise(node, index)))
-        rule = MOVEMENTS.get(node.op)
+        rule = self.rules.get(node.op)
+        made = self._made(node, name, index) if rule is None else None
+        if made is not None:
+            return made
         if rule is None:
             raise Untranslatable(f"there is no NVRTC kernel for {node.op}")
         return rule(self, node, name, index)
 
-    def _literal(self, value: Literal, name: str, index: Index) -> str:
+    def _made(self, node: Node, name: str, index: Index) -> str | None:
+        """An element of a value that literals alone decide; None for another."""
+        given = [self._producers.get(v) for v in node.inputs if v]
+        literals = [
+            n.attributes["value"] for n in given if n is not None and "value" in n.attributes
+        ]
+        if not node.operator.deterministic or len(literals) != len(node.inputs):
+            return None
+        arrays = [v.array({}) for v in literals]
+        values = computed(node, node.operator.reference, arrays, checked=True)
+        value = np.asarray(values[node.outputs.index(name)])
+        return self._literal(Literal.of(value), index)
+
+    def _literal(self, value: Literal, index: Index) -> str:
         if value.is_symbolic:
-            raise Untranslatable(f"'{name}' has sizes that are not known")
+            raise Untranslatable("a literal has sizes that are not known")
         if len(value.values) == 1:
             return number(value.values[0], value.dtype)
-        if len(value.values) > LARGEST_TABLE:
-            raise Untranslatable(f"literal '{name}' has {len(value.values)} elements")
-        table = f"table{list(self._producers).index(name)}"
-        values = ", ".join(number(v, value.dtype) for v in value.values)
-        text = f"static __device__ const {working(value.dtype)} {table}[] = {{{values}}};"
-        if text not in self.tables:
-            self.tables.append(text)
-        return f"{table}[{offset(value.shape, LINEAR, index)}]"
+        return f"{self.table(value.values, value.dtype)}[{offset(value.shape, LINEAR, index)}]"
 
     def literal(self, name: str) -> tuple[Any, ...] | None:
         """The values of a literal operand; None for another value."""
@@ -190,203 +247,3 @@ def split(e: Elements, flat: str, shape: Sequence[int]) -> Index:
             text = f"({text}) % {size}"
         found.append(e.variable("const idx", text))
     return tuple(found)
-
-
-Movement = Callable[[Elements, Node, str, Index], str]
-
-
-def _reshape(e: Elements, node: Node, name: str, index: Index) -> str:
-    source, target = e.body.types[node.inputs[0]].shape, e.body.types[name].shape
-    dropped = [i for d, i in zip(target, index, strict=True) if d != 1]
-    if [d for d in source if d != 1] == [d for d in target if d != 1]:
-        rest = iter(dropped)
-        return e.at(node.inputs[0], tuple("0" if d == 1 else next(rest) for d in source))
-    # Equal leading and trailing sizes keep their coordinates.
-    head = _common(source, target)
-    tail = _common(source[head:][::-1], target[head:][::-1])
-    inner = slice(head, len(target) - tail)
-    flat = e.variable("const idx", offset(target[inner], LINEAR, index[inner]))
-    middle = split(e, flat, source[head : len(source) - tail])
-    return e.at(node.inputs[0], (*index[:head], *middle, *index[len(index) - tail :]))
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    count = 0
-    for x, y in zip(a, b, strict=False):
-        if x != y:
-            break
-        count += 1
-    return count
-
-
-def _transpose(e: Elements, node: Node, name: str, index: Index) -> str:
-    perm = node.attributes["perm"] or tuple(reversed(range(len(index))))
-    return e.at(node.inputs[0], tuple(index[perm.index(a)] for a in range(len(index))))
-
-
-def _expand(e: Elements, node: Node, name: str, index: Index) -> str:
-    return e.broadcast(node.inputs[0], index)
-
-
-def _tile(e: Elements, node: Node, name: str, index: Index) -> str:
-    shape = e.body.types[node.inputs[0]].shape
-    return e.at(node.inputs[0], tuple(f"({i}) % {d}" for i, d in zip(index, shape, strict=True)))
-
-
-def _known(e: Elements, node: Node, k: int, default: Any = None) -> tuple[Any, ...]:
-    name = operand(node, k)
-    if not name:
-        return tuple(default)
-    values = e.literal(name)
-    if values is None:
-        raise Untranslatable(f"{node.op} reads '{name}' when it runs")
-    return values
-
-
-def _slice(e: Elements, node: Node, name: str, index: Index) -> str:
-    shape = e.body.types[node.inputs[0]].shape
-    starts = _known(e, node, 1)
-    axes = [int(a) % len(shape) for a in _known(e, node, 3, range(len(starts)))]
-    steps = _known(e, node, 4, (1,) * len(starts))
-    own = list(index)
-    for start, axis, step in zip(starts, axes, steps, strict=True):
-        size, step = shape[axis], int(step)
-        first = int(start) + size if int(start) < 0 else int(start)
-        first = min(max(first, 0), size if step > 0 else size - 1)
-        own[axis] = f"{first} + ({index[axis]}) * {step}"
-        if first == 0 and step == 1:
-            own[axis] = index[axis]
-    return e.at(node.inputs[0], tuple(own))
-
-
-def _split(e: Elements, node: Node, name: str, index: Index) -> str:
-    axis = node.attributes["axis"] % len(index)
-    sizes = [e.body.types[o].shape[axis] for o in node.outputs]
-    before = sum(sizes[: node.outputs.index(name)])
-    own = tuple(f"{before} + ({i})" if a == axis and before else i for a, i in enumerate(index))
-    return e.at(node.inputs[0], own)
-
-
-def _concat(e: Elements, node: Node, name: str, index: Index) -> str:
-    axis = node.attributes["axis"] % len(index)
-    result = f"v{next(e._names)}"  # pyright: ignore[reportPrivateUsage]
-    e.lines.append(f"{working(e.body.types[name].dtype)} {result} = 0;")
-    before = 0
-    for operand in node.inputs:
-        size = e.body.types[operand].shape[axis]
-        if not size:
-            continue
-        own = tuple(f"({i}) - {before}" if a == axis and before else i for a, i in enumerate(index))
-        with e.branch(f"({index[axis]}) >= {before} && ({index[axis]}) < {before + size}"):
-            e.lines.append(f"{result} = {e.at(operand, own)};")
-        before += size
-    return result
-
-
-def _gather(e: Elements, node: Node, name: str, index: Index) -> str:
-    """An index beyond the axis reads its last element: a kernel cannot stop a run."""
-    shape, places = (e.body.types[v].shape for v in node.inputs[:2])
-    axis = node.attributes["axis"] % len(shape)
-    rank = len(places)
-    found = e.at(node.inputs[1], index[axis : axis + rank])
-    return e.at(
-        node.inputs[0], (*index[:axis], _within(e, found, shape[axis]), *index[axis + rank :])
-    )
-
-
-def _gather_elements(e: Elements, node: Node, name: str, index: Index) -> str:
-    shape = e.body.types[node.inputs[0]].shape
-    axis = node.attributes["axis"] % len(shape)
-    found = _within(e, e.at(node.inputs[1], index), shape[axis])
-    return e.at(node.inputs[0], (*index[:axis], found, *index[axis + 1 :]))
-
-
-def _within(e: Elements, place: str, size: int) -> str:
-    wrapped_place = f"{place} < 0 ? {place} + {size} : {place}"
-    return e.variable(
-        "const idx", f"(idx)min_nan(max_nan((i64)({wrapped_place}), (i64)0), (i64){size - 1})"
-    )
-
-
-def _pad(e: Elements, node: Node, name: str, index: Index) -> str:
-    shape, mode = e.body.types[node.inputs[0]].shape, node.attributes["mode"]
-    pads = [int(p) for p in _known(e, node, 1)]
-    axes = [int(a) % len(shape) for a in _known(e, node, 3, range(len(shape)))]
-    own = list(index)
-    conditions: list[str] = []
-    for k, axis in enumerate(axes):
-        before, after, size = pads[k], pads[k + len(axes)], shape[axis]
-        if not (before or after):
-            continue
-        i = e.variable("const idx", f"({index[axis]}) - ({before})")
-        if mode == "constant":
-            conditions.append(f"{i} >= 0 && {i} < {size}")
-        elif mode == "edge":
-            i = f"({i} < 0 ? 0 : ({i} >= {size} ? {size - 1} : {i}))"
-        elif mode == "wrap":
-            i = f"(({i} % {size} + {size}) % {size})"
-        else:
-            i = f"({i} < 0 ? -{i} : ({i} >= {size} ? {2 * size - 2} - {i} : {i}))"
-        own[axis] = i
-    if not conditions:
-        return e.at(node.inputs[0], tuple(own))
-    kind = e.body.types[name].dtype
-    filling = operand(node, 2)
-    value = e.at(filling, ()) if filling else number(0, kind)
-    result = e.variable(working(kind), value)
-    with e.branch(" && ".join(conditions)):
-        e.lines.append(f"{result} = {e.at(node.inputs[0], tuple(own))};")
-    return result
-
-
-def _trilu(e: Elements, node: Node, name: str, index: Index) -> str:
-    (k,) = _known(e, node, 1, (0,))
-    sign = ">=" if node.attributes["upper"] else "<="
-    result = e.variable(working(e.body.types[name].dtype), "0")
-    with e.branch(f"(i64)({index[-1]}) - (i64)({index[-2]}) {sign} {int(k)}"):
-        e.lines.append(f"{result} = {e.at(node.inputs[0], index)};")
-    return result
-
-
-def _depth_to_space(e: Elements, node: Node, name: str, index: Index) -> str:
-    b, (n, c, h, w) = node.attributes["blocksize"], index
-    depth = e.body.types[name].shape[1]
-    inner = f"(({h}) % {b}) * {b} + ({w}) % {b}"
-    channel = f"({inner}) * {depth} + ({c})"
-    if node.attributes["mode"] != "DCR":
-        channel = f"({c}) * {b * b} + {inner}"
-    return e.at(node.inputs[0], (n, channel, f"({h}) / {b}", f"({w}) / {b}"))
-
-
-def _space_to_depth(e: Elements, node: Node, name: str, index: Index) -> str:
-    b, (n, c, h, w) = node.attributes["blocksize"], index
-    depth = e.body.types[node.inputs[0]].shape[1]
-    block, channel = f"({c}) / {depth}", f"({c}) % {depth}"
-    if node.attributes["mode"] != "DCR":
-        block, channel = f"({c}) % {b * b}", f"({c}) / {b * b}"
-    block = e.variable("const idx", block)
-    own = (f"({h}) * {b} + {block} / {b}", f"({w}) * {b} + {block} % {b}")
-    return e.at(node.inputs[0], (n, channel, *own))
-
-
-def _constant_of_shape(e: Elements, node: Node, name: str, index: Index) -> str:
-    return number(node.attributes["value"].values[0], e.body.types[name].dtype)
-
-
-MOVEMENTS: dict[str, Movement] = {
-    **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), _reshape),
-    "Transpose": _transpose,
-    "Expand": _expand,
-    "Tile": _tile,
-    "Slice": _slice,
-    "Split": _split,
-    "Concat": _concat,
-    "Gather": _gather,
-    "GatherElements": _gather_elements,
-    "Pad": _pad,
-    "Trilu": _trilu,
-    "DepthToSpace": _depth_to_space,
-    "SpaceToDepth": _space_to_depth,
-    "ConstantOfShape": _constant_of_shape,
-}
-"""Operators that change coordinates."""

@@ -10,6 +10,7 @@ from workbench.formats import HWC, LINEAR, Format, format_named
 from workbench.records import Refusal
 from workbench.tactics.nvrtc import direct
 from workbench.tactics.nvrtc.direct import computed_types, direct_kernel
+from workbench.tactics.nvrtc.element_rules import ELEMENT_RULES, LOOPING
 from workbench.tactics.nvrtc.frame import KernelText, kernel_text, unstorable, vector_widths
 from workbench.tactics.nvrtc.pointwise import THREADS, pointwise_kernel
 from workbench.tactics.nvrtc.row_families import FAMILIES
@@ -33,21 +34,31 @@ def variants(body: Body) -> tuple[Variant, ...] | Refusal:
     anchor = body.anchor_node
     rank = len(body.output_types[0].shape)
     layouts = (HWC, LINEAR) if rank >= 3 else (LINEAR,)
+    offered: tuple[Variant, ...] = ()
     if anchor is not None and anchor.op in direct.ANCHORS:
         if (problem := computed_types(body)) is not None:
             return problem
         both = layouts if anchor.op in direct.WINDOWS else (LINEAR,)
-        return tuple(Variant(f"direct k{t}", f, (("tile", t),)) for f in both for t in direct.TILES)
+        offered = tuple(
+            Variant(f"direct k{t}", f, (("tile", t),)) for f in both for t in direct.TILES
+        )
     if anchor is not None and anchor.op in FAMILIES:
         shapes = row_shapes(body)
-        if isinstance(shapes, Refusal):
+        if isinstance(shapes, Refusal) and anchor.op not in ELEMENT_RULES:
             return shapes
-        return tuple(
+        offered = tuple(
             Variant(
                 f"rows {s.lanes}x{s.vector}", LINEAR, (("lanes", s.lanes), ("vector", s.vector))
             )
-            for s in shapes
+            for s in (() if isinstance(shapes, Refusal) else shapes)
         )
+    if any(not isinstance(kernel(body, v), Refusal) for v in offered):
+        return offered
+    return (*offered, *_elements(body, layouts))
+
+
+def _elements(body: Body, layouts: tuple[Format, ...]) -> tuple[Variant, ...]:
+    """Each thread makes some elements of the result, whatever the operators."""
     if any(not layout.fits(len(t.shape)) for t in body.output_types for layout in layouts):
         layouts = (LINEAR,)
     kinds = [i.type.dtype for i in body.inputs] + [t.dtype for t in body.output_types]
@@ -55,6 +66,7 @@ def variants(body: Body) -> tuple[Variant, ...] | Refusal:
         Variant(f"elements v{v}", f, (("vector", v),))
         for f in layouts
         for v in _widths(body, f, kinds)
+        if v == 1 or not any(n.op in LOOPING for n in body.nodes)
     )
 
 

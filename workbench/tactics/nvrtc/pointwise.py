@@ -7,6 +7,7 @@ from math import prod
 from workbench.body import Body
 from workbench.formats import LINEAR, Format
 from workbench.records import Refusal
+from workbench.tactics.nvrtc.element_rules import elements_of
 from workbench.tactics.nvrtc.elements import Elements, split
 from workbench.tactics.nvrtc.frame import (
     KernelText,
@@ -41,7 +42,7 @@ def pointwise_kernel(body: Body, layout: Format, vector: int) -> KernelText | Re
     if not all(layout.fits(len(t.shape)) for t in body.output_types):
         return Refusal(f"an output has no layout {layout}", code="format")
     layouts = followed_layouts(body, layout)
-    e = Elements(body, layouts)
+    e = elements_of(body, layouts)
     groups: dict[tuple[int, ...], list[int]] = {}
     for k, t in enumerate(body.output_types):
         groups.setdefault(t.shape, []).append(k)

@@ -13,6 +13,7 @@ from math import prod
 from workbench.body import Body, Node
 from workbench.formats import LINEAR
 from workbench.records import Refusal
+from workbench.tactics.nvrtc.element_rules import elements_of
 from workbench.tactics.nvrtc.elements import Elements, Index, offset, split
 from workbench.tactics.nvrtc.frame import (
     KernelText,
@@ -89,7 +90,7 @@ def _axes(body: Body, node: Node, rank: int) -> tuple[int, ...] | Refusal:
     if node.op.startswith("Global"):
         return tuple(range(2, rank))
     if len(node.inputs) > 1 and node.inputs[1]:
-        values = Elements(body, {}).literal(node.inputs[1])
+        values = elements_of(body, {}).literal(node.inputs[1])
         if values is None:
             return Refusal("its axes are not known", code="operand")
         if values:
@@ -117,7 +118,7 @@ def _rows(body: Body, s: Shape) -> KernelText:
     kind = working(x.dtype)
     if kind == "bool" or (kind == "i64" and not family.reduces):
         raise Untranslatable(f"{node.op} of {x.dtype.value}")
-    e = Elements(body, {})
+    e = elements_of(body, {})
     kept = [a for a in range(len(x.shape)) if a not in s.axes]
     outer = dict(zip(kept, split(e, "row", [x.shape[a] for a in kept]), strict=True))
     group = max(1, BLOCK // s.lanes)

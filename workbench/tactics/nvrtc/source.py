@@ -27,7 +27,7 @@ from workbench.tactics.nvrtc.pointwise import followed_layouts
 from workbench.tactics.nvrtc.scalars import STORAGE
 from workbench.tactics.protocol import Call, Launch, Problem, Tactic
 
-REVISION = "3"
+REVISION = "4"
 
 
 MESSAGE_LENGTH = 600
