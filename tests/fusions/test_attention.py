@@ -177,3 +177,13 @@ def test_stacked_queries_keys_and_values_are_taken_apart_inside() -> None:
     s.fuse()
     assert len(s.operators()) == 2
     assert s.operators()[1].count("Slice") == 3
+
+
+def test_heads_are_side_by_side_before_they_are_quantized() -> None:
+    s = Sketch()
+    rows = s.quantize(together(s, core(s)[2]), name="rows")
+    s.output(s("MatMul", rows, s.stored(WIDTH, 8, axis=1), name="out"))
+    attempts = s.fuse()
+    assert refusal(attempts, "quantize_earlier")[0] == "attention"
+    assert s.operators()[0] == "MatMul+Softmax+MatMul+Transpose+Reshape"
+    assert [x.op for x in s.network.layers] == ["Softmax", "QuantizeLinear", "MatMul"]

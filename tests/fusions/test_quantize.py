@@ -114,3 +114,25 @@ def test_requantizing_by_another_scale_is_kept_with_the_reason() -> None:
     x = s.quantize(s.input("batch", 8), 0.1, name="x")
     s.output(s.quantize(x, 0.2, name="again"))
     assert refusal(s.fuse(), "requantize_pair")[0] == "scales_differ"
+
+
+def test_a_half_is_quantized_without_a_cast() -> None:
+    s = Sketch()
+    x = s("Cast", s.input("batch", 8), name="narrow", to=DataType.HALF)
+    y = s("LayerNormalization", x, s.weight(8, dtype="float16"), name="norm", axis=-1)
+    s.output(s.quantize(s("Cast", y, name="wide", to=DataType.FLOAT), name="y"))
+    attempts = s.fuse()
+    assert applied(attempts, "quantize_half")
+    assert s.network.layer("norm").operator_names == (
+        "Cast",
+        "LayerNormalization",
+        "QuantizeLinear",
+    )
+    assert s.network.layer("norm").outputs[-1].dtype is DataType.INT8
+
+
+def test_what_a_cast_rounds_is_quantized_after_it() -> None:
+    s = Sketch()
+    x = s.input("batch", 8)
+    s.output(s.quantize(s("Cast", x, name="narrow", to=DataType.HALF), name="y"))
+    assert refusal(s.fuse(), "quantize_half")[0] == "lossy_cast"

@@ -21,6 +21,7 @@ from workbench.fusions.quantize import (
     MERGE_QUANTIZE,
     QUANTIZE_BEFORE_CONCAT,
     QUANTIZE_EARLIER,
+    QUANTIZE_HALF,
     REQUANTIZE_PAIR,
 )
 from workbench.fusions.residual import RESIDUAL
@@ -38,6 +39,7 @@ FUSIONS: tuple[RewriteRule, ...] = (
     # What Precision and Calibrate wrote, tidied.
     CAST_PAIRS,
     CAST_EARLIER,
+    QUANTIZE_HALF,
     MERGE_QUANTIZE,
     REQUANTIZE_PAIR,
     QUANTIZE_EARLIER,

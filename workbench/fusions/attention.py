@@ -28,6 +28,14 @@ def is_attention(layer: Layer) -> bool:
     return layer.operator_names.count("MatMul") >= 2
 
 
+def ends_attention(layer: Layer) -> bool:
+    """Whether the layer is an attention, or the product with the values of one to be fused."""
+    if is_attention(layer):
+        return True
+    found = _attention(layer) if layer.op == "MatMul" else None
+    return isinstance(found, Match) and _refuse(found) is None
+
+
 # -- the two products ---------------------------------------------------------------------
 @dataclass(frozen=True)
 class SoftmaxBetweenProducts:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from workbench.fusions.anchors import PRODUCTS, dequantized, too_large
+from workbench.fusions.attention import ends_attention
+from workbench.fusions.cast_pairs import holds
 from workbench.fusions.swaps import MOVERS, in_turn, second_output
 from workbench.network import Layer, NetworkDefinition, Tensor
 from workbench.network.remedies import ReadInstead
@@ -27,6 +29,37 @@ MERGE_QUANTIZE = RewriteRule(
     exact=True,
     about="A tensor that several readers quantize alike is quantized once.",
 )
+
+
+# -- of a half type -----------------------------------------------------------------------
+def _widened(match: Match) -> Refusal | None:
+    wide, x = match.layer("cast").outputs[0], match["x"]
+    if x.dtype.is_float and holds(wide.dtype, x.dtype):
+        return None
+    return Refusal(
+        f"{wide.dtype.value} does not hold every {x.dtype.value}: the values would change",
+        code="lossy_cast",
+    )
+
+
+def _directly(network: NetworkDefinition, match: Match) -> Replaced:
+    q = match.root
+    assert q.operator is not None
+    return network.add_layer(
+        q.operator, [match["x"], *q.inputs[1:]], q.attributes, name=q.name, cause=q.cause
+    ).outputs[0]
+
+
+QUANTIZE_HALF = RewriteRule(
+    "quantize_half",
+    lambda op, x: op.QuantizeLinear(op.Cast(x).called("cast"), ...),
+    _directly,
+    _widened,
+    shares_inner=True,
+    exact=True,
+    about="A half is quantized as it is: the division widens it anyway.",
+)
+"""ONNX QuantizeLinear-23: input and scale may have different types, the scale's decides."""
 
 
 def parameters(layer: Layer) -> tuple[Tensor, ...]:
@@ -56,7 +89,24 @@ def _moved(network: NetworkDefinition, match: Match) -> Replaced:
 
 
 def _stays(match: Match) -> Refusal | None:
-    return second_output(match.layer("mover")) or per_tensor(match.root)
+    mover = match.layer("mover")
+    return second_output(mover) or per_tensor(match.root) or _merges_heads(mover)
+
+
+def _merges_heads(mover: Layer) -> Refusal | None:
+    """Why a shuffle of an attention's result stays beside it: the attention takes it in."""
+    layer: Layer | None = mover
+    while layer is not None and layer.op in MOVERS and layer.operator is not None:
+        given = layer.inputs[0]
+        layer = given.producer if given is not None else None
+    if layer is None or not ends_attention(layer):
+        return None
+    return Refusal(
+        f"'{layer.name}' is an attention, which finishes in floats and writes its heads side by "
+        "side: what was shuffled is quantized then",
+        code="attention",
+        layers=(layer.name,),
+    )
 
 
 QUANTIZE_EARLIER = RewriteRule(
