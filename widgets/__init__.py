@@ -10,7 +10,7 @@ from typing import Any
 
 _PANELS = (
     "PANELS CalibrationPanel GraphPanel LedgerPanel MemoryPanel ModelPanel PrecisionPanel "
-    "ProfilePanel RunPanel TacticPanel"
+    "ProfilePanel RecordedBuild RunPanel TacticPanel"
 ).split()
 _PUBLIC = {
     "Studio": "widgets.studio",

@@ -64,7 +64,7 @@ def test_a_panel_whose_stage_has_not_run_offers_to_run_it(session: Session):
     assert "Tune has not run" in texts(panel)
     run = next(w for w in _buttons(panel) if w.description == "Run up to Tune")
     run.click()
-    assert panel.layers.rows["Layer"].iloc[0] == "node_Conv_81"
+    assert panel.view.layers.rows["Layer"].iloc[0] == "node_Conv_81"
 
 
 def _buttons(widget) -> list:
@@ -75,10 +75,10 @@ def _buttons(widget) -> list:
 def test_closing_what_a_panel_redraws_leaves_no_widget_behind(session: Session):
     session.run()
     panel = TacticPanel(session)
-    old = panel.figure
+    old = panel.view.figure
     panel.refresh()
     assert old.comm is None
-    assert panel.figure.comm is not None
+    assert panel.view.figure.comm is not None
 
 
 # -- graph and ledger -----------------------------------------------------------------------
@@ -306,10 +306,10 @@ def test_every_tactic_of_the_chosen_layer_is_listed_with_its_refusal(session: Se
     state = session.run()
     panel = TacticPanel(session)
     choice = state.tuned.layers[1]
-    panel.layers.selected = [1]
-    assert panel.chooser.value == choice.layer
-    assert len(panel.tactics.rows) == len(choice.candidates)
-    refused = panel.tactics.rows.query("Status == 'refused'")
+    panel.view.layers.selected = [1]
+    assert panel.view.chooser.value == choice.layer
+    assert len(panel.view.tactics.rows) == len(choice.candidates)
+    refused = panel.view.tactics.rows.query("Status == 'refused'")
     assert all(refused["Why not"])
 
 
@@ -326,7 +326,7 @@ def test_level_0_shows_layers_without_times():
     session.do(type(QUICK[1])("builder_optimization_level", 0))
     session.run()
     panel = TacticPanel(session)
-    assert panel.layers.rows["Median (µs)"].isna().all()
+    assert panel.view.layers.rows["Median (µs)"].isna().all()
 
 
 def test_the_arena_is_compared_with_separate_memory(session: Session):

@@ -11,6 +11,7 @@ from widgets.figures.memory import memory_figure
 from widgets.figures.profile import profile_figure, sizes_figure
 from widgets.figures.roofline import roofline_figure
 from widgets.figures.timing import precision_figure, tactic_figure, timing_figure
+from widgets.figures.waterfall import waterfall_figure
 
 __all__ = [
     "before_after_figure",
@@ -25,4 +26,5 @@ __all__ = [
     "sizes_figure",
     "tactic_figure",
     "timing_figure",
+    "waterfall_figure",
 ]

@@ -12,8 +12,12 @@ from widgets.figures.style import GREY, chart, precision_colour
 from workbench.lab.ceilings import Ceilings
 
 
-def roofline_figure(rows: pd.DataFrame, ceilings: Ceilings, *, inputs: str = "") -> go.Figure:
+def roofline_figure(
+    rows: pd.DataFrame, ceilings: Ceilings, *, inputs: str = "", where: str = ""
+) -> go.Figure:
     """From ``reports.roofline_rows``; layers without arithmetic are left out.
+
+    inputs: what was run. where: a recording's label, for one that was not measured here.
 
     The legend says of which types the ceiling was not measured.
     """
@@ -57,12 +61,13 @@ def roofline_figure(rows: pd.DataFrame, ceilings: Ceilings, *, inputs: str = "")
             )
         )
     rate = f"{ceilings.bytes_per_s / 1e9:,.0f} GB/s"
+    place = where or f"measured here on {ceilings.device.name}"
     threads = f", {ceilings.threads} threads" if ceilings.device.kind == "cpu" else ""
     return chart(
         traces,
         "Roofline: how near each layer comes to the device's ceilings",
-        f"slope: memory, {rate} ({ceilings.kernels['bytes']}); flat: products; both measured here "
-        f"on {ceilings.device.name}{threads}" + (f" · {inputs}" if inputs else ""),
+        f"slope: memory, {rate} ({ceilings.kernels['bytes']}); flat: products · "
+        f"both {place}{threads}" + (f" · {inputs}" if inputs else ""),
         height=420,
         layout={
             "showlegend": True,

@@ -113,9 +113,9 @@ def _luminance(colour: str) -> float:
 
 
 def provenance(device: str, dates: Iterable[str] = ()) -> str:
-    """``<device> · measured 2025-01-31``; without dates the device alone."""
+    """``<device> · measured 2025-01-31``; without dates, or where it has them, the device alone."""
     known = sorted({d for d in dates if d})
-    if not known:
+    if not known or all(d in device for d in known):
         return device
     days = known[0] if len(known) == 1 else f"{known[0]} to {known[-1]}"
     return f"{device} · measured {days}"

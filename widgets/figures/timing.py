@@ -25,14 +25,26 @@ ROLES = {"chosen": BLUE, "runner-up": ORANGE, "COMPOSED": LIGHT_GREY}
 """Colour of each role of ``timing_rows``."""
 STATUSES = {"chosen": BLUE, "slower": LIGHT_GREY, "refused": RED}
 """Colour of each status of ``tactic_rows``."""
+MOST_TACTICS = 30
+"""Bars of one layer's figure; the slower ones are in the table."""
 OUTLIER = 2.5
 """The axis ends at this many times the slowest chosen tactic; longer bars are cut, and say so."""
 
 
-def timing_figure(rows: pd.DataFrame, device: str) -> go.Figure:
-    """Horizontal bars from ``reports.timing_rows``, one group a layer, first layer on top."""
+def timing_figure(rows: pd.DataFrame, device: str, *, most: int = 1 << 30) -> go.Figure:
+    """Horizontal bars from ``reports.timing_rows``, one group a layer, first layer on top.
+
+    most: of so many layers at most, those that take longest; the title says so.
+    """
     times = records(rows)
-    layers = list(dict.fromkeys(r["Layer"] for r in times))
+    whole = sum(r["Median (µs)"] for r in times if r["Role"] == "chosen")
+    slowest = sorted(times, key=lambda r: -r["Median (µs)"] * (r["Role"] == "chosen"))
+    kept = {r["Layer"] for r in slowest[:most]}
+    all_layers = list(dict.fromkeys(r["Layer"] for r in times))
+    layers = [x for x in all_layers if x in kept]
+    times = [r for r in times if r["Layer"] in kept]
+    left_out = len(all_layers) - len(layers)
+    shown = f"; the {len(layers)} longest of {len(all_layers)} layers" if left_out else ""
     labels = dict(zip(layers, unique_labels(layers, 30), strict=True))
     traces: list[dict[str, Any]] = []
     for role, colour in ROLES.items():
@@ -51,7 +63,7 @@ def timing_figure(rows: pd.DataFrame, device: str) -> go.Figure:
     limit = _limit([r["Median (µs)"] for r in times], max(chosen, default=0.0))
     return chart(
         traces,
-        f"Time per layer: {sum(chosen):,.1f} µs in the chosen tactics",
+        f"Time per layer: {whole:,.1f} µs in the chosen tactics{shown}",
         "median µs; whiskers: spread · " + provenance(device, (r["Date"] for r in times)),
         height=130 + 44 * max(1, len(layers)),
         layout={
@@ -65,9 +77,16 @@ def timing_figure(rows: pd.DataFrame, device: str) -> go.Figure:
 
 
 def tactic_figure(rows: pd.DataFrame, layer: str, device: str) -> go.Figure:
-    """Every timed tactic of one layer, from ``reports.tactic_rows``, fastest on top."""
+    """The timed tactics of one layer, from ``reports.tactic_rows``, fastest on top.
+
+    The whiskers are the spreads. Of more than MOST_TACTICS the slowest are left out, and counted.
+    """
     timed = [r for r in records(rows) if not is_missing(r["Median (µs)"])]
-    timed.sort(key=lambda r: r["Median (µs)"])
+    timed.sort(key=lambda r: (r["Median (µs)"], r["Status"] != "chosen"))
+    slower = len(timed) - MOST_TACTICS
+    if slower > 0:
+        fastest, rest = timed[:MOST_TACTICS], timed[MOST_TACTICS:]
+        timed = fastest + [r for r in rest if r["Status"] == "chosen"]
     labels = unique_labels((r["Tactic"] for r in timed), 44)
     traces: list[dict[str, Any]] = []
     for status, colour in STATUSES.items():
@@ -76,11 +95,12 @@ def tactic_figure(rows: pd.DataFrame, layer: str, device: str) -> go.Figure:
             continue
         part = [timed[i] for i in here]
         trace = _bars(part, [labels[i] for i in here], status, colour)
-        columns = ["Tactic", "Kernel", "Measured", "Why not"]
+        columns = ["Tactic", "Kernel", "Measured", "Why not", "Formats", "Spread (µs)", "Mark"]
         trace["customdata"] = [[r[c] for c in columns] for r in part]
         trace["hovertemplate"] = (
-            "<b>%{customdata[0]}</b><br>%{customdata[1]}<br>%{x:.2f} µs, measured "
-            "%{customdata[2]}<br>%{customdata[3]}<extra></extra>"
+            "<b>%{customdata[0]}</b><br>%{customdata[1]}, %{customdata[4]}<br>%{x:.2f} µs ± "
+            "%{customdata[5]:.2f} %{customdata[6]}, measured %{customdata[2]}<br>"
+            "%{customdata[3]}<extra></extra>"
         )
         traces.append(trace)
     chosen = [r["Median (µs)"] for r in timed if r["Status"] == "chosen"]
@@ -89,7 +109,10 @@ def tactic_figure(rows: pd.DataFrame, layer: str, device: str) -> go.Figure:
     return chart(
         traces,
         f"Tactics of {layer}",
-        "median µs; whiskers: spread · " + provenance(device, dates),
+        "median µs; whiskers: spread"
+        + (f"; {slower} slower ones are in the table" if slower > 0 else "")
+        + " · "
+        + provenance(device, dates),
         height=130 + 26 * max(1, len(timed)),
         layout={
             "barmode": "overlay",

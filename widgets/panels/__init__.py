@@ -8,6 +8,7 @@ from widgets.panels.memory import MemoryPanel
 from widgets.panels.model import ModelPanel
 from widgets.panels.precision import PrecisionPanel
 from widgets.panels.profiles import ProfilePanel
+from widgets.panels.recorded import RecordedBuild
 from widgets.panels.run import RunPanel
 from widgets.panels.tactics import TacticPanel
 
@@ -34,6 +35,7 @@ __all__ = [
     "Panel",
     "PrecisionPanel",
     "ProfilePanel",
+    "RecordedBuild",
     "RunBar",
     "RunPanel",
     "TacticPanel",

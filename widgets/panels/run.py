@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import ipywidgets as ipw
 
-from widgets.figures import profile_figure, roofline_figure
+from widgets.figures import profile_figure, roofline_figure, waterfall_figure
 from widgets.html_report import write_report
 from widgets.panels.base import Panel
 from widgets.parts import button, dropdown, note, plot, row, text_of, tiles
@@ -19,7 +19,13 @@ from workbench.datatypes import DataType
 from workbench.errors import WorkbenchError
 from workbench.lab import Ceilings, measure_ceilings
 from workbench.records import Stage
-from workbench.reports import arithmetic_types, layer_work, profile_rows, roofline_rows
+from workbench.reports import (
+    arithmetic_types,
+    layer_work,
+    profile_rows,
+    roofline_rows,
+    waterfall_rows,
+)
 from workbench.runtime import Profile
 
 NOT_NVIDIA = (
@@ -78,10 +84,13 @@ class RunPanel(Panel):
         ]
         if self.profile is not None and self._measured == state.sha256:
             rows = profile_rows(self.profile)
-            box, self.figure = plot(
-                profile_figure(rows, str(self.session.device), inputs=self._inputs)
+            device = str(self.session.device)
+            falls, self.waterfall = plot(
+                waterfall_figure(waterfall_rows(self.profile), device, inputs=self._inputs)
             )
+            box, self.figure = plot(profile_figure(rows, device, inputs=self._inputs))
             parts += [
+                falls,
                 box,
                 note(
                     "Each layer was timed alone, the whole apart. The residual is what launches "

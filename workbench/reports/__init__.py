@@ -5,7 +5,7 @@ from workbench.reports.calibration import calibration_rows, histogram_rows
 from workbench.reports.coverage import Coverage, coverage
 from workbench.reports.findings import finding_rows
 from workbench.reports.graph import GraphView, network_graph
-from workbench.reports.layers import layer_rows, tactic_rows
+from workbench.reports.layers import layer_rows, reformat_rows, tactic_rows
 from workbench.reports.ledger import ledger_rows, ledger_summary
 from workbench.reports.memory import memory_rows
 from workbench.reports.model import (
@@ -24,6 +24,7 @@ from workbench.reports.roofline import LayerWork, arithmetic_types, layer_work, 
 from workbench.reports.short_layers import short_layer_rows, short_tactic_rows
 from workbench.reports.stages import stage_rows
 from workbench.reports.timing import timing_rows
+from workbench.reports.what_if import sources_of, what_if_rows
 
 __all__ = [
     "Coverage",
@@ -52,13 +53,16 @@ __all__ = [
     "profile_rows",
     "record",
     "roofline_rows",
+    "reformat_rows",
     "refusal_rows",
     "short_layer_rows",
     "short_tactic_rows",
+    "sources_of",
     "stage_rows",
     "tactic_rows",
     "timing_rows",
     "type_table",
     "waterfall_rows",
     "weight_rows",
+    "what_if_rows",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from workbench.selection import LayerChoice, Tuned
+from workbench.selection import Candidate, LayerChoice, Tuned
+from workbench.tactics.protocol import Tactic
 
 
 def layer_rows(tuned: Tuned) -> pd.DataFrame:
@@ -39,7 +40,7 @@ def _row(c: LayerChoice) -> dict[str, object]:
         "Origin": ", ".join(c.origin),
         "Requested": c.requested.info.label,
         "Built": c.built.info.label,
-        "Executed": c.arithmetic + (" (emulated)" if c.emulated else ""),
+        "Executed": c.executed.info.label + (" (emulated)" if c.emulated else ""),
         "Tactic": c.winner.title,
         "Kernel": c.winner.kernel,
         "Median (µs)": timing.median_us if timing else None,
@@ -54,9 +55,11 @@ def _row(c: LayerChoice) -> dict[str, object]:
 def tactic_rows(choice: LayerChoice) -> pd.DataFrame:
     """One row a tactic of one layer: its times and error, or why it was refused.
 
+    Formats: the layouts that it reads and writes. Mark: ``≈ chosen`` where noise hides which of the
+    two is faster, ``noisy`` where the machine was too busy, ``cut off`` after a hopeless first run.
     Error/bound: largest error against the float64 reference, as a fraction of its bound.
     """
-    rows = []
+    rows: list[dict[str, object]] = []
     for index, c in enumerate(choice.candidates):
         t = c.timing
         status = "chosen" if index == choice.chosen else "refused" if c.refusal else "slower"
@@ -65,15 +68,18 @@ def tactic_rows(choice: LayerChoice) -> pd.DataFrame:
                 "Status": status,
                 "Source": c.source,
                 "Tactic": c.title,
-                "Kernel": c.kernel,
+                "Formats": formats_text(c.tactic),
+                "Precision": _precision(c.tactic),
                 "Median (µs)": t.median_us if t else None,
-                "Min (µs)": t.min_us if t else None,
                 "Spread (µs)": t.spread_us if t else None,
-                "Samples": t.samples if t else None,
+                "Mark": _mark(c, choice.winner),
                 "Error/bound": c.worst,
                 "Workspace (KiB)": c.workspace_bytes / 1024,
-                "Measured": (f"{t.date}{', cached' if c.cached else ''}" if t else ""),
                 "Why not": str(c.refusal) if c.refusal else "",
+                "Min (µs)": t.min_us if t else None,
+                "Samples": t.samples if t else None,
+                "Kernel": c.kernel,
+                "Measured": (f"{t.date}{', cached' if c.cached else ''}" if t else ""),
             }
         )
     table = pd.DataFrame(rows)
@@ -82,3 +88,47 @@ def tactic_rows(choice: LayerChoice) -> pd.DataFrame:
         ["_o", "Median (µs)"], kind="stable"
     )
     return ranked.drop(columns="_o").reset_index(drop=True)
+
+
+REFORMATS = ["Tensor", "From", "To", "Tactic", "Median (µs)", "Spread (µs)", "Readers"]
+
+
+def reformat_rows(tuned: Tuned) -> pd.DataFrame:
+    """One row a tensor that is rewritten to another layout, with who asks for it."""
+    rows: list[tuple[object, ...]] = []
+    for r in tuned.reformats:
+        t = r.winner.timing
+        times = (t.median_us, t.spread_us) if t else (None, None)
+        name = r.winner.title
+        rows.append((r.tensor, str(r.source), str(r.target), name, *times, ", ".join(r.readers)))
+    return pd.DataFrame(rows, columns=REFORMATS)
+
+
+def formats_text(tactic: Tactic | None) -> str:
+    """``NCHW, NCHW → HWC``: layouts of a tactic's inputs, then of its outputs."""
+    if tactic is None:
+        return ""
+    inputs, outputs = (", ".join(map(str, f)) for f in (tactic.inputs, tactic.outputs))
+    return f"{inputs} → {outputs}" if inputs else outputs
+
+
+def _precision(tactic: Tactic | None) -> str:
+    if tactic is None:
+        return ""
+    return tactic.precision.info.label + (" (emulated)" if tactic.emulated else "")
+
+
+def _mark(candidate: Candidate, winner: Candidate) -> str:
+    """What qualifies a timing; empty for one to be taken as it stands."""
+    t = candidate.timing
+    if t is None:
+        return ""
+    marks: list[str] = []
+    timed = candidate.eligible and candidate is not winner and winner.timing is not None
+    if timed and winner.timing and not t.distinguishable(winner.timing):
+        marks.append("≈ chosen")
+    if t.noisy:
+        marks.append("noisy")
+    if t.cut_off:
+        marks.append("cut off")
+    return ", ".join(marks)
