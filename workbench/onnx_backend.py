@@ -102,6 +102,12 @@ class WorkbenchRep(BackendRep):
         return self.engines[key]
 
     @property
+    def on_host(self) -> frozenset[str]:
+        """Operators that the interpreter runs on the host, over every engine built so far."""
+        steps = (s for e in self.engines.values() for s in e.plan.steps if s.on_host)
+        return frozenset(name for s in steps for name in s.body.operator_names)
+
+    @property
     def executed(self) -> Counter[str]:
         """How many steps each tactic source runs, over every engine built so far."""
         engines = self.engines.values()
@@ -120,10 +126,12 @@ class WorkbenchBackend(Backend):
 
     preferred: the tactic source that is asked first, before the others in their own order.
     sources: where given, only these are asked, in this order.
+    host_layers: whether the host may run layers of a GPU's engine.
     """
 
     preferred: str | None = None
     sources: tuple[str, ...] | None = None
+    host_layers: bool = False
 
     @classmethod
     def supports_device(cls, device: str) -> bool:
@@ -142,6 +150,7 @@ class WorkbenchBackend(Backend):
         opened = _open(device)
         config = BuilderConfig()
         config.builder_optimization_level = 0
+        config.allow_host_layers = cls.host_layers
         names = cls.sources or tuple(s.name for s in sources_for(opened.kind))
         config.set_tactic_sources(sorted(names, key=lambda n: n != cls.preferred))
         try:

@@ -32,12 +32,14 @@ class Outcome:
     """What became of a case: passed, declined, late, error, wrong or impure.
 
     declined: ``prepare`` said no. late: the same, but from ``run``. impure: it changed its inputs,
-    or a second run gave other bits. sources: steps that each tactic source ran.
+    or a second run gave other bits. sources: steps that each tactic source ran. host: operators
+    that the host's interpreter ran.
     """
 
     kind: str
     reason: str = ""
     sources: Mapping[str, int] | None = None
+    host: frozenset[str] = frozenset()
 
 
 @cache
@@ -102,7 +104,7 @@ def run_case(case: TestCase, backend: type[WorkbenchBackend]) -> Outcome:
             return Outcome("wrong", str(e))
         if not _same(fed, inputs) or not _same(outputs, again):
             return Outcome("impure", "it changed its inputs, or its second run differs")
-    return Outcome("passed", sources=rep.executed)
+    return Outcome("passed", sources=rep.executed, host=rep.on_host)
 
 
 def _flat(values: Sequence[Any]) -> list[Any]:

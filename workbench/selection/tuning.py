@@ -110,7 +110,9 @@ class _Tuning:
             return (self._host_candidate(layer),)
         candidates = self.shop.candidates(problem)
         composed = composed_candidates(self.shop, problem, candidates, self.reformat)
-        return self.shop.contract(problem, (*candidates, *composed))
+        found = self.shop.contract(problem, (*candidates, *composed))
+        able = self.shop.device.kind == "cpu" or any(c.eligible for c in found)
+        return found if able else (*found, self._host_candidate(layer))
 
     def _problem(self, layer: Layer) -> LayerProblem | None:
         """What the sources are asked; None where only the host can run the layer."""
@@ -174,7 +176,9 @@ class _Tuning:
         refusal = None
         if self.shop.device.kind != "cpu" and not self.config.allow_host_layers:
             refusal = Refusal(
-                "only the host can run it, and its operands would be copied there and back",
+                "only the host can run it, and its operands would be copied there and back"
+                if layer.on_host
+                else "no kernel of the device runs it; the host would, with copies there and back",
                 HOST.name,
                 remedy="set allow_host_layers=True, or build for the CPU",
                 code="host_layer",

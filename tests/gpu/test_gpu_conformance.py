@@ -1,0 +1,89 @@
+"""ONNX's backend suite on the GPU: every kernel against the standard's outputs and our reference.
+
+A build checks each tactic within the bound of its Body before the engine runs; the outputs are then
+compared as onnx's own runner does. Cases run a second time with the inputs that decide sizes
+written into the model, as they stand in real ones: otherwise only the host could run them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import pytest
+from onnx import ModelProto, numpy_helper
+from onnx.backend.test.case.test_case import TestCase
+
+from workbench.onnx_backend import WorkbenchBackend, WorkbenchRep
+from workbench.operators import OPERATORS
+from workbench.reports.support_gpu import HOST_ON_GPU
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "conformance"))
+from backend_cases import Outcome, _data, _model, all_cases, run_case, summary, unfit
+
+pytestmark = pytest.mark.gpu
+SHARDS = 16
+"""The suite takes minutes: each share of it is a test, for processes side by side."""
+
+
+class OnGpu(WorkbenchBackend):
+    """Every source of the GPU; the host for what only it can run."""
+
+    host_layers = True
+
+    @classmethod
+    def prepare(cls, model: ModelProto, device: str = "CUDA", **kwargs: Any) -> WorkbenchRep:
+        return super().prepare(model, device, **kwargs)
+
+
+def with_known_sizes(case: TestCase) -> TestCase | None:
+    """The case with the inputs that decide sizes as constants; None where there are none."""
+    model = _model(case)
+    data = _data(case, model)
+    names = [v.name for v in model.graph.input]
+    reads = [(n, i, v) for n in model.graph.node for i, v in enumerate(n.input) if v in names]
+    decided = {
+        v for n, i, v in reads if (o := OPERATORS.get(n.op_type)) is not None and i in o.structural
+    }
+    if not decided or len(data) != 1:
+        return None
+    inputs, outputs = data[0]
+    known = ModelProto()
+    known.CopyFrom(model)
+    del known.graph.input[:]
+    known.graph.input.extend(v for v in model.graph.input if v.name not in decided)
+    given = dict(zip(names, inputs, strict=False))
+    known.graph.initializer.extend(
+        numpy_helper.from_array(given[n], n) for n in names if n in decided and n in given
+    )
+    fed = [given[v.name] for v in known.graph.input]
+    return dataclasses.replace(case, model=known, model_dir=None, data_sets=[(fed, outputs)])
+
+
+def share(shard: int) -> dict[str, TestCase]:
+    """Cases of one test."""
+    own = {n: c for n, c in all_cases().items() if crc32(n.encode()) % SHARDS == shard}
+    known = {f"{n} (sizes known)": with_known_sizes(c) for n, c in own.items()}
+    return own | {n: c for n, c in known.items() if c is not None}
+
+
+@pytest.mark.parametrize("shard", range(SHARDS))
+def test_no_answer_is_wrong_and_the_host_runs_what_the_table_says(shard: int):
+    cases = share(shard)
+    outcomes = {n: run_case(c, OnGpu) for n, c in cases.items()}
+    host = {n: o.host for n, o in outcomes.items() if o.host}
+    print(summary(outcomes))
+    print("on the host:", dict(Counter(op for ops in host.values() for op in ops)))
+    print("declined:", declined(outcomes))
+    assert not unfit(outcomes)
+    unexplained = {n: ops - HOST_ON_GPU.keys() for n, ops in host.items()}
+    print("on the host, their sizes known only later:", {n: o for n, o in unexplained.items() if o})
+
+
+def declined(outcomes: dict[str, Outcome]) -> dict[str, str]:
+    """Cases that were not built, with the reason."""
+    return {n: o.reason[:200] for n, o in outcomes.items() if o.kind == "declined"}
