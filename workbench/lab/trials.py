@@ -23,7 +23,7 @@ from workbench.builder.ranges import with_calibration
 from workbench.builder.taps import Taps
 from workbench.calibration import CalibrationResult, data_digest, load_data
 from workbench.config import BuilderConfig
-from workbench.datatypes import DataType
+from workbench.datatypes import CALIBRATED, DataType
 from workbench.devices import Device
 from workbench.errors import ConfigError
 from workbench.lab.quality import Quality, QualityMeter
@@ -167,7 +167,7 @@ class PrecisionTrials:
                     remedy="make PrecisionTrials with this config",
                 )
         state = replace(self._base, config=config.frozen())
-        needs = any(d.precision is DataType.INT8 for d in precision.resolve(self.network, config))
+        needs = any(d.precision in CALIBRATED for d in precision.resolve(self.network, config))
         if needs or config.smooth_alpha is not None:
             state = replace(state, calibration=self.calibration(config))
         return run_stages(state, until=until)

@@ -5,7 +5,7 @@ from workbench.reports.calibration import calibration_rows, histogram_rows
 from workbench.reports.coverage import Coverage, coverage
 from workbench.reports.findings import finding_rows
 from workbench.reports.graph import GraphView, network_graph
-from workbench.reports.layers import layer_rows, reformat_rows, tactic_rows
+from workbench.reports.layers import layer_rows, tactic_rows
 from workbench.reports.ledger import ledger_rows, ledger_summary
 from workbench.reports.memory import memory_rows
 from workbench.reports.model import (
@@ -19,14 +19,28 @@ from workbench.reports.model import (
 from workbench.reports.number_types import type_table
 from workbench.reports.precision import precision_rows
 from workbench.reports.profile import profile_rows, waterfall_rows
+from workbench.reports.qdq import qdq_rows, unfused_quantizers
 from workbench.reports.recording import Recording, load_recording, record
 from workbench.reports.roofline import LayerWork, arithmetic_types, layer_work, roofline_rows
 from workbench.reports.short_layers import short_layer_rows, short_tactic_rows
 from workbench.reports.stages import stage_rows
 from workbench.reports.timing import timing_rows
-from workbench.reports.what_if import sources_of, what_if_rows
+from workbench.reports.trials import (
+    divergence_rows,
+    front_rows,
+    quality_rows,
+    search_rows,
+    sensitivity_rows,
+)
 
 __all__ = [
+    "divergence_rows",
+    "front_rows",
+    "qdq_rows",
+    "quality_rows",
+    "search_rows",
+    "sensitivity_rows",
+    "unfused_quantizers",
     "Coverage",
     "GraphView",
     "LayerWork",
@@ -53,16 +67,13 @@ __all__ = [
     "profile_rows",
     "record",
     "roofline_rows",
-    "reformat_rows",
     "refusal_rows",
     "short_layer_rows",
     "short_tactic_rows",
-    "sources_of",
     "stage_rows",
     "tactic_rows",
     "timing_rows",
     "type_table",
     "waterfall_rows",
     "weight_rows",
-    "what_if_rows",
 ]
