@@ -5,7 +5,7 @@ from workbench.reports.calibration import calibration_rows, histogram_rows
 from workbench.reports.coverage import Coverage, coverage
 from workbench.reports.findings import finding_rows
 from workbench.reports.graph import GraphView, network_graph
-from workbench.reports.layers import layer_rows, tactic_rows
+from workbench.reports.layers import layer_rows, reformat_rows, tactic_rows
 from workbench.reports.ledger import ledger_rows, ledger_summary
 from workbench.reports.memory import memory_rows
 from workbench.reports.model import (
@@ -32,6 +32,7 @@ from workbench.reports.trials import (
     search_rows,
     sensitivity_rows,
 )
+from workbench.reports.what_if import sources_of, what_if_rows
 
 __all__ = [
     "divergence_rows",
@@ -67,13 +68,16 @@ __all__ = [
     "profile_rows",
     "record",
     "roofline_rows",
+    "reformat_rows",
     "refusal_rows",
     "short_layer_rows",
     "short_tactic_rows",
+    "sources_of",
     "stage_rows",
     "tactic_rows",
     "timing_rows",
     "type_table",
     "waterfall_rows",
     "weight_rows",
+    "what_if_rows",
 ]
