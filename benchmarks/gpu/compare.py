@@ -1,12 +1,17 @@
 """Ours and PyTorch on the same model, weights and inputs, interleaved, each in one CUDA graph.
 
-    python benchmarks/gpu/compare.py OUT.json resnet50:32 bert:1 [--types fp16 bf16] [--no-compile]
+    python benchmarks/gpu/compare.py OUT.json resnet50:32:int8 bert:1 [--types fp16 bf16]
 
-One row a model, batch and candidate: median, minimum and spread of the GPU's time for a whole run
-(inputs and outputs on the device), and the relative L2 error against PyTorch in float32. What
-fails has a row that says why, and the exit status is 1.
+One row a model, batch, precision and candidate: median, minimum and spread of the GPU's time for a
+whole run (inputs and outputs on the device), and the relative L2 error against PyTorch in float32.
+What fails has a row that says why, and the exit status is 1. A job without a precision runs in each
+of ``--types``: fp16, bf16, fp32, tf32, int8, fp8.
 Candidates: ``workbench``, which reads and writes float32 and computes in the type; ``eager``,
-PyTorch's eager mode; ``compile``, ``torch.compile`` in its mode max-autotune.
+PyTorch's eager mode; ``compile``, ``torch.compile`` in its mode max-autotune. PyTorch has no INT8
+or FP8 of its own for these models: its rows are FP16's there.
+INT8 and FP8 are calibrated (min-max) on the input, and written as Q/DQ; ``error_of_same_graph`` is
+the distance to that graph's NumPy reference: of the whole batch, or of its first
+REFERENCE_BATCH, which are computed from the model exported at that batch with the same ranges.
 Needs: torch, onnxscript, cupy, and the extra ``gpu``.
 """
 
@@ -29,17 +34,24 @@ from typing import Any
 
 import torch
 from models import MODELS, export, make
+from quantized import PRECISIONS, config_for, distance, reference
 from torch import Tensor, nn
 
 import workbench as wb
 from workbench.builder import build
-from workbench.config import BuilderConfig
-from workbench.datatypes import DataType
 from workbench.files import write_atomically
 
-TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-PRECISIONS = {"fp16": DataType.HALF, "bf16": DataType.BF16, "fp32": DataType.FLOAT}
+TYPES = {
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "int8": torch.float16,
+    "fp8": torch.float16,
+}
+"""In what PyTorch runs beside a precision of ours."""
 ROUNDS, RUNS = 15, 10
+REFERENCE_BATCH = 2
 Replay = Callable[[], None]
 
 
@@ -66,16 +78,24 @@ class Ours:
     """The workbench's engine of an ONNX file, on PyTorch's tensors."""
 
     def __init__(
-        self, path: Path, inputs: dict[str, Tensor], output: Tensor, kind: str, level: int
+        self,
+        path: Path,
+        inputs: dict[str, Tensor],
+        output: Tensor,
+        kind: str,
+        level: int,
+        *,
+        convolutional: bool,
     ) -> None:
-        config = BuilderConfig()
-        config.default_precision = PRECISIONS[kind]
-        config.builder_optimization_level = level
+        precision = PRECISIONS[kind]
+        config = config_for(path, precision, level=level, convolutional=convolutional)
+        data = [{n: t.cpu().numpy() for n, t in inputs.items()}] if precision.quantized else None
         start = time.perf_counter()
         self.state = build(
             path,
             config,
             device="gpu",
+            calibration=data,
             tell=lambda r: print(
                 f"    {r.stage.value:<10} {r.seconds:6.2f} s  {r.summary}", flush=True
             ),
@@ -84,7 +104,7 @@ class Ours:
         again = config.clone()
         again.timing_cache = self.state.cache
         start = time.perf_counter()
-        build(path, again, device="gpu")
+        build(path, again, device="gpu", calibration=data)
         self.warm_seconds = time.perf_counter() - start
         assert self.state.plan_bytes is not None
         start = time.perf_counter()
@@ -133,10 +153,13 @@ def compare(name: str, batch: int, kind: str, options: Any) -> list[dict[str, An
     module, given = make(name, batch)
     module = module.cuda()
     inputs = {n: t.cuda() for n, t in given.items()}
+    # The float32 reference rounds nothing to TF32.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     with torch.no_grad():
         exact = module(*inputs.values())
     half = copy.deepcopy(module).to(TYPES[kind])
     cast = {n: t.to(TYPES[kind]) if t.is_floating_point() else t for n, t in inputs.items()}
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = kind == "tf32"
     runs: dict[str, Replay] = {}
     outputs: dict[str, Tensor] = {}
     facts: dict[str, dict[str, Any]] = {}
@@ -146,7 +169,8 @@ def compare(name: str, batch: int, kind: str, options: Any) -> list[dict[str, An
         path = Path(folder) / f"{name}.onnx"
         export(module, inputs, model.output, path)
         try:
-            ours = Ours(path, inputs, output, kind, options.level)
+            convolutional = model.convolutional
+            ours = Ours(path, inputs, output, kind, options.level, convolutional=convolutional)
             ours()
             torch.cuda.synchronize()
             runs["workbench"], outputs["workbench"] = ours, output
@@ -157,12 +181,10 @@ def compare(name: str, batch: int, kind: str, options: Any) -> list[dict[str, An
                 "load_ms": round(1e3 * ours.load_seconds),
                 "steps": dict(steps),
             }
+            if PRECISIONS[kind].quantized:
+                facts["workbench"] |= same_graph(name, batch, ours, inputs, output, Path(folder))
             if options.layers:
-                rows = ours.context.profile(
-                    {n: t.cpu().numpy() for n, t in inputs.items()}, iterations=10
-                ).layers
-                for r in sorted(rows, key=lambda r: -r.median_us)[: options.layers]:
-                    print(f"    {r.median_us:8.1f} us  {r.name[:60]:<60} {r.kernel[:70]}")
+                print_slowest(ours, options.layers)
         except Exception as e:
             traceback.print_exc()
             rows.append(_failed(name, batch, kind, "workbench", e))
@@ -191,6 +213,42 @@ def compare(name: str, batch: int, kind: str, options: Any) -> list[dict[str, An
         print(json.dumps(row), flush=True)
         rows.append(row)
     return rows
+
+
+def print_slowest(ours: Ours, count: int) -> None:
+    """The layers that took longest when they were tuned, each kind once with how many there are."""
+    assert ours.state.tuned is not None
+    kinds: dict[tuple[str, str], list[float]] = {}
+    for c in ours.state.tuned.layers:
+        if c.winner.timing is not None:
+            fused = ours.state.network.layer(c.layer)
+            work = f"{'+'.join(fused.operator_names)} -> {fused.outputs[0].type}"
+            kinds.setdefault((work, c.winner.title), []).append(c.winner.timing.median_us)
+    print(f"    {sum(map(sum, kinds.values())):8.1f} us, the sum of {len(ours.state.tuned.layers)}")
+    ranked = sorted(kinds.items(), key=lambda item: -sum(item[1]))
+    for (work, title), times in ranked[:count]:
+        print(f"    {sum(times):8.1f} us  {len(times):2d}x {work[-90:]:<90} {title[:80]}")
+
+
+def same_graph(
+    name: str, batch: int, ours: Ours, inputs: dict[str, Tensor], output: Tensor, folder: Path
+) -> dict[str, Any]:
+    """Distance of our output to the NumPy reference of the same Q/DQ graph, and of how many items.
+
+    The reference's items have no influence on each other: a part of the batch says as much.
+    """
+    few = min(batch, REFERENCE_BATCH)
+    part = {n: t[:few].contiguous() for n, t in inputs.items()}
+    path = folder / "few.onnx"
+    export(make(name, batch)[0].cuda(), part, MODELS[name].output, path)
+    start = time.perf_counter()
+    exact = reference(ours.state, path, {n: t.cpu().numpy() for n, t in part.items()})
+    seconds = time.perf_counter() - start
+    return {
+        "error_of_same_graph": distance(output[:few].cpu().numpy(), exact),
+        "reference_batch": few,
+        "reference_s": round(seconds, 1),
+    }
 
 
 def _failed(name: str, batch: int, kind: str, who: str, error: Exception) -> dict[str, Any]:
@@ -236,7 +294,7 @@ def main() -> int:
     """Run every job and write the rows. Exit status: 1 if something failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("jobs", nargs="+", help="model:batch")
+    parser.add_argument("jobs", nargs="+", help="model:batch[:precision]")
     parser.add_argument("--types", nargs="+", default=["fp16"], choices=tuple(TYPES))
     parser.add_argument("--peers", nargs="*", default=["eager", "compile"])
     parser.add_argument("--level", type=int, default=3, help="builder_optimization_level")
@@ -244,8 +302,8 @@ def main() -> int:
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for job in options.jobs:
-        name, _, batch = job.partition(":")
-        for kind in options.types:
+        name, batch, *given = job.split(":")
+        for kind in given or options.types:
             print(f"{name} b{batch} {kind}", flush=True)
             try:
                 rows += compare(name, int(batch), kind, options)

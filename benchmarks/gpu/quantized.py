@@ -1,0 +1,80 @@
+"""What the comparison asks of a build in each precision, and the reference of its Q/DQ graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from workbench.body import Array
+from workbench.builder import BuildState, run_stages, start
+from workbench.config import BuilderConfig, BuilderFlag, Calibrator
+from workbench.datatypes import DataType
+from workbench.records import Stage
+
+PRODUCTS = ("Conv", "Gemm", "MatMul")
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A column of the comparison. kind: what is requested; tf32: whether the flag is set."""
+
+    kind: DataType
+    tf32: bool = False
+
+    @property
+    def quantized(self) -> bool:
+        return self.kind in (DataType.INT8, DataType.FP8)
+
+
+PRECISIONS = {
+    "fp16": Precision(DataType.HALF),
+    "bf16": Precision(DataType.BF16),
+    "fp32": Precision(DataType.FLOAT),
+    "tf32": Precision(DataType.FLOAT, tf32=True),
+    "int8": Precision(DataType.INT8),
+    "fp8": Precision(DataType.FP8),
+}
+
+
+def config_for(
+    path: Path, precision: Precision, *, level: int, convolutional: bool
+) -> BuilderConfig:
+    """The request. Quantized are products with weights; products of two activations are attention.
+
+    What surrounds quantized products joins convolutions' kernels in float32; in a transformer it is
+    FP16, as norms, attention and the residual stream are kernels of their own.
+    """
+    config = BuilderConfig()
+    config.builder_optimization_level = level
+    config.calibrator = Calibrator.MINMAX
+    if not precision.tf32:
+        config.clear_flag(BuilderFlag.TF32)
+    if not precision.quantized:
+        config.default_precision = precision.kind
+        return config
+    config.default_precision = DataType.FLOAT if convolutional else DataType.HALF
+    folded = run_stages(start(path), until=Stage.FOLD).network
+    for layer in folded.layers:
+        if layer.op in PRODUCTS and any(t is not None and t.is_constant for t in layer.inputs):
+            config.set_precision((layer.origin or (layer.name,))[0], precision.kind)
+    return config
+
+
+def reference(state: BuildState, path: Path, inputs: Mapping[str, Array]) -> Array:
+    """The first output of the build's Q/DQ graph by NumPy, on a model of these inputs' sizes.
+
+    path: the same model at the batch of ``inputs``; it gets the ranges of ``state``.
+    """
+    config = state.config.clone()
+    begun = replace(start(path, config), calibration=state.calibration)
+    graph = run_stages(begun, until=Stage.CALIBRATE).network
+    return next(iter(graph.run(dict(inputs)).values()))
+
+
+def distance(found: Array, exact: Array) -> float:
+    """Relative L2 distance."""
+    a, b = found.astype(np.float64), exact.astype(np.float64)
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
