@@ -8,6 +8,7 @@ from workbench.lab.divergence import Divergence, LayerDivergence, find_divergenc
 from workbench.lab.inspection import FileNode, ModelInspection, ModelPart, inspect_model
 from workbench.lab.model_parts import cut_part
 from workbench.lab.operator_uses import OperatorUse
+from workbench.lab.overflow import Headroom, Overflow, OverflowHunt, hunt_overflow
 from workbench.lab.pareto import FrontPoint, measure_front
 from workbench.lab.quality import METRICS, Quality, QualityMeter
 from workbench.lab.ranges import Finding, range_findings
@@ -63,4 +64,8 @@ __all__ = [
     "measure_front",
     "measure_sensitivity",
     "own_noise",
+    "Headroom",
+    "Overflow",
+    "OverflowHunt",
+    "hunt_overflow",
 ]

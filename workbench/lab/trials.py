@@ -338,6 +338,10 @@ def _products(state: BuildState, kind: DataType) -> tuple[int, int, int]:
     """Layers that multiply, how many run in ``kind``, and how many of those emulated."""
     assert state.tuned is not None
     ran = {n: c for c in state.tuned.layers for n in c.origin}
-    found = [ran[d.origin[0]] for d in state.decisions if d.quantizable and d.origin[0] in ran]
-    own = [c for c in found if c.executed is kind]
+    found = [
+        (d, ran[d.origin[0]])
+        for d in state.decisions
+        if d.quantizable and d.origin and d.origin[0] in ran
+    ]
+    own = [c for d, c in found if d.precision is kind and c.executed is d.arithmetic]
     return len(found), len(own), sum(c.emulated for c in own)
