@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -103,6 +103,7 @@ class Plan:
     """A built engine. ``weights`` are the linear execution weights, by name.
 
     code: machine code of its kernels, by key, where a tactic source compiles any ahead of time.
+    packed: bytes of constants as kernels on ``device`` read them, by step and key: ``3/weights …``.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Plan:
     config: Mapping[str, Any]
     versions: Mapping[str, str]
     code: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
+    packed: Mapping[str, Array] = field(default_factory=lambda: MappingProxyType({}))
 
     @cached_property
     def late(self) -> frozenset[str]:
@@ -147,7 +149,7 @@ class Plan:
 
     def to_bytes(self) -> bytes:
         """The plan file. Equal plans give equal bytes."""
-        return write_file(self.records(), self.weights, self.code)
+        return write_file(self.records(), self.weights, self.code, self.packed)
 
     def save(self, path: str | Path) -> str:
         """Write the plan file atomically; returns its SHA-256."""
@@ -158,8 +160,8 @@ class Plan:
     @classmethod
     def from_bytes(cls, data: bytes | memoryview, *, verify: str = "full") -> Plan:
         """Read a plan. Raises PlanError on any damage; ``verify="lazy"`` skips the weights."""
-        records, weights, code = read_file(data, verify=verify)
-        return _plan_from_records(records, weights, code)
+        records, weights, code, packed = read_file(data, verify=verify)
+        return replace(_plan_from_records(records, weights, code), packed=packed)
 
     @classmethod
     def load(cls, path: str | Path, *, verify: str = "full") -> Plan:

@@ -3,11 +3,11 @@
 Layout: 8-byte little-endian header length; a compact JSON header, sorted, padded with spaces so
 that the data start at a multiple of 64; then the sections. Tensors named ``pad/N`` make each
 section start at a multiple of 64 bytes. ``records`` is JSON in a uint8 tensor; ``code/KEY`` is
-machine code, always verified; ``weights/NAME`` are the execution weights. A type that safetensors
-has no name for (INT4, FP4, complex) is stored as its bytes, four-bit numbers two per byte;
-strings as JSON. The header's ``__metadata__`` says which type that is, and holds digests; that of
-the weights is a tree's, so that processors share it (``host_threads.digest``). Any safetensors
-reader opens the file.
+machine code, always verified; ``weights/NAME`` are the execution weights, ``packed/STEP/KEY``
+copies of some as kernels of the building machine read them. A type that safetensors has no name
+for (INT4, FP4, complex) is stored as its bytes, four-bit numbers two per byte; strings as JSON.
+The header's ``__metadata__`` says which type that is, and holds digests; that of the weights is a
+tree's, so that processors share it (``host_threads.digest``). Any safetensors reader opens the file.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from workbench.errors import PlanError
 from workbench.host_threads import digest
 
 FORMAT = "inference-workbench-plan"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 ANY_FILE = "plan file"
 """The place named in an error while the path is not known."""
 _ALIGN = 64
@@ -63,6 +63,7 @@ def write_file(
     records: Mapping[str, Any],
     weights: Mapping[str, Array],
     code: Mapping[str, bytes] = MappingProxyType({}),
+    packed: Mapping[str, Array] = MappingProxyType({}),
 ) -> bytes:
     """The bytes of a plan file."""
     text = json.dumps(records, sort_keys=True, separators=(",", ":"), allow_nan=True).encode()
@@ -71,12 +72,12 @@ def write_file(
     ]
     sections.extend((f"code/{k}", "U8", (len(c),), c) for k, c in sorted(code.items()))
     unnamed: dict[str, str] = {}
-    packed: dict[str, list[int]] = {}
+    halved: dict[str, list[int]] = {}
     for name, array in sorted(weights.items()):
         kind = DataType.of(array)
         shape, raw = array.shape, _texts(array) if kind is DataType.STRING else _raw(array)
         if kind in _HALF_BYTES:
-            packed[name], raw = list(shape), _two_per_byte(raw)
+            halved[name], raw = list(shape), _two_per_byte(raw)
             shape = (len(raw),)
         if kind is DataType.STRING:
             unnamed[name], shape = kind.value, (len(raw),)
@@ -84,6 +85,7 @@ def write_file(
             unnamed[name] = kind.value
             shape = (*shape, kind.itemsize) if kind.itemsize > 1 else shape
         sections.append((f"weights/{name}", _TYPES.get(kind, "U8"), shape, raw))
+    sections.extend((f"packed/{k}", "U8", (a.nbytes,), _raw(a)) for k, a in sorted(packed.items()))
     header: dict[str, Any] = {}
     chunks: list[bytes] = []
     end = 0
@@ -107,8 +109,8 @@ def write_file(
     }
     if unnamed:
         metadata["weight_types"] = _encode(unnamed).decode()
-    if packed:
-        metadata["packed_shapes"] = _encode(packed).decode()
+    if halved:
+        metadata["packed_shapes"] = _encode(halved).decode()
     metadata["sha256"] = _header_digest(header, metadata, text)
     encoded = _encode({**header, "__metadata__": metadata})
     encoded += b" " * (-(len(encoded) + 8) % _ALIGN)
@@ -117,8 +119,8 @@ def write_file(
 
 def read_file(
     data: bytes | memoryview | mmap.mmap, *, verify: str = "full"
-) -> tuple[dict[str, Any], dict[str, Array], dict[str, bytes]]:
-    """(records, weights, code) of a plan file; weights are read-only views of ``data``.
+) -> tuple[dict[str, Any], dict[str, Array], dict[str, bytes], dict[str, Array]]:
+    """(records, weights, code, packed) of a plan file; arrays are read-only views of ``data``.
 
     Raises PlanError naming what is damaged. ``verify="lazy"`` leaves the weights unverified.
     """
@@ -136,11 +138,13 @@ def read_file(
             f"header and records have SHA-256 {found[:12]}..., the file says {expected[:12]}..."
         )
     names = sorted(n for n in header if n.startswith("weights/"))
+    kept = sorted(n for n in header if n.startswith("packed/"))
     code = {n.removeprefix("code/"): bytes(raw[n]) for n in sorted(header) if n.startswith("code/")}
     if hashlib.sha256(b"".join(code.values())).hexdigest() != metadata.get("code_sha256"):
         raise _damaged("its machine code is not what was written")
     if verify == "full":
-        found, expected = digest(raw[n] for n in names), metadata.get("weights_sha256", "")
+        stored = (*names, *kept)
+        found, expected = digest(raw[n] for n in stored), metadata.get("weights_sha256", "")
         if found != expected:
             raise _damaged(
                 f"weights have SHA-256 {found[:12]}..., the file says {expected[:12]}..."
@@ -149,16 +153,17 @@ def read_file(
             if name.startswith("pad/") and any(raw[name]):
                 raise _damaged(f"padding '{name}' is not zero")
     unnamed: dict[str, str] = json.loads(metadata.get("weight_types", "{}"))
-    packed: dict[str, list[int]] = json.loads(metadata.get("packed_shapes", "{}"))
+    halved: dict[str, list[int]] = json.loads(metadata.get("packed_shapes", "{}"))
     weights = {
         (name := n.removeprefix("weights/")): _array(raw[n], header[n], unnamed.get(name, ""))
         for n in names
-        if n.removeprefix("weights/") not in packed
+        if n.removeprefix("weights/") not in halved
     }
-    for name, shape in packed.items():
+    for name, shape in halved.items():
         kind = DataType(unnamed[name])
         weights[name] = _one_per_byte(raw[f"weights/{name}"], kind, tuple(shape))
-    return json.loads(bytes(raw["records"])), weights, code
+    packed = {n.removeprefix("packed/"): _array(raw[n], header[n], "") for n in kept}
+    return json.loads(bytes(raw["records"])), weights, code, packed
 
 
 def map_file(path: Path) -> memoryview:

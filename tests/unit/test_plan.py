@@ -48,7 +48,7 @@ def test_every_type_of_number_can_be_a_weight():
         for shape in ((2, 3), (), (0, 4))
     }
     data = write_file({}, weights)
-    _, read, _ = read_file(data)
+    _, read, _, _ = read_file(data)
     for name, array in weights.items():
         assert read[name].dtype == array.dtype and read[name].shape == array.shape, name
         assert read[name].tobytes() == array.tobytes(), name
@@ -59,7 +59,7 @@ def test_every_type_of_number_can_be_a_weight():
 def test_strings_can_be_a_weight():
     texts = np.array([["a", "é"], ["", "b c"]], np.object_)
     data = write_file({}, {"w": texts, "none": texts[:0]})
-    _, read, _ = read_file(data)
+    _, read, _, _ = read_file(data)
     assert read["w"].dtype == np.object_
     assert read["w"].tolist() == texts.tolist()
     assert read["none"].shape == (0, 2)

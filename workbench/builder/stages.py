@@ -212,12 +212,14 @@ def plan_memory_stage(state: BuildState) -> BuildState:
 
 
 def serialize(state: BuildState) -> BuildState:
-    """Write the plan's bytes, a GPU's machine code included."""
+    """Write the plan's bytes, with a GPU's machine code or a CPU's packed weights."""
     clock = Clock()
     assert state.plan is not None
     plan = state.plan
     if plan.device.kind == "gpu":
         plan = replace(plan, code=Engine(plan, state.device).machine_code())
+    else:
+        plan = replace(plan, packed=Engine(plan, state.device).prepacked())
     data = plan.to_bytes()
     digest = hashlib.sha256(data).hexdigest()
     summary = f"{len(data) / 1024:.0f} KiB, SHA-256 {digest[:16]}..."

@@ -5,11 +5,11 @@ from __future__ import annotations
 import enum
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.body import HostType, TensorType
+from workbench.body import Array, HostType, TensorType
 from workbench.datatypes import DataType
 from workbench.devices import Device, open_device
 from workbench.dimensions import SymbolicDim, evaluate, is_static, is_symbol, symbols_of
@@ -93,6 +93,8 @@ class Engine:
             self.notes = (f"built on {plan.device}; prepared again for {device.fingerprint}",)
         self.preparations: list[Preparation] = []
         self._tensors = {t.name: t for t in plan.tensors}
+        # Another machine's kernels may read other layouts, even where the sizes agree.
+        self._prepacked = _by_step(plan.packed) if plan.device == device.fingerprint else {}
         self._calls: dict[tuple[tuple[str, int], ...], tuple[Call, ...]] = {}
         self._late_calls: dict[tuple[int, tuple[tuple[str, int], ...]], Call] = {}
         for profile in plan.profiles:
@@ -229,7 +231,7 @@ class Engine:
         key = tuple(sorted(bindings.items()))
         if key not in self._calls:
             start = time.perf_counter()
-            made = [self._prepare(s, bindings) for s in self.plan.steps]
+            made = [self._prepare(k, bindings) for k in range(len(self.plan.steps))]
             refused = [
                 f"{s.name} ({s.tactic.title}): {c.reason}"
                 for s, c in zip(self.plan.steps, made, strict=True)
@@ -255,6 +257,12 @@ class Engine:
         made = [c for calls in self._calls.values() for c in calls]
         return {k: v for c in (*made, *self._late_calls.values()) for k, v in c.code.items()}
 
+    def prepacked(self) -> dict[str, Array]:
+        """Constants of every step as its kernel reads them at the sizes prepared so far, by key."""
+        made = [(k, c) for calls in self._calls.values() for k, c in enumerate(calls)]
+        made += [(k, c) for (k, _), c in self._late_calls.items()]
+        return {f"{k}/{n}": v for k, c in made for n, v in c.prepacked.items()}
+
     def call(self, index: int, bindings: Mapping[str, int]) -> Call:
         """One step's prepared Call at these sizes, made once. Raises ExecutionError, PlanError.
 
@@ -272,7 +280,7 @@ class Engine:
         sizes = tuple((s, bindings[s]) for s in step.body.symbols)
         if (index, sizes) not in self._late_calls:
             start = time.perf_counter()
-            made = self._prepare(step, bindings)
+            made = self._prepare(index, bindings)
             if isinstance(made, Refusal):
                 made = self._another(step, bindings) or made
             if isinstance(made, Refusal):
@@ -297,9 +305,12 @@ class Engine:
                     return made
         return None
 
-    def _prepare(self, step: PlanStep, bindings: Mapping[str, int]) -> Call | Refusal:
-        source = source_named(step.tactic.source)
-        return source.prepare(step.tactic, self._problem(step, bindings))
+    def _prepare(self, index: int, bindings: Mapping[str, int]) -> Call | Refusal:
+        step = self.plan.steps[index]
+        problem = self._problem(step, bindings)
+        if index in self._prepacked:
+            problem = replace(problem, prepacked=self._prepacked[index])
+        return source_named(step.tactic.source).prepare(step.tactic, problem)
 
     def _problem(self, step: PlanStep, bindings: Mapping[str, int]) -> Problem:
         constants = [i.name for i in step.body.inputs if i.constant]
@@ -314,6 +325,14 @@ class Engine:
             self.plan.threads,
             code=self.plan.code,
         )
+
+
+def _by_step(packed: Mapping[str, Array]) -> dict[int, dict[str, Array]]:
+    found: dict[int, dict[str, Array]] = {}
+    for key, array in packed.items():
+        step, _, name = key.partition("/")
+        found.setdefault(int(step), {})[name] = array
+    return found
 
 
 def _bind(tensor: PlanTensor, given: tuple[int, ...], bound: dict[str, int]) -> None:

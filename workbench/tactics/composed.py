@@ -229,8 +229,8 @@ class ComposedSource:
         body, names = problem.body, value_names(problem.body)
         steps = steps_of(tactic)
         calls: list[Call] = []
-        for step in steps:
-            call = _prepare_step(step, problem, names)
+        for k, step in enumerate(steps):
+            call = _prepare_step(step, replace(problem, prepacked=_own(problem, k)), names)
             if isinstance(call, Refusal):
                 return call
             calls.append(call)
@@ -254,7 +254,14 @@ class ComposedSource:
             layout.nbytes,
             all(c.capturable for c in calls),
             {f"{k}.{n}": v for k, c in enumerate(calls) for n, v in c.packed.items()},
+            prepacked={f"{k}.{n}": v for k, c in enumerate(calls) for n, v in c.prepacked.items()},
         )
+
+
+def _own(problem: Problem, index: int) -> dict[str, Array]:
+    """What the plan brings for one of the inner calls."""
+    mark = f"{index}."
+    return {n.removeprefix(mark): v for n, v in problem.prepacked.items() if n.startswith(mark)}
 
 
 def _prepare_step(step: ComposedStep, problem: Problem, names: Sequence[str]) -> Call | Refusal:

@@ -28,6 +28,7 @@ class Problem:
     workspace_limit: bytes that a Call may ask for. threads: what a CPU kernel may use.
     tf32: whether tactics may be offered that round float32 factors to TF32.
     code: machine code that a plan brings, by key; see ``machine_code``.
+    prepacked: constants that a plan brings as this layer's Call of another process packed them.
     """
 
     body: Body
@@ -37,6 +38,7 @@ class Problem:
     workspace_limit: int = 1 << 30
     tf32: bool = False
     code: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
+    prepacked: Mapping[str, Array] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ class Call:
     capturable: whether a CUDA graph may record the Launch.
     packed: derived constants that it keeps (bytes are counted as weights).
     code: machine code that it runs, by key: a plan carries it, so that loading compiles nothing.
+    prepacked: bytes of constants that took work to pack, by a key that names their layout and the
+    kernel's library: a plan carries them to ``Problem.prepacked``, so that loading packs nothing.
     """
 
     kernel: str
@@ -109,6 +113,7 @@ class Call:
     capturable: bool = True
     packed: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     code: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
+    prepacked: Mapping[str, Array] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class TacticSource(Protocol):

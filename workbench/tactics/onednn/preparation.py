@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from workbench.body import TensorType
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+
+from workbench.body import Array, TensorType
 from workbench.datatypes import DataType
 from workbench.errors import DeviceError
 from workbench.formats import Format
 from workbench.tactics.onednn.constants import Argument, ElementType, Status
-from workbench.tactics.onednn.descriptors import ELEMENT_TYPES, Memory, MemoryDescriptor
+from workbench.tactics.onednn.descriptors import (
+    ALIGNMENT,
+    ELEMENT_TYPES,
+    Memory,
+    MemoryDescriptor,
+)
 from workbench.tactics.onednn.library import Library
 from workbench.tactics.onednn.parts import Layer
 from workbench.tactics.onednn.primitives import Primitive, PrimitiveDescriptor, reorder, run
@@ -31,6 +41,9 @@ from workbench.tactics.onednn.steps import (
 )
 from workbench.tactics.protocol import Call
 
+WORTH_STORING = 1 << 12
+"""Bytes from which a packed constant is stored in the plan, beside the linear one."""
+
 
 def make_layer_call(
     library: Library,
@@ -42,10 +55,18 @@ def make_layer_call(
     """The Call that runs one implementation of a layer."""
     workspace = Workspace()
     arguments: dict[int, tuple[MemoryDescriptor, Slot]] = {}
+    prepacked: dict[str, Array] = {}
     for argument, constant in recipe.arguments.constants.items():
-        wanted = constant.wanted or descriptor.weights
-        packed = PackedSlot(_argument_name(argument), pack(constant, wanted))
-        arguments[argument] = (wanted, packed)
+        wanted, name = constant.wanted or descriptor.weights, _argument_name(argument)
+        key = _prepacked_key(library, name, constant, wanted)
+        stored = layer.problem.prepacked.get(key)
+        if stored is not None and stored.nbytes == wanted.size_bytes:
+            memory = _in_place(wanted, stored)
+        else:
+            memory = pack(constant, wanted)
+        if wanted.size_bytes >= WORTH_STORING and wanted != constant.source:
+            prepacked[key] = np.asarray(memory.owner)
+        arguments[argument] = (wanted, PackedSlot(name, memory))
     conversions = _Conversions(library, layer, variant, workspace)
     for argument, (index, seen) in recipe.arguments.inputs.items():
         arguments[argument] = (seen, conversions.input(index))
@@ -54,11 +75,29 @@ def make_layer_call(
     main = Step(Primitive(descriptor), arguments)
     steps = [*conversions.before, main, *conversions.after]
     ready = [with_scratchpad(s, workspace) if isinstance(s, Step) else s for s in steps]
-    return make_call(
+    call = make_call(
         *(ready, descriptor.implementation, library),
         threads=layer.problem.threads,
         workspace_bytes=workspace.nbytes,
     )
+    return replace(call, prepacked=prepacked)
+
+
+def _in_place(wanted: MemoryDescriptor, stored: Array) -> Memory:
+    """Packed bytes where they lie, or a copy of them where no cache line begins there."""
+    if stored.ctypes.data % ALIGNMENT == 0:
+        return Memory.over(wanted, stored)
+    memory = Memory.allocated(wanted)
+    np.copyto(np.asarray(memory.owner), stored)
+    return memory
+
+
+def _prepacked_key(
+    library: Library, name: str, constant: Constant, wanted: MemoryDescriptor
+) -> str:
+    """What a plan stores packed bytes by: argument, both layouts, library and instruction set."""
+    text = f"{library.fingerprint} {constant.source.text} > {wanted.text}"
+    return f"{name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def pack(constant: Constant, wanted: MemoryDescriptor) -> Memory:
