@@ -146,6 +146,10 @@ class Device(Protocol):
         """
         ...
 
+    def fixed_work(self) -> Callable[[], None]:
+        """A launch that always does the same, some tens of microseconds long."""
+        ...
+
     def synchronize(self, stream: Any = None) -> None: ...
 
     def time_us(self, launch: Callable[[], None], repeats: int, stream: Any = None) -> list[float]:
@@ -304,6 +308,14 @@ class CpuDevice:
                 launch()
 
         return lambda count: [s / inner for s in self.time_us(run, count)]
+
+    def fixed_work(self) -> Callable[[], None]:
+        values = np.linspace(0.0, 1.0, 1 << 14)
+
+        def work() -> None:
+            np.sort(np.sin(values))
+
+        return work
 
     def synchronize(self, stream: Any = None) -> None:
         if stream is not None:

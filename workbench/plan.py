@@ -21,6 +21,7 @@ from workbench.dimensions import dim_from_json, dim_to_json, symbols_of
 from workbench.errors import PlanError
 from workbench.files import write_atomically
 from workbench.formats import Format
+from workbench.gpu_targets import HardwareCompatibilityLevel
 from workbench.operators import operator_named
 from workbench.plan_file import ANY_FILE, map_file, read_file, write_file
 from workbench.streams import Schedule, Work, dependencies
@@ -136,6 +137,11 @@ class Plan:
     def is_late(self) -> bool:
         """Whether steps must run one by one: some on the host, or at sizes found on the way."""
         return bool(self.late) or any(s.on_host for s in self.steps)
+
+    @property
+    def compatibility(self) -> HardwareCompatibilityLevel:
+        """On which other GPUs than ``device`` it loads."""
+        return HardwareCompatibilityLevel(self.config["hardware_compatibility_level"])
 
     @property
     def num_aux_streams(self) -> int:

@@ -23,6 +23,9 @@ from workbench.tactics.protocol import Tactic, tactic_to_json
 
 PROTOCOL = 2
 """Version of the timing method; part of every key."""
+STEADY_SAMPLES = 20
+BUSY_SPREAD = 0.25
+"""Spread of the fixed kernel from which on the device counts as busy."""
 CUT_OFF = 4.0
 """A tactic whose first run takes this many times the best median so far is timed no further."""
 
@@ -57,6 +60,40 @@ class Timing:
         gap = abs(self.median_us - other.median_us)
         noise = max(self.spread_us, other.spread_us, 0.03 * min(self.median_us, other.median_us))
         return gap > noise
+
+
+@dataclass(frozen=True)
+class Steadiness:
+    """How evenly a device runs one fixed kernel, alone: what timings taken there are worth.
+
+    spread: between the fastest run and the ninth of ten, relative to the fastest.
+    """
+
+    median_us: float
+    spread: float
+    samples: int
+
+    @property
+    def busy(self) -> bool:
+        """Whether something else runs there, or its clocks change: timings are noisy."""
+        return self.spread > BUSY_SPREAD
+
+    def __str__(self) -> str:
+        state = "the device is busy" if self.busy else "the device is steady"
+        return (
+            f"{state}: a fixed kernel of {self.median_us:.0f} µs varies by {100 * self.spread:.0f}%"
+        )
+
+
+def steadiness(device: Device) -> Steadiness:
+    """Time the device's fixed kernel, after warm-up, in a few milliseconds."""
+    launch = device.fixed_work()
+    for _ in range(3):
+        launch()
+    device.synchronize()
+    samples = sorted(device.timer(launch, None)(STEADY_SAMPLES))
+    ninth = samples[(9 * len(samples)) // 10]
+    return Steadiness(statistics.median(samples), ninth / samples[0] - 1, len(samples))
 
 
 def measure(

@@ -95,7 +95,7 @@ def test_every_template_compiles_for_both_capabilities():
         for layer in layers.values():
             problem, _ = problem_of(layer.body(), capability)
             kernels += [k for t in offered(problem) for k in program_for(t, problem).kernels]
-        for kernel, code in zip(kernels, compile_all(kernels, capability), strict=True):
+        for kernel, code in zip(kernels, compile_all(kernels, f"sm_{capability}"), strict=True):
             assert not isinstance(code, CompileError), f"{code}\n{kernel.text}"
             meta, cubin = unpack_code(code)
             assert cubin[:4] == b"\x7fELF" and meta["warps"] == kernel.warps
@@ -118,5 +118,5 @@ def test_a_kernel_that_does_not_compile_says_why():
     kernel = program_for(offered(problem)[0], problem).kernels[0]
     from dataclasses import replace
 
-    (reason,) = compile_all([replace(kernel, text=kernel.text + "    nowhere(1)\n")], 90)
+    (reason,) = compile_all([replace(kernel, text=kernel.text + "    nowhere(1)\n")], "sm_90")
     assert isinstance(reason, CompileError) and "nowhere" in str(reason)

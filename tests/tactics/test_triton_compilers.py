@@ -51,7 +51,7 @@ def compilers(tmp_path, monkeypatch):
 
 
 def asked(compilers, text):
-    return compilers.submit(Kernel(text, (), (1, 1, 1)), 90)
+    return compilers.submit(Kernel(text, (), (1, 1, 1)), "sm_90")
 
 
 @pytest.mark.parametrize("text", ["dies", "half a line", "prints", "no base64"])

@@ -193,6 +193,7 @@ def tune_stage(state: BuildState) -> BuildState:
         f"{tuned.timed} tactics timed, {tuned.cached} from the cache; "
         f"{len(tuned.layers)} layers, {len(tuned.reformats)} reformats"
         + (f", {tuned.total_us:.0f} µs" if state.config.builder_optimization_level else "")
+        + "".join(f"; {r}" for r in tuned.remarks)
     )
     state = replace(state, tuned=tuned)
     lost = lost_fusions(tuned)

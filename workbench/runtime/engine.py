@@ -15,6 +15,7 @@ from workbench.devices import Device, open_device
 from workbench.dimensions import SymbolicDim, evaluate, is_static, is_symbol, symbols_of
 from workbench.errors import ExecutionError, NetworkError, PlanError
 from workbench.formats import Format
+from workbench.gpu_targets import HardwareCompatibilityLevel, why_not_here
 from workbench.plan import Plan, PlanStep, PlanTensor
 from workbench.records import Refusal
 from workbench.tactics import source_named
@@ -86,6 +87,8 @@ class Engine:
                 remedy=f"open it with Runtime('{plan.device.kind}') on such a machine, "
                 "or build it for this device",
             )
+        if device.kind == "gpu":
+            _require_compatible(plan, device)
         self.plan = plan
         self.device = device
         self.notes: tuple[str, ...] = ()
@@ -185,6 +188,11 @@ class Engine:
         """Bytes of arena and workspaces that a context takes at most, at the largest profile."""
         spaces = self.num_aux_streams + 1
         return max(p.arena_bytes + spaces * p.workspace_bytes for p in self.plan.profiles)
+
+    @property
+    def hardware_compatibility_level(self) -> HardwareCompatibilityLevel:
+        """On which other GPUs its plan loads."""
+        return self.plan.compatibility
 
     @property
     def num_aux_streams(self) -> int:
@@ -323,8 +331,17 @@ class Engine:
             {n: self.plan.weights[w] for n, w in zip(constants, step.constants, strict=True)},
             self.device,
             self.plan.threads,
+            compatibility=self.plan.compatibility,
             code=self.plan.code,
         )
+
+
+def _require_compatible(plan: Plan, device: Device) -> None:
+    """Raises PlanError where the plan was not built for a GPU like this one."""
+    found = why_not_here(plan.compatibility, plan.device, device.fingerprint)
+    if found is not None:
+        reason, remedy = found
+        raise PlanError(reason, place=plan.name, remedy=remedy)
 
 
 def _by_step(packed: Mapping[str, Array]) -> dict[int, dict[str, Array]]:

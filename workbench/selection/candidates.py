@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import replace
+from functools import cached_property
 
 from workbench.body import Array, Body
 from workbench.config import BuilderConfig, BuilderFlag, MemoryPoolType
 from workbench.datatypes import DataType
 from workbench.devices import Device
+from workbench.gpu_targets import HardwareCompatibilityLevel
 from workbench.records import Refusal
 from workbench.selection.candidate import Candidate
+from workbench.selection.choice import LayerChoice
 from workbench.selection.layer_problem import LayerProblem
+from workbench.selection.portability import cost_us, portable
 from workbench.selection.trial import Trial
 from workbench.tactics import COMPILED_FOR_LONG_LAYERS, sources_for
 from workbench.tactics.deciding import Deciding
 from workbench.tactics.protocol import CompilesAhead, Problem, Tactic, TacticSource
-from workbench.timing import TimingCache
+from workbench.timing import Steadiness, TimingCache, steadiness
 
 TACTICS_BY_LEVEL = (4, 4, 8, 24, 64, 1 << 30)
 """Tactics timed a layer at builder_optimization_level 0 to 5, unless max_num_tactics says."""
@@ -58,6 +62,16 @@ class Workshop:
                 self.missing = (*self.missing, replace(reason, place=s.name))
         self.order = {s.name: i for i, s in enumerate(self.sources)}
 
+    def remarks(self, choices: Sequence[LayerChoice]) -> tuple[str, ...]:
+        """What a reader of the choices' times should know."""
+        found: list[str] = []
+        if self.timed and self.steadiness.busy:
+            found.append(f"{self.steadiness}; what was timed is marked noisy")
+        level, cost = self.config.hardware_compatibility_level, cost_us(choices)
+        if cost:
+            found.append(f"{level.name} costs {cost:.0f} µs: faster tactics run on this GPU alone")
+        return tuple(found)
+
     def problem(self, body: Body, constants: Mapping[str, Array]) -> Problem:
         return Problem(
             body,
@@ -66,6 +80,7 @@ class Workshop:
             self.threads,
             self.config.get_memory_pool_limit(MemoryPoolType.WORKSPACE),
             self.config.get_flag(BuilderFlag.TF32),
+            self.config.hardware_compatibility_level,
         )
 
     def precompile(self, layers: Iterable[LayerProblem], parts: Iterable[LayerProblem]) -> None:
@@ -116,7 +131,15 @@ class Workshop:
 
     def key(self, tactic: Tactic, layer: LayerProblem) -> str:
         """What the cache knows a layer's timing by."""
-        return self.cache.key(tactic, layer.opt, self.threads, layer.decided)
+        level, decided = self.config.hardware_compatibility_level, layer.decided
+        if level is not HardwareCompatibilityLevel.NONE:
+            decided = f"{decided} {level.name}"
+        return self.cache.key(tactic, layer.opt, self.threads, decided)
+
+    @cached_property
+    def steadiness(self) -> Steadiness:
+        """How evenly the device runs a fixed kernel, found before the first timing."""
+        return steadiness(self.device)
 
     @property
     def _limit(self) -> int:
@@ -155,7 +178,8 @@ class Workshop:
                     found.append(Candidate(source.name, offer.title, offer, refusal=reason))
                     continue
                 tried += 1
-                found.append(trial.candidate(source, offer))
+                made = trial.candidate(source, offer)
+                found.append(portable(made, self.config.hardware_compatibility_level))
                 if self.config.builder_optimization_level == 0 and self._settles(layer, found[-1]):
                     return self.contract(layer, found)
         return self.contract(layer, found)

@@ -96,6 +96,7 @@ class Tuned:
     choice limited to one layout throughout would take, per layout, where there is one.
     exact: False when the selection is heuristic; then no choice beats ``lower_bound_us``.
     timed, cached: tactics measured now, and taken from the timing cache.
+    remarks: what a reader of the times should know: a busy device, what portability costs.
     """
 
     layers: tuple[LayerChoice, ...]
@@ -108,3 +109,4 @@ class Tuned:
     checked: int
     cached: int
     sources: tuple[str, ...]
+    remarks: tuple[str, ...] = ()

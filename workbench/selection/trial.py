@@ -125,6 +125,7 @@ class Trial:
             stream = self.shop.stream
             inputs = self._buffers_for(tactic, problem)
             bound = bind(call, tactic, problem, stream, inputs)
+            busy = self.shop.steadiness.busy
             timing = measure(
                 bound.launch,
                 self.shop.device,
@@ -132,6 +133,7 @@ class Trial:
                 best_us=self.best_us,
                 stream=stream,
             )
+            timing = replace(timing, noisy=timing.noisy or busy)
             self.shop.timed += 1
         return replace(entry, timing=timing, worst=worst)
 

@@ -241,6 +241,7 @@ class _Tuning:
             self.shop.checked,
             self.cache.hits - hits,
             tuple(s.name for s in self.shop.sources),
+            self.shop.remarks(chosen),
         )
 
     def _costs(

@@ -255,6 +255,7 @@ class ComposedSource:
             all(c.capturable for c in calls),
             {f"{k}.{n}": v for k, c in enumerate(calls) for n, v in c.packed.items()},
             prepacked={f"{k}.{n}": v for k, c in enumerate(calls) for n, v in c.prepacked.items()},
+            {key: code for c in calls for key, code in c.code.items()},
         )
 
 

@@ -34,6 +34,11 @@ def machine_code(
     return key, found
 
 
+def brings(problem: Problem, parts: Sequence[str]) -> bool:
+    """Whether the plan has a kernel's code."""
+    return _key(parts) in problem.code
+
+
 def has_machine_code(problem: Problem, parts: Sequence[str]) -> bool:
     """Whether the plan or this machine has a kernel's code already."""
     key = _key(parts)

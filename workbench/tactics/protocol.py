@@ -17,6 +17,7 @@ from workbench.body import Array, Body, TensorType
 from workbench.datatypes import DataType
 from workbench.devices import Buffer, Device
 from workbench.formats import LINEAR, Format, format_named
+from workbench.gpu_targets import HardwareCompatibilityLevel
 from workbench.records import Refusal
 
 
@@ -27,6 +28,7 @@ class Problem:
     body: with every size a number. constants: values of its constant inputs, by input name.
     workspace_limit: bytes that a Call may ask for. threads: what a CPU kernel may use.
     tf32: whether tactics may be offered that round float32 factors to TF32.
+    compatibility: on which other GPUs its kernels must run.
     code: machine code that a plan brings, by key; see ``machine_code``.
     prepacked: constants that a plan brings as this layer's Call of another process packed them.
     """
@@ -37,6 +39,7 @@ class Problem:
     threads: int = 1
     workspace_limit: int = 1 << 30
     tf32: bool = False
+    compatibility: HardwareCompatibilityLevel = HardwareCompatibilityLevel.NONE
     code: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
     prepacked: Mapping[str, Array] = field(default_factory=lambda: MappingProxyType({}))
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from workbench.body import Body, TensorType
 from workbench.devices import Buffer, usable_cpus
+from workbench.errors import DeviceError
 from workbench.formats import HWC, LINEAR, Format
-from workbench.gpu_device import gpu_of, not_installed, require_aligned
+from workbench.gpu_device import GpuDevice, gpu_of, import_cupy, not_installed, require_aligned
+from workbench.gpu_targets import carried, least_capability, runnable
 from workbench.records import Refusal
 from workbench.tactics.arithmetic import has_product
 from workbench.tactics.launch import reformat_body
-from workbench.tactics.machine_code import machine_code
+from workbench.tactics.machine_code import brings, machine_code
 from workbench.tactics.nvrtc.frame import KernelText
 from workbench.tactics.nvrtc.kernels import (
     Variant,
@@ -31,6 +34,8 @@ REVISION = "4"
 
 
 MESSAGE_LENGTH = 600
+LEVEL = "hardware_compatibility"
+"""Code of refusals for other GPUs' sake."""
 
 
 class CompileError(Exception):
@@ -49,7 +54,7 @@ class NvrtcSource:
 
     @property
     def version(self) -> str:
-        return REVISION
+        return f"{REVISION}/{nvrtc_version()}"
 
     def candidates(self, problem: Problem) -> Sequence[Tactic | Refusal]:
         offered = variants(problem.body)
@@ -87,11 +92,14 @@ class NvrtcSource:
             return Refusal(f"NVRTC does not compile it: {e}", code="compile")
 
     def precompile(self, problem: Problem, tactics: Sequence[Tactic]) -> tuple[Future[bytes], ...]:
-        texts = [_text(t, problem.body) for t in tactics]
+        def compiled(text: KernelText, tactic: Tactic) -> bytes:
+            return next(iter(_machine_code(text, tactic, problem).values()))
+
+        texts = [(_text(t, problem.body), t) for t in tactics]
         return tuple(
-            _compilers().submit(lambda t=t: _machine_code(t, problem)[1])
-            for t in texts
-            if isinstance(t, KernelText)
+            _compilers().submit(compiled, text, t)
+            for text, t in texts
+            if isinstance(text, KernelText)
         )
 
     def reformat(self, type_: TensorType, source: Format, target: Format) -> Tactic | Refusal:
@@ -106,11 +114,14 @@ class NvrtcSource:
 
 
 def _too_new(text: KernelText, problem: Problem) -> Refusal | None:
-    have = gpu_of(problem.device).compute_capability
+    own = gpu_of(problem.device).compute_capability
+    have = least_capability(problem.compatibility, own)
     if have >= text.since:
         return None
-    need = f"{text.since // 10}.{text.since % 10}"
-    return Refusal(f"needs compute capability {need}, this is {have / 10}", code="device")
+    need = f"needs compute capability {text.since / 10}"
+    if own >= text.since:
+        return Refusal(f"{need}; {problem.compatibility.name} goes back to {have / 10}", code=LEVEL)
+    return Refusal(f"{need}, this is {have / 10}", code="device")
 
 
 def emulated_product(body: Body) -> bool:
@@ -132,18 +143,50 @@ def _text(tactic: Tactic, body: Body) -> KernelText | Refusal:
     return kernel(body, variant_of(tactic.name, layout, tactic.parameters))
 
 
-def _machine_code(text: KernelText, problem: Problem) -> tuple[str, bytes]:
+def _machine_code(text: KernelText, tactic: Tactic, problem: Problem) -> dict[str, bytes]:
+    """Code by key: for this device first, then for every other target that a plan must carry.
+
+    Where a plan brings the code, that alone.
+    """
     device = gpu_of(problem.device)
-    target = f"sm_{device.compute_capability}"
-    parts = ("nvrtc", str(device.cupy.cuda.nvrtc.getVersion()), target, text.code)
+    own = device.compute_capability
+    for target in runnable(own):
+        parts = _parts(text, target, tactic.version.partition("/")[2])
+        if brings(problem, parts):
+            return dict([machine_code(problem, parts, bytes)])
+    targets = carried(problem.compatibility, own)
+    return dict(_compiled(text, t, problem, device) for t in targets)
+
+
+def _parts(text: KernelText, target: str, version: str) -> tuple[str, ...]:
+    """All that decides a kernel's code. version: of NVRTC."""
+    return ("nvrtc", version, target, text.code)
+
+
+def _compiled(
+    text: KernelText, target: str, problem: Problem, device: GpuDevice
+) -> tuple[str, bytes]:
+    parts = _parts(text, target, nvrtc_version())
     return machine_code(problem, parts, lambda: compile_text(device.cupy, text.code, target))
+
+
+@functools.cache
+def nvrtc_version() -> str:
+    """The version of the NVRTC that CuPy loads, as ``12.9``; ``none`` where there is none."""
+    if importlib.util.find_spec("cupy") is None:
+        return "none"
+    try:
+        major, minor = import_cupy().cuda.nvrtc.getVersion()
+    except (DeviceError, OSError, RuntimeError):  # CuPy is there, its libraries are not
+        return "none"
+    return f"{major}.{minor}"
 
 
 def _call(text: KernelText, tactic: Tactic, problem: Problem) -> Call:
     device = gpu_of(problem.device)
-    key, code = _machine_code(text, problem)
+    carries = _machine_code(text, tactic, problem)
     module = device.cupy.cuda.function.Module()
-    module.load(code)
+    module.load(next(iter(carries.values())))
     function = module.get_function("run")
     constants = [
         device.constant((problem.constants[i.name],)) for i in problem.body.inputs if i.constant
@@ -169,11 +212,13 @@ def _call(text: KernelText, tactic: Tactic, problem: Problem) -> Call:
 
     packed = {f"c{k}": c for k, c in enumerate(constants)}
     kept = {"module": module, **packed}
-    return Call(f"nvrtc {tactic.name}", bind, packed=kept, code={key: code})
+    return Call(f"nvrtc {tactic.name}", bind, packed=kept, code=carries)
 
 
 def compile_text(cupy: Any, text: str, target: str) -> bytes:
-    """CUDA C++ as machine code (cubin) for ``target``, such as ``sm_90``. Needs no GPU.
+    """CUDA C++ as machine code (cubin) for ``sm_90``, say, or as PTX for ``compute_80``.
+
+    Needs no GPU.
 
     Raises CompileError with the errors in the compiler's log.
     """
@@ -181,6 +226,8 @@ def compile_text(cupy: Any, text: str, target: str) -> bytes:
     program = nvrtc.createProgram(text, "kernel.cu", (), ())
     try:
         nvrtc.compileProgram(program, (f"--gpu-architecture={target}", "--std=c++17"))
+        if target.startswith("compute_"):
+            return bytes(nvrtc.getPTX(program)).rstrip(b"\0") + b"\0"  # the driver reads a string
         return bytes(nvrtc.getCUBIN(program))
     except nvrtc.NVRTCError as e:
         lines = [line.strip() for line in nvrtc.getProgramLog(program).splitlines()]

@@ -11,9 +11,10 @@ from workbench.body import Array
 from workbench.devices import ALIGNMENT, Buffer
 from workbench.errors import DeviceError
 from workbench.gpu_device import DeviceConstant, gpu_of, require_aligned
+from workbench.gpu_targets import OLDEST_PORTABLE, HardwareCompatibilityLevel, carried, runnable
 from workbench.records import Refusal
 from workbench.tactics.compile_processes import CompileError
-from workbench.tactics.machine_code import machine_code
+from workbench.tactics.machine_code import brings, machine_code
 from workbench.tactics.protocol import Call, Launch, Problem
 from workbench.tactics.triton.compiler import (
     COMPILERS,
@@ -25,6 +26,8 @@ from workbench.tactics.triton.kernel import ALIGNED, PLAIN_SHARED, Argument, Ker
 from workbench.tactics.triton.product import evaluated
 from workbench.tactics.triton.tiles import chip_of
 
+SMALL_AMPERE = 86
+"""Compute capability, times ten, of the GPUs of Ampere's kin with the least shared memory."""
 _DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 
 
@@ -47,26 +50,23 @@ def call_of(program: Program, problem: Problem, version: str) -> Call | Refusal:
 
     version: of the Triton that compiled the code that a plan brings.
     """
-    capability = capability_of(problem)
     code: dict[str, bytes] = {}
     keys: list[str] = []
     for kernel in program.kernels:
         try:
-            key, found = machine_code(
-                problem,
-                parts(kernel, capability, version),
-                lambda kernel=kernel: _compiled(kernel, capability, version),
-            )
+            found = _machine_code(kernel, problem, version)
         except CompileError as e:
             return Refusal(f"Triton does not compile it: {e}", code="compile")
-        shared, limit = unpack_code(found)[0]["shared"], chip_of(capability).shared
-        if shared > limit:
-            return Refusal(
-                f"needs {shared / 1024:.0f} KiB of shared memory > {limit / 1024:.0f} KiB",
-                code="shared_memory",
-            )
-        code[key] = found
-        keys.append(key)
+        for target, made in zip(targets_of(problem), found.values(), strict=False):
+            shared, limit = unpack_code(made)[0]["shared"], _shared_limit(target)
+            if shared > limit:
+                return Refusal(
+                    f"needs {shared / 1024:.0f} KiB of shared memory > {limit / 1024:.0f} KiB"
+                    f" for {target}",
+                    code="shared_memory",
+                )
+        code.update(found)
+        keys.append(next(iter(found)))
     offsets, space = _workspace(program.workspace)
     if space > problem.workspace_limit:
         need, have = space / 2**20, problem.workspace_limit / 2**20
@@ -112,10 +112,44 @@ def call_of(program: Program, problem: Problem, version: str) -> Call | Refusal:
     return Call(f"triton {program.name}", bind, space, packed=kept, code=code)
 
 
-def _compiled(kernel: Kernel, capability: int, version: str) -> bytes:
+def offered_capability(problem: Problem) -> int:
+    """The compute capability that kernels are shaped for, times ten."""
+    portable = problem.compatibility is HardwareCompatibilityLevel.AMPERE_PLUS
+    return min(SMALL_AMPERE, capability_of(problem)) if portable else capability_of(problem)
+
+
+def targets_of(problem: Problem) -> tuple[str, ...]:
+    """What a plan carries each kernel for: this device first."""
+    return carried(problem.compatibility, capability_of(problem))
+
+
+def _machine_code(kernel: Kernel, problem: Problem, version: str) -> dict[str, bytes]:
+    """Code by key: for this device first, then for every other target that a plan must carry.
+
+    Where a plan brings the code, that alone. Raises CompileError.
+    """
+    for target in runnable(capability_of(problem)):
+        key = parts(kernel, target, version)
+        if brings(problem, key):
+            return dict([machine_code(problem, key, bytes)])
+    return dict(
+        machine_code(
+            problem, parts(kernel, target, version), lambda t=target: _compiled(kernel, t, version)
+        )
+        for target in targets_of(problem)
+    )
+
+
+def _shared_limit(target: str) -> int:
+    """Shared memory on every GPU that runs a target: code for 8.0 also runs on its smaller kin."""
+    own = int(target.partition("_")[2])
+    return chip_of(SMALL_AMPERE if own == OLDEST_PORTABLE else own).shared
+
+
+def _compiled(kernel: Kernel, target: str, version: str) -> bytes:
     if version != triton_version():
         raise CompileError(f"it is of Triton {version}, installed is {triton_version()}")
-    return COMPILERS.submit(kernel, capability).result()
+    return COMPILERS.submit(kernel, target).result()
 
 
 class _Function:

@@ -23,12 +23,12 @@ def triton_version() -> str:
         return "none"
 
 
-def parts(kernel: Kernel, capability: int, version: str) -> tuple[str, ...]:
+def parts(kernel: Kernel, target: str, version: str) -> tuple[str, ...]:
     """All that decides a kernel's machine code; see ``machine_code``. version: of Triton."""
     return (
         "triton",
         version,
-        f"sm_{capability}",
+        target,
         kernel.text,
         " ".join(kernel.signature),
         f"warps {kernel.warps} stages {kernel.stages}",
@@ -55,17 +55,22 @@ class Compilers:
             WORKER, usable_cpus if processes is None else lambda: processes
         )
 
-    def submit(self, kernel: Kernel, capability: int) -> Future[bytes]:
-        """Packed code of a kernel, when it is ready; see ``CompileProcesses.submit``."""
+    def submit(self, kernel: Kernel, target: str) -> Future[bytes]:
+        """Packed code of a kernel, when it is ready; see ``CompileProcesses.submit``.
+
+        target: ``sm_90``, say, for machine code, ``compute_80`` for PTX.
+        """
+        form, _, capability = target.partition("_")
         request = {
             "text": kernel.text,
             "signature": list(kernel.signature),
             "aligned": ALIGNED,
             "warps": kernel.warps,
             "stages": kernel.stages,
-            "capability": capability,
+            "capability": int(capability),
+            "form": "ptx" if form == "compute" else "cubin",
         }
-        return self._pool.submit(parts(kernel, capability, triton_version()), request, _packed)
+        return self._pool.submit(parts(kernel, target, triton_version()), request, _packed)
 
     def close(self) -> None:
         """End the processes. What they were compiling is lost."""
@@ -79,9 +84,9 @@ def _packed(answer: Answer) -> bytes:
 COMPILERS = Compilers()
 
 
-def compile_all(kernels: Sequence[Kernel], capability: int) -> tuple[bytes | CompileError, ...]:
+def compile_all(kernels: Sequence[Kernel], target: str) -> tuple[bytes | CompileError, ...]:
     """Packed code of each kernel, or what the compiler said of it; compiled side by side."""
-    futures = [COMPILERS.submit(k, capability) for k in kernels]
+    futures = [COMPILERS.submit(k, target) for k in kernels]
     found: list[bytes | CompileError] = []
     for f in futures:
         reason = f.exception()

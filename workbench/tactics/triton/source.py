@@ -15,7 +15,13 @@ from workbench.tactics.protocol import TF32, Call, Problem, Tactic
 from workbench.tactics.scalar_text import Untranslatable
 from workbench.tactics.triton.attention import attention_of
 from workbench.tactics.triton.attention_code import attention_program, block_of, blocks
-from workbench.tactics.triton.calls import call_of, capability_of
+from workbench.tactics.triton.calls import (
+    SMALL_AMPERE,
+    call_of,
+    capability_of,
+    offered_capability,
+    targets_of,
+)
 from workbench.tactics.triton.compiler import COMPILERS, parts, triton_version
 from workbench.tactics.triton.depthwise import depthwise_program, is_depthwise, strip_of, strips
 from workbench.tactics.triton.kernel import Program
@@ -46,7 +52,7 @@ class TritonSource:
         return f"{REVISION}/{triton_version()}"
 
     def candidates(self, problem: Problem) -> Sequence[Tactic | Refusal]:
-        capability = capability_of(problem)
+        capability = offered_capability(problem)
         if capability < OLDEST:
             text = f"needs compute capability {OLDEST / 10}, this is {capability / 10}"
             return (Refusal(text, code="device"),)
@@ -97,7 +103,10 @@ class TritonSource:
         plan = plan_of(problem.body, problem.constants, form)
         kind = plan.product.kind
         if kind is DataType.FP8 and capability < FP8_SINCE:
-            raise Untranslatable(f"FP8 needs compute capability 8.9, this is {capability / 10}")
+            level = problem.compatibility.name
+            here = f"this is {capability_of(problem) / 10}"
+            reason = f"{level} goes back to 8.0" if capability == SMALL_AMPERE else here
+            raise Untranslatable(f"FP8 needs compute capability 8.9, {reason}")
         offered = offered_tiles(plan, problem.body, capability, tf32=problem.tf32)
         program_of(plan, offered[0])  # raises where the epilogue has no text
         return [
@@ -141,7 +150,6 @@ class TritonSource:
         Kernels whose code the plan or this machine has are left out. ``prepare`` waits for those
         under way; wait for the Futures (which may raise CompileError) before anything is timed.
         """
-        capability = capability_of(problem)
         started: list[Future[bytes]] = []
         for tactic in tactics:
             try:
@@ -149,8 +157,11 @@ class TritonSource:
             except Untranslatable:
                 continue  # prepare refuses it with the reason
             for kernel in kernels:
-                if not has_machine_code(problem, parts(kernel, capability, triton_version())):
-                    started.append(COMPILERS.submit(kernel, capability))
+                started += [
+                    COMPILERS.submit(kernel, target)
+                    for target in targets_of(problem)
+                    if not has_machine_code(problem, parts(kernel, target, triton_version()))
+                ]
         return tuple(dict.fromkeys(started))
 
     def reformat(self, type_: TensorType, source: Format, target: Format) -> Tactic | Refusal:

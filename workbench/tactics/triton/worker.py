@@ -21,11 +21,17 @@ from typing import Any, TextIO
 
 
 def compile_kernel(
-    text: str, signature: list[str], aligned: int, warps: int, stages: int, capability: int
+    text: str,
+    signature: list[str],
+    aligned: int,
+    warps: int,
+    stages: int,
+    capability: int,
+    form: str,
 ) -> tuple[dict[str, int], bytes]:
-    """What launching needs (shared memory, warps), and the machine code (cubin).
+    """What launching needs (shared memory, warps), and the code.
 
-    aligned: bytes to which every pointer is aligned.
+    aligned: bytes to which every pointer is aligned. form: ``cubin`` or ``ptx``.
     """
     import triton  # pyright: ignore
     from triton.backends.compiler import GPUTarget  # pyright: ignore
@@ -47,7 +53,10 @@ def compile_kernel(
     meta = made.metadata
     if meta.global_scratch_size or meta.num_ctas != 1:
         raise ValueError("the kernel needs scratch memory or clusters, which are not launched here")
-    return {"shared": meta.shared, "warps": meta.num_warps}, made.asm["cubin"]
+    code = made.asm[form]
+    if form == "ptx":
+        code = code.encode() + b"\0"  # the driver reads a string
+    return {"shared": meta.shared, "warps": meta.num_warps}, code
 
 
 def _function(text: str) -> Any:
