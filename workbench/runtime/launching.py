@@ -14,6 +14,7 @@ from workbench.plan import PlanStep
 from workbench.runtime.engine import Engine
 from workbench.runtime.profiler import Profiler
 from workbench.runtime.streams import across_streams
+from workbench.tactics.native import flat
 from workbench.tactics.protocol import Launch
 
 
@@ -85,7 +86,7 @@ class Launcher:
     def in_order(self, launches: tuple[Launch, ...]) -> tuple[Launch, ...]:
         """The launches, each after what it needs from other streams."""
         if len(self.streams) == 1:
-            return launches
+            return flat(launches)
         return across_streams(launches, self._order, self.streams, self.device)
 
     def forget(self, bound: Bound | None = None) -> None:

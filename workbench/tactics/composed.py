@@ -17,6 +17,7 @@ from workbench.devices import Buffer
 from workbench.formats import Format
 from workbench.records import Refusal
 from workbench.tactics.launch import reformat_body, stored_bytes
+from workbench.tactics.native import in_order
 from workbench.tactics.parts import Part, part_of, split
 from workbench.tactics.protocol import (
     TF32,
@@ -254,8 +255,8 @@ class ComposedSource:
             layout.nbytes,
             all(c.capturable for c in calls),
             {f"{k}.{n}": v for k, c in enumerate(calls) for n, v in c.packed.items()},
-            prepacked={f"{k}.{n}": v for k, c in enumerate(calls) for n, v in c.prepacked.items()},
             {key: code for c in calls for key, code in c.code.items()},
+            prepacked={f"{k}.{n}": v for k, c in enumerate(calls) for n, v in c.prepacked.items()},
         )
 
 
@@ -336,11 +337,7 @@ class _Layout:
             for k, (s, c) in enumerate(zip(self.steps, self.calls, strict=True))
         ]
 
-        def launch() -> None:
-            for run in launches:
-                run()
-
-        return launch
+        return in_order(launches)
 
 
 COMPOSED = ComposedSource()

@@ -12,6 +12,7 @@ from workbench.body import Body, TensorType
 from workbench.devices import Buffer
 from workbench.formats import LINEAR, Format
 from workbench.records import Refusal
+from workbench.tactics.native import nothing
 from workbench.tactics.protocol import Call, Launch, Problem, Tactic
 
 
@@ -52,11 +53,7 @@ class ViewSource:
 def _bind(
     inputs: Sequence[Buffer], outputs: Sequence[Buffer], workspace: Buffer | None, stream: Any
 ) -> Launch:
-    return _nothing
-
-
-def _nothing() -> None:
-    """No launch."""
+    return nothing
 
 
 _REFUSAL = Refusal("the memory plan makes views, layer by layer", "VIEW", code="view")

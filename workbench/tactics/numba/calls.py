@@ -12,6 +12,7 @@ from workbench.body import Array, Body
 from workbench.datatypes import DataType
 from workbench.devices import Buffer
 from workbench.formats import LINEAR, Format
+from workbench.tactics.numba.entry import machine_call
 from workbench.tactics.numba.expressions import Operand
 from workbench.tactics.numba.scalars import STORAGE
 from workbench.tactics.protocol import Launch, Problem
@@ -25,19 +26,7 @@ def raw(buffer: Buffer, dtype: DataType) -> Array:
 def part(kernel: Any, start: int, stop: int, *arrays: Array) -> Launch:
     """Iterations start to stop of a kernel's outermost loop."""
     arguments = (start, stop, *arrays)
-    return lambda: kernel(*arguments)
-
-
-def in_order(launches: Sequence[Launch]) -> Launch:
-    """One after the other."""
-    if len(launches) == 1:
-        return launches[0]
-
-    def launch() -> None:
-        for run in launches:
-            run()
-
-    return launch
+    return machine_call(kernel, arguments) or (lambda: kernel(*arguments))
 
 
 def channels_of(shape: Sequence[int], rank: int) -> int:

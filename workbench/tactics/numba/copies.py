@@ -20,8 +20,9 @@ from workbench.devices import Buffer
 from workbench.errors import ExecutionError
 from workbench.formats import Format
 from workbench.records import Refusal
+from workbench.tactics.native import in_order
 from workbench.tactics.numba.cache import KernelCache, KernelText
-from workbench.tactics.numba.calls import clear_padding, in_order, part, readable
+from workbench.tactics.numba.calls import clear_padding, part, readable
 from workbench.tactics.numba.threads import pieces, together
 from workbench.tactics.protocol import Call, Launch, Problem
 from workbench.tactics.views import Copy, movement_copies, reformat_copies, strided
@@ -214,7 +215,7 @@ def copies_call(plan: CopyPlan, problem: Problem, cache: KernelCache, threads: i
             cleared = clear_padding(outputs[k], t.dtype, plan.layout, t.shape)
             if cleared is not None:
                 launches.append(cleared)
-        return in_order(launches) if launches else lambda: None
+        return in_order(launches)
 
     return Call(f"numba copy {'+'.join(body.operator_names)}", bind)
 

@@ -16,8 +16,9 @@ from workbench.datatypes import DataType
 from workbench.devices import Buffer
 from workbench.formats import LINEAR
 from workbench.records import Refusal
+from workbench.tactics.native import in_order
 from workbench.tactics.numba.cache import KernelCache
-from workbench.tactics.numba.calls import in_order, operand_arrays, packed_constants, part, raw
+from workbench.tactics.numba.calls import operand_arrays, packed_constants, part, raw
 from workbench.tactics.numba.expressions import Operand, Translator
 from workbench.tactics.numba.loops import Nest, Strides, collapse
 from workbench.tactics.numba.nests import (
@@ -199,6 +200,6 @@ def join_call(plan: Sequence[Segment], problem: Problem, cache: KernelCache, thr
             arrays = [a[o:] for a, o in zip(arrays, s.offsets, strict=True)]
             ranges = pieces(nest.sizes[0], threads)
             launches.append(together([part(kernel, a, b, g, *arrays) for a, b in ranges]))
-        return in_order(launches) if launches else lambda: None
+        return in_order(launches)
 
     return Call(f"numba join {'+'.join(body.operator_names)}", bind)

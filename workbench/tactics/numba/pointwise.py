@@ -11,12 +11,12 @@ from workbench.datatypes import DataType
 from workbench.devices import Buffer
 from workbench.formats import LINEAR, Format
 from workbench.records import Refusal
+from workbench.tactics.native import in_order, nothing
 from workbench.tactics.numba.cache import KernelCache
 from workbench.tactics.numba.calls import (
     channels_of,
     cleared_outputs,
     constant_layout,
-    in_order,
     operand_arrays,
     packed_constants,
     part,
@@ -131,7 +131,7 @@ def pointwise_call(
         inputs: Sequence[Buffer], results: Sequence[Buffer], workspace: Buffer | None, stream: Any
     ) -> Launch:
         if nest.count == 0:
-            return lambda: None
+            return nothing
         arrays = operand_arrays(plan.operands, constants, body, inputs)
         arrays += [raw(b, t.dtype) for b, t in zip(results, body.output_types, strict=True)]
         ranges = pieces(nest.sizes[0], threads)

@@ -17,8 +17,9 @@ from workbench.devices import Buffer
 from workbench.formats import LINEAR
 from workbench.records import Refusal
 from workbench.tactics.arithmetic import is_reduced
+from workbench.tactics.native import in_order, nothing
 from workbench.tactics.numba.cache import KernelCache
-from workbench.tactics.numba.calls import in_order, operand_arrays, packed_constants, part, raw
+from workbench.tactics.numba.calls import operand_arrays, packed_constants, part, raw
 from workbench.tactics.numba.expressions import Operand, Translator
 from workbench.tactics.numba.lookups import (
     Lookup,
@@ -304,7 +305,7 @@ def rows_call(plan: RowPlan, problem: Problem, cache: KernelCache, threads: int)
         inputs: Sequence[Buffer], results: Sequence[Buffer], workspace: Buffer | None, stream: Any
     ) -> Launch:
         if nest.count == 0:
-            return lambda: None
+            return nothing
         assert workspace is not None
         arrays = operand_arrays(plan.operands, constants, body, inputs)
         looked_up = [checked_index(plan.operands, x, arrays) for x in plan.lookups]

@@ -7,6 +7,8 @@ import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 
+from workbench.tactics.native import Native, OpenMp, at_once
+from workbench.tactics.onednn.library import Library, load
 from workbench.tactics.protocol import Launch
 
 
@@ -22,10 +24,26 @@ def pieces(count: int, threads: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(edges))
 
 
+@functools.cache
+def _openmp() -> OpenMp | None:
+    """oneDNN's OpenMP, so that both share one team of threads; None where there is no oneDNN."""
+    library = load()
+    return library.openmp if isinstance(library, Library) else None
+
+
 def together(launches: Sequence[Launch]) -> Launch:
-    """Runs all of them at once: one in the calling thread, the others in a pool."""
+    """Runs all of them at once: pieces of a kernel by OpenMP's threads.
+
+    Where there is no OpenMP: one in the calling thread, the others in a pool.
+    """
     if len(launches) == 1:
         return launches[0]
+    natives = [n for n in launches if isinstance(n, Native)]
+    openmp = _openmp()
+    if openmp is not None and len(natives) == len(launches):
+        team = at_once(natives, openmp)
+        if team is not None:
+            return team
     first, *rest = launches
 
     def launch() -> None:

@@ -20,12 +20,12 @@ from workbench.formats import LINEAR, Format
 from workbench.operators.windows import Window, window_of
 from workbench.records import Refusal
 from workbench.tactics.arithmetic import is_reduced
+from workbench.tactics.native import in_order, nothing
 from workbench.tactics.numba.cache import KernelCache
 from workbench.tactics.numba.calls import (
     channels_of,
     cleared_outputs,
     constant_layout,
-    in_order,
     operand_arrays,
     packed_constants,
     part,
@@ -263,7 +263,7 @@ def windows_call(
         inputs: Sequence[Buffer], results: Sequence[Buffer], workspace: Buffer | None, stream: Any
     ) -> Launch:
         if nest.count == 0:
-            return lambda: None
+            return nothing
         assert workspace is not None
         arrays = operand_arrays(plan.operands, constants, body, inputs)
         arrays += [raw(b, t.dtype) for b, t in zip(results, body.output_types, strict=True)]

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import DeviceError, ExecutionError
+from workbench.tactics.native import OpenMp, address_of
 from workbench.tactics.onednn.constants import MAX_RANK, InstructionSet, Status
 
 DISTRIBUTION = "onednn-cpu-gomp"
@@ -202,6 +203,17 @@ class Library:
         if count < 1:
             raise DeviceError(f"{count} threads; ask for 1 or more", place="omp_set_num_threads")
         self._set_threads(count)
+
+    @functools.cached_property
+    def openmp(self) -> OpenMp:
+        """Functions of the OpenMP runtime whose threads its primitives run on."""
+        names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+        return OpenMp(*(address_of(getattr(self._binary, n)) for n in names))
+
+    @functools.cached_property
+    def execute_address(self) -> int:
+        """Where dnnl_primitive_execute lies, for calls without Python."""
+        return address_of(self._binary.dnnl_primitive_execute)
 
     @property
     def fingerprint(self) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from workbench.body import Array
 from workbench.datatypes import DataType
 from workbench.devices import Buffer
-from workbench.errors import ExecutionError
+from workbench.tactics.native import function_call, in_order
 from workbench.tactics.onednn.constants import Argument
 from workbench.tactics.onednn.descriptors import ALIGNMENT, Memory, MemoryDescriptor
 from workbench.tactics.onednn.library import Library, status_text
@@ -156,7 +156,7 @@ def make_call(
             else _conversion(s, places)
             for s in steps
         ]
-        return launches[0] if len(launches) == 1 else _in_a_row(launches)
+        return in_order(launches)
 
     return Call(kernel, bind, workspace_bytes, packed=packed)
 
@@ -180,19 +180,26 @@ def use_threads(library: Library, count: int) -> None:
 def _execution(step: Step, places: _Places, library: Library, threads: int) -> Launch:
     memories = {a: places.memory(*where) for a, where in step.arguments.items()}
     execution = Execution(step.primitive, memories)
-    execute = library.function("dnnl_primitive_execute")
-    primitive, stream, count, arguments = execution.call
-    state = _state
+    return function_call(
+        library.execute_address,
+        execution.call,
+        execution.primitive.implementation,
+        execution,
+        before=_Threads(library, threads),
+        words_of=status_text,
+    )
 
-    def launch() -> None:
-        if state.count != threads:
-            use_threads(library, threads)
-        status = execute(primitive, stream, count, arguments)
-        if status:
-            # Naming the execution here also keeps it, and all that its addresses mean, alive.
-            raise ExecutionError(status_text(status), place=execution.primitive.implementation)
 
-    return launch
+@dataclass(frozen=True)
+class _Threads:
+    """Sees to OpenMP's number of threads before primitives run."""
+
+    library: Library
+    count: int
+
+    def __call__(self) -> None:
+        if _state.count != self.count:
+            use_threads(self.library, self.count)
 
 
 def _conversion(step: HalfConversion, places: _Places) -> Launch:
@@ -203,13 +210,5 @@ def _conversion(step: HalfConversion, places: _Places) -> Launch:
         # Values beyond FP16's range become infinite, as ONNX's Cast makes them.
         with np.errstate(over="ignore"):
             np.copyto(target, source, casting="unsafe")
-
-    return launch
-
-
-def _in_a_row(launches: Sequence[Launch]) -> Launch:
-    def launch() -> None:
-        for each in launches:
-            each()
 
     return launch
