@@ -7,7 +7,7 @@ machine code, always verified; ``weights/NAME`` are the execution weights, ``pac
 copies of some as kernels of the building machine read them. A type that safetensors has no name
 for (INT4, FP4, complex) is stored as its bytes, four-bit numbers two per byte; strings as JSON.
 The header's ``__metadata__`` says which type that is, and holds digests; that of the weights is a
-tree's, so that processors share it (``host_threads.digest``). Any safetensors reader opens the file.
+tree's, so that processors share it (``host_threads.digest``). Any safetensors reader opens it.
 """
 
 from __future__ import annotations

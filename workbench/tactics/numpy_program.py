@@ -18,6 +18,7 @@ from workbench.devices import Buffer
 from workbench.errors import ExecutionError, NetworkError
 from workbench.records import Refusal
 from workbench.tactics.arithmetic import is_reduced
+from workbench.tactics.blas_threads import blas_threads, on_threads
 from workbench.tactics.protocol import Call, Launch, Problem
 from workbench.tactics.workspace import Lease, lay_out
 
@@ -187,6 +188,10 @@ class Program:
                 code="workspace",
             )
         sizes = {v.name: v.nbytes for v in leases}
+        threads = blas_threads(problem.threads)
+
+        def limited(kernel: Kernel, launch: Launch) -> Launch:
+            return on_threads(launch, threads) if kernel.name.startswith("blas") else launch
 
         def bind(
             inputs: Sequence[Buffer],
@@ -215,10 +220,13 @@ class Program:
                 count = int(np.prod(t.shape, dtype=np.int64)) * dtype.itemsize
                 arrays[name] = inner(home)[:count].view(dtype).reshape(t.shape)
             launches = [
-                w.kernel.bind(
-                    [arrays[v] for v in w.inputs],
-                    [arrays[v] for v in w.outputs if v],
-                    inner(f"\0scratch{k}") if w.kernel.scratch_bytes else None,
+                limited(
+                    w.kernel,
+                    w.kernel.bind(
+                        [arrays[v] for v in w.inputs],
+                        [arrays[v] for v in w.outputs if v],
+                        inner(f"\0scratch{k}") if w.kernel.scratch_bytes else None,
+                    ),
                 )
                 for k, w in enumerate(self.work)
             ]
