@@ -47,12 +47,14 @@ static unsigned short store_HALF(float v) {
 template <int M, int BIAS, int TOP> struct Eight {
   static float load(unsigned char b) {
     int e = (b >> M) & ((1 << (7 - M)) - 1), m = b & ((1 << M) - 1);
+    if ((b & 127) == TOP + 1 && TOP < 126) return b & 128 ? -INFINITY : INFINITY;
     if ((b & 127) > TOP) return NAN;
     float v = e ? ldexpf(1 + m / (float)(1 << M), e - BIAS) : ldexpf(m / (float)(1 << M), 1 - BIAS);
     return b & 128 ? -v : v; }
   static unsigned char store(float v) {  // the nearest, even on a tie; saturating
     unsigned char sign = std::signbit(v) ? 128 : 0;
     if (v != v) return 127;
+    if (v - v != 0) return sign | (TOP + 1);
     v = fabsf(v);
     int best = 0;
     for (int c = 1; c <= TOP; ++c) {

@@ -19,6 +19,7 @@ from workbench.body import CONSTANT, Body, Literal, Node, computed
 from workbench.datatypes import DataType
 from workbench.formats import LINEAR, Format
 from workbench.tactics.nvrtc.scalars import RULES, STORAGE, loaded, number, working, wrapped
+from workbench.tactics.nvrtc.small_types import narrowed
 from workbench.tactics.scalar_text import Scalars, Untranslatable
 
 LARGEST_TABLE = 1 << 16
@@ -207,7 +208,8 @@ class Elements:
         out = types[node.outputs[0]].dtype
         ratio = f"((float){x} / (float){scale})"
         if out.is_float:
-            return ratio
+            ratio = f"{ratio} + (float){zero}" if zero else ratio
+            return narrowed(out, ratio, saturate=bool(node.attributes["saturate"]))
         low, high = out.info.low, out.info.high
         whole = f"rintf({ratio}){f' + (float){zero}' if zero else ''}"
         return f"(i64)fminf(fmaxf({whole}, {float(low):.1f}f), {float(high):.1f}f)"

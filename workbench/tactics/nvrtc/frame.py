@@ -11,7 +11,8 @@ from workbench.datatypes import DataType
 from workbench.formats import Format
 from workbench.records import Refusal
 from workbench.tactics.nvrtc.elements import Elements, Index
-from workbench.tactics.nvrtc.scalars import FP8_PRELUDE, FP8_SINCE, PRELUDE, STORAGE, loaded, stored
+from workbench.tactics.nvrtc.scalars import PRELUDE, STORAGE, loaded, stored
+from workbench.tactics.nvrtc.small_types import prelude
 
 LANE_BYTES = 16
 """Bytes that a thread loads or stores at once."""
@@ -46,12 +47,11 @@ def kernel_text(
     parameters = [_parameter(body, i.name, const=True) for i in body.dynamic_inputs]
     parameters += [_parameter(body, o, const=False, k=k) for k, o in enumerate(body.outputs)]
     parameters += [_parameter(body, i.name, const=True) for i in body.inputs if i.constant]
-    kinds = {t.dtype for t in body.types.values()}
-    narrow = bool(kinds & {DataType.FP8, DataType.FP8E5M2})
+    conversions, since = prelude(t.dtype for t in body.types.values())
     largest = max((prod(t.shape) for t in body.types.values()), default=1)
     index = "int" if largest < 2**30 else "long long"
     text = (
-        f"{PRELUDE}{FP8_PRELUDE if narrow else ''}typedef {index} idx;\n{helpers}"
+        f"{PRELUDE}{conversions}typedef {index} idx;\n{helpers}"
         + "".join(f"{t}\n" for t in tables)
         + f'extern "C" __global__ void __launch_bounds__({threads}) run('
         + ", ".join(parameters)
@@ -61,7 +61,7 @@ def kernel_text(
     )
     widest = max((t.dtype.itemsize for t in _stored(body)), default=1)
     aligned = widest * vector if vector > 1 else 1
-    return KernelText(text, max(1, blocks), threads, aligned, FP8_SINCE if narrow else 0)
+    return KernelText(text, max(1, blocks), threads, aligned, since)
 
 
 def _stored(body: Body) -> list[TensorType]:

@@ -11,6 +11,7 @@ from workbench.tactics.nvrtc.scalars import lowest
 HELPERS = r"""
 template <typename T> struct Sum { static INLINE T join(T a, T b) { return a + b; } };
 template <typename T> struct Most { static INLINE T join(T a, T b) { return max_nan(a, b); } };
+template <typename T> struct Least { static INLINE T join(T a, T b) { return a < b ? a : b; } };
 template <typename T> struct Times { static INLINE T join(T a, T b) { return a * b; } };
 template <int N, template <typename> class F, typename T> INLINE T across(T v) {
   if (N == 1) return v;
@@ -36,11 +37,13 @@ class Family:
     """An anchor's arithmetic on the elements a[] of a row.
 
     prepare: statements once a row. result: of element ``a[u]``, or of the row if ``reduces``.
+    kind: the result's C type, where it is not that of the elements.
     """
 
     prepare: Callable[[Node, str, int], list[str]]
     result: str
     reduces: bool = False
+    kind: str = ""
 
 
 def _each(text: str) -> str:
@@ -108,11 +111,53 @@ def _log_sum_exp(node: Node, kind: str, n: int) -> list[str]:
     ]
 
 
+def _place(node: Node, kind: str, n: int) -> list[str]:
+    """Where the largest or smallest element stands: the first such, or the last; NaN is both."""
+    smallest = node.op == "ArgMin"
+    flipped = "-a[u]" if kind != "i64" else "~a[u]"
+    last = node.attributes["select_last_index"]
+    here = "a[u] == most || (a[u] != a[u] && most != most)"
+    j = "(i64)((k * LANES + lane) * VECTOR + t)"
+    join = (
+        f"{here} ? max_nan(place, {j}) : place"
+        if last
+        else (f"{here} ? min_nan(place, {j}) : place")
+    )
+    return [
+        *([_each(f"a[u] = {flipped};")] if smallest else []),
+        *_most(kind),
+        *_joined("place", "i64", "-1" if last else str(n), join, "Most" if last else "Least"),
+    ]
+
+
+def _norm(p: int, kind: str) -> list[str]:
+    """(Σ|a|ᵖ)^(1/p), scaled by the largest so that no power overflows."""
+    part = {1: "{a}", 2: "{a} * {a}"}.get(p, f"pow_({{a}}, ({kind}){p})")
+    root = {1: "total", 2: "sqrt_(total)"}.get(p, f"pow_(total, ({kind}){1 / p!r})")
+    size = "(a[u] < 0 ? -a[u] : a[u])"
+    return [
+        *_joined("most", kind, "0", f"max_nan(most, {size})", "Most"),
+        "if (!(most > 0 && most - most == 0)) most = 1;",
+        *_joined("total", kind, "0", f"total + {part.format(a=f'({size} / most)')}", "Sum"),
+        f"total = {root} * most;",
+    ]
+
+
+def _lp_norm(node: Node, kind: str, n: int) -> list[str]:
+    return _norm(node.attributes["p"], kind)
+
+
 FAMILIES: dict[str, Family] = {
     "Softmax": Family(_softmax, "a[u] * total"),
     "LogSoftmax": Family(_log_softmax, "a[u] - total"),
     "LayerNormalization": Family(_layer_norm, "(a[u] - mean) * spread"),
+    "InstanceNormalization": Family(_layer_norm, "(a[u] - mean) * spread"),
+    "GroupNormalization": Family(_layer_norm, "(a[u] - mean) * spread"),
     "RMSNormalization": Family(_rms_norm, "a[u] * spread"),
+    "LpNormalization": Family(_lp_norm, "(total == 0 ? 0 : a[u] / total)"),
+    "GlobalLpPool": Family(_lp_norm, "total", reduces=True),
+    "ArgMax": Family(_place, "place", reduces=True, kind="i64"),
+    "ArgMin": Family(_place, "place", reduces=True, kind="i64"),
     "ReduceSum": Family(_sum_of("a[u]"), "total", reduces=True),
     "ReduceMean": Family(_sum_of("a[u]"), "total / {n}", reduces=True),
     "GlobalAveragePool": Family(_sum_of("a[u]"), "total / {n}", reduces=True),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import prod
 
 from workbench.body import Body, Node
+from workbench.datatypes import DataType
 from workbench.formats import LINEAR
 from workbench.records import Refusal
 from workbench.tactics.nvrtc.element_rules import elements_of
@@ -31,6 +32,8 @@ from workbench.tactics.scalar_text import Untranslatable
 KEPT = 64
 """Elements of a row that a thread keeps in registers."""
 BLOCK = 128
+PER_CHANNEL = frozenset({"InstanceNormalization", "GroupNormalization"})
+"""Normalizations whose scale and bias are one number a channel."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +57,15 @@ def row_shapes(body: Body) -> tuple[Shape, ...] | Refusal:
     """The ways to spread the rows of a Body over threads, best guess first."""
     node = body.anchor_node
     assert node is not None
-    x = body.types[node.inputs[0]]
-    rank = len(x.shape)
+    shape = _seen(node, body.types[node.inputs[0]].shape)
+    rank = len(shape)
     axes = _axes(body, node, rank)
     if isinstance(axes, Refusal):
         return axes
-    length = prod(x.shape[a] for a in axes)
+    length = prod(shape[a] for a in axes)
     if not length:
         return Refusal("its rows are empty", code="empty")
-    rows = prod(x.shape) // length
+    rows = prod(shape) // length
     trailing = axes == tuple(range(rank - len(axes), rank))
     kinds = [i.type.dtype for i in body.inputs] + [t.dtype for t in body.output_types]
     found: list[Shape] = []
@@ -82,12 +85,18 @@ def _log(n: int) -> float:
     return float(n.bit_length())
 
 
+def _seen(node: Node, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The operand's shape, in which groups of channels have an axis."""
+    groups = node.attributes["num_groups"] if node.op == "GroupNormalization" else 0
+    return (shape[0], groups, shape[1] // groups, *shape[2:]) if groups else shape
+
+
 def _axes(body: Body, node: Node, rank: int) -> tuple[int, ...] | Refusal:
-    if node.op in ("Softmax", "LogSoftmax"):
+    if node.op in ("Softmax", "LogSoftmax", "LpNormalization", "ArgMax", "ArgMin"):
         return (node.attributes["axis"] % rank,)
     if node.op in ("LayerNormalization", "RMSNormalization"):
         return tuple(range(node.attributes["axis"] % rank, rank))
-    if node.op.startswith("Global"):
+    if node.op.startswith("Global") or node.op in PER_CHANNEL:
         return tuple(range(2, rank))
     if len(node.inputs) > 1 and node.inputs[1]:
         values = elements_of(body, {}).literal(node.inputs[1])
@@ -113,14 +122,20 @@ def _rows(body: Body, s: Shape) -> KernelText:
     assert node is not None
     family = FAMILIES[node.op]
     x = body.types[node.inputs[0]]
-    if any(o and _is_read(body, o) for o in node.outputs[1:]):
+    moments = dict(zip(node.outputs[1:], ("mean", "spread"), strict=False))
+    if any(o and (_is_read(body, o) or node.op != "LayerNormalization") for o in moments):
         raise Untranslatable(f"{node.op} gives {len(node.outputs)} outputs")
     kind = working(x.dtype)
+    if kind == "bool" and node.op in ("ReduceMax", "ReduceMin"):
+        kind = "i64"
     if kind == "bool" or (kind == "i64" and not family.reduces):
         raise Untranslatable(f"{node.op} of {x.dtype.value}")
+    if x.dtype is DataType.UINT64 and family.kind:
+        raise Untranslatable(f"{node.op} of UINT64, which is compared as INT64 here")
     e = elements_of(body, {})
-    kept = [a for a in range(len(x.shape)) if a not in s.axes]
-    outer = dict(zip(kept, split(e, "row", [x.shape[a] for a in kept]), strict=True))
+    seen = _seen(node, x.shape)
+    kept = [a for a in range(len(seen)) if a not in s.axes]
+    outer = dict(zip(kept, split(e, "row", [seen[a] for a in kept]), strict=True))
     group = max(1, BLOCK // s.lanes)
     lines = [
         f"const int lane = threadIdx.x % {s.lanes};",
@@ -128,14 +143,19 @@ def _rows(body: Body, s: Shape) -> KernelText:
         f"if (row >= {s.rows}) return;",
         *e.lines,
         f"{kind} a[{s.chunks * s.vector}];",
-        *_pass(e, s, x.shape, outer, lambda full: [f"a[u] = {e.at(node.inputs[0], full)};"]),
+        *_pass(e, s, node, outer, lambda full: [f"a[u] = {e.at(node.inputs[0], full)};"]),
         *_expanded(family.prepare(node, kind, s.length), s),
     ]
+    for k, o in enumerate(body.outputs):
+        if o in moments:
+            value = stored(body.output_types[k].dtype, moments[o])
+            lines.append(f"if (lane == 0) out{k}[row] = {value};")
     result = family.result.format(n=s.length)
     if family.reduces:
-        lines += _reduced(e, node, s, outer, kind, result, len(x.shape))
+        lines += _reduced(e, node, s, outer, family.kind or kind, result, len(x.shape))
     else:
-        lines += _written(e, node, s, x.shape, outer, kind, result)
+        written = [k for k, o in enumerate(body.outputs) if o not in moments]
+        lines += _written(e, node, s, outer, kind, result, written)
     return kernel_text(
         body,
         lines,
@@ -148,7 +168,7 @@ def _rows(body: Body, s: Shape) -> KernelText:
 
 
 def _is_read(body: Body, name: str) -> bool:
-    return name in body.outputs or any(name in n.inputs for n in body.nodes)
+    return any(name in n.inputs for n in body.nodes)
 
 
 def _expanded(lines: Sequence[str], s: Shape) -> list[str]:
@@ -161,23 +181,27 @@ def _expanded(lines: Sequence[str], s: Shape) -> list[str]:
     return [
         f'_Pragma("unroll") {line}'.replace(
             "FOR_KEPT {", f"{loop} {{ const int u = k * {s.vector} + t; "
-        ).replace("LANES", str(s.lanes))
+        )
         if "FOR_KEPT" in line
-        else line.replace("LANES", str(s.lanes))
-        for line in lines
+        else line
+        for line in (
+            t.replace("LANES", str(s.lanes)).replace("VECTOR", str(s.vector)) for t in lines
+        )
     ]
 
 
 def _pass(
     e: Elements,
     s: Shape,
-    shape: tuple[int, ...],
+    node: Node,
     outer: dict[int, str],
     element: Callable[[Index], list[str]],
     after: Sequence[str] = (),
     before: Sequence[str] = (),
 ) -> list[str]:
     """A loop over the row: ``element`` is written for each, at its full coordinates."""
+    own = e.body.types[node.inputs[0]].shape
+    shape = _seen(node, own)
     kept_lines = e.lines
     e.begin()
     inner = split(e, "j", [shape[a] for a in s.axes])
@@ -185,7 +209,12 @@ def _pass(
         inner = ("j",)
     where = dict(zip(s.axes, inner, strict=True))
     full = tuple("0" if d == 1 else {**outer, **where}[a] for a, d in enumerate(shape))
-    loads = [_vector(e, s, name, full, shape) for name in _vectors(e.body, s, shape)]
+    if shape != own:
+        channel = e.variable("const idx", f"({full[1]}) * {shape[2]} + ({full[2]})")
+        full = (full[0], channel, *full[3:])
+        loads = list[str]()
+    else:
+        loads = [_vector(e, s, name, full, shape) for name in _vectors(e.body, s, shape)]
     ready = dict(e.ready)
     body = element(full)
     text = [
@@ -232,41 +261,43 @@ def _written(
     e: Elements,
     node: Node,
     s: Shape,
-    shape: tuple[int, ...],
     outer: dict[int, str],
     kind: str,
     result: str,
+    outputs: Sequence[int],
 ) -> list[str]:
-    body = e.body
-    if any(t.shape != shape for t in body.output_types):
+    """The anchor's result element by element, and what follows; ``outputs``: of the rows' shape."""
+    body, shape = e.body, e.body.types[node.inputs[0]].shape
+    if any(body.output_types[k].shape != shape for k in outputs):
         raise Untranslatable("an output has another shape than the rows")
 
     def element(full: Index) -> list[str]:
         y = f"({kind})({result})"
         if node.op.endswith("Normalization"):
-            own = [e.broadcast(v, full) for v in node.inputs[1:] if v]
-            y = f"({y} * {own[0]}{f' + {own[1]}' if len(own) > 1 else ''})"
+            own = [
+                e.at(v, (full[1],)) if node.op in PER_CHANNEL else e.broadcast(v, full)
+                for v in node.inputs[1:]
+                if v
+            ]
+            if own:
+                y = f"({y} * {own[0]}{f' + {own[1]}' if len(own) > 1 else ''})"
         y = e.variable(kind, y)
         e.ready[node.outputs[0]] = lambda asked: y if asked == full else None
-        lines = [store_element(body, k, e.at(o, full)) for k, o in enumerate(body.outputs)]
+        lines = [store_element(body, k, e.at(body.outputs[k], full)) for k in outputs]
         if not s.trailing:
-            lines += [f"out{k}[{offset(shape, LINEAR, full)}] = y{k}.v[t];" for k in _all(body)]
+            lines += [f"out{k}[{offset(shape, LINEAR, full)}] = y{k}.v[t];" for k in outputs]
         return lines
 
-    rows = [f"(idx)row * {s.length} + j0"] * len(body.outputs)
+    at = f"(idx)row * {s.length} + j0"
     return _pass(
         e,
         s,
-        shape,
+        node,
         outer,
         element,
-        [store_vector(body, k, at, s.vector) for k, at in enumerate(rows)] if s.trailing else (),
-        [declare_vector(body, k, s.vector) for k in _all(body)],
+        [store_vector(body, k, at, s.vector) for k in outputs] if s.trailing else (),
+        [declare_vector(body, k, s.vector) for k in outputs],
     )
-
-
-def _all(body: Body) -> range:
-    return range(len(body.outputs))
 
 
 def _reduced(

@@ -7,12 +7,12 @@ from typing import Any
 
 from workbench.datatypes import DataType
 from workbench.tactics.arithmetic import is_reduced
+from workbench.tactics.nvrtc.small_types import SMALL, narrowed
 from workbench.tactics.scalar_text import (
     BITWISE,
     COMMON,
     Rule,
     Scalars,
-    Untranslatable,
     call,
     chain,
     check_divisor,
@@ -25,8 +25,7 @@ STORAGE: dict[DataType, str] = {
     DataType.DOUBLE: "double",
     DataType.HALF: "u16",
     DataType.BF16: "u16",
-    DataType.FP8: "u8",
-    DataType.FP8E5M2: "u8",
+    **SMALL,
     DataType.INT8: "signed char",
     DataType.UINT8: "u8",
     DataType.INT16: "short",
@@ -56,6 +55,20 @@ template <typename T, int N> struct alignas(sizeof(T) * N) Pack { T v[N]; };
 INLINE i64 div_i64(i64 a, i64 b) { return b == 0 ? 0 : a / b; }
 INLINE i64 mod_i64(i64 a, i64 b) {
   i64 r = b == 0 ? 0 : a % b; return r && ((r < 0) != (b < 0)) ? r + b : r; }
+INLINE float mod_float(float a, float b) {
+  const float r = fmodf(a, b); return r != 0 && (r < 0) != (b < 0) ? r + b : r; }
+INLINE double mod_double(double a, double b) {
+  const double r = fmod(a, b); return r != 0 && (r < 0) != (b < 0) ? r + b : r; }
+INLINE i64 pow_i64(i64 x, i64 n) {
+  if (n < 0) return (i64)pow((double)x, (double)n);
+  unsigned long long r = 1, b = (unsigned long long)x;
+  for (; n; n >>= 1, b *= b) if (n & 1) r *= b;
+  return (i64)r; }
+INLINE i64 shift_left(i64 a, i64 n) {
+  return n > 63 || n < 0 ? 0 : (i64)((unsigned long long)a << n); }
+INLINE i64 shift_right(i64 a, i64 n) { return a >> (n > 63 || n < 0 ? 63 : n); }
+INLINE i64 shift_right_unsigned(i64 a, i64 n) {
+  return n > 63 || n < 0 ? 0 : (i64)((unsigned long long)a >> n); }
 INLINE float max_nan(float a, float b) { return a != a || a > b ? a : b; }
 INLINE float min_nan(float a, float b) { return a != a || a < b ? a : b; }
 INLINE double max_nan(double a, double b) { return a != a || a > b ? a : b; }
@@ -82,21 +95,6 @@ template <typename T> INLINE T sigmoid_(T x) { return T(1) / (T(1) + exp_(-x)); 
 """
 """Header-free: NVRTC needs no include path. Sigmoid and softplus never overflow into NaN."""
 
-FP8_PRELUDE = r"""
-#ifndef HOST_SHIM
-INLINE float half_bits(u16 h) { float f; asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h)); return f; }
-#define FP8(NAME, KIND) \
-INLINE float load_##NAME(u8 b) { unsigned r; u16 p = b; \
-  asm("cvt.rn.f16x2." KIND "x2 %0, %1;" : "=r"(r) : "h"(p)); return half_bits((u16)r); } \
-INLINE u8 store_##NAME(float v) { u16 p; \
-  asm("cvt.rn.satfinite." KIND "x2.f32 %0, %1, %2;" : "=h"(p) : "f"(0.0f), "f"(v)); return (u8)p; }
-FP8(FP8, "e4m3")
-FP8(FP8E5M2, "e5m2")
-#endif
-"""
-"""FP8 conversions: instructions of compute capability 8.9 and up."""
-FP8_SINCE = 89
-
 
 def working(dtype: DataType) -> str:
     """The C type in which an element is computed."""
@@ -111,7 +109,7 @@ def working(dtype: DataType) -> str:
 
 def loaded(dtype: DataType, text: str) -> str:
     """A stored element in its working type."""
-    if is_reduced(dtype):
+    if is_reduced(dtype) or dtype in SMALL:
         return f"load_{dtype.name}({text})"
     if dtype is DataType.BOOL:
         return f"({text} != 0)"
@@ -120,13 +118,15 @@ def loaded(dtype: DataType, text: str) -> str:
 
 def stored(dtype: DataType, text: str) -> str:
     """A working element as it is stored."""
-    if is_reduced(dtype):
+    if is_reduced(dtype) or dtype in SMALL:
         return f"store_{dtype.name}({text})"
     return f"({STORAGE[dtype]})({text})"
 
 
 def wrapped(dtype: DataType, text: str) -> str:
     """An integer result, reduced to its type's range. Floats keep the precision they have."""
+    if dtype.is_integer and dtype in SMALL:
+        return f"load_{dtype.name}(store_{dtype.name}({text}))"
     if dtype.is_integer and dtype is not DataType.INT64 and dtype is not DataType.BOOL:
         return f"(i64)({STORAGE[dtype]})({text})"
     return text
@@ -175,9 +175,7 @@ def _mod(s: Scalars) -> str:
     if not s.dtype.is_float:
         check_divisor(s, _INTEGER)
     if not s.node.attributes["fmod"]:
-        if s.dtype.is_float:
-            raise Untranslatable("Mod of floats without fmod")
-        return f"mod_i64({s[0]}, {s[1]})"
+        return f"mod_{working(s.dtype)}({s[0]}, {s[1]})"
     if s.dtype.is_float:
         return f"fmod{'' if s.dtype is DataType.DOUBLE else 'f'}({s[0]}, {s[1]})"
     return f"({s[0]} - div_i64({s[0]}, {s[1]}) * {s[1]})"
@@ -187,8 +185,10 @@ _POWERS = {2.0: "({x} * {x})", 3.0: "({x} * {x} * {x})", 0.5: "sqrt_({x})", 1.0:
 
 
 def _pow(s: Scalars) -> str:
+    exponent = s.kinds[1]
     if not s.dtype.is_float:
-        raise Untranslatable("Pow of integers")
+        real = exponent is not None and exponent.is_float
+        return f"{'(i64)pow_((double)' if real else 'pow_i64('}{s[0]}, {s[1]})"
     kind = working(s.dtype)
     return known_power(s, _POWERS) or f"pow_({s[0]}, ({kind})({s[1]}))"
 
@@ -207,7 +207,19 @@ def _cast(s: Scalars) -> str:
         return f"({s[0]} != {s.number(0)})" if s.dtype is not DataType.BOOL else s[0]
     if s.dtype.is_float and s.out.is_integer:
         return wrapped(s.out, f"(i64)({s[0]})")
+    if s.out.is_float and s.out in SMALL:
+        a = s.node.attributes
+        saturate = bool(a["saturate"])
+        return narrowed(s.out, s[0], saturate=saturate, rounds=a["round_mode"])
     return wrapped(s.out, f"({working(s.out)})({s[0]})")
+
+
+def _shift(s: Scalars) -> str:
+    """By more than a type's bits: what the C type of 64 bits gives, cut to the type."""
+    if s.node.attributes["direction"] == "LEFT":
+        return f"shift_left({s[0]}, {s[1]})"
+    unsigned = s.dtype is DataType.UINT64
+    return f"shift_right{'_unsigned' if unsigned else ''}({s[0]}, {s[1]})"
 
 
 def _is_inf(s: Scalars) -> str:
@@ -307,5 +319,6 @@ RULES: dict[str, Rule] = {
     "Or": infix("||"),
     "Xor": infix("!="),
     "Not": lambda s: f"(!{s[0]})",
+    "BitShift": _shift,
 }
 """C++ of each pointwise operator in working types; NaN behaves as in the reference."""
