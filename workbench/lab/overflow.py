@@ -25,10 +25,10 @@ class Overflow:
     """Where a layer's output stops being finite, at its first sample.
 
     sample: number of the sample, over all batches. index: of the element in that sample whose float
-    value is largest. value: in the float model; found: in the build. limit: largest finite number of the type that the layer is
-    built in. cause: ``beyond the limit``; ``from NaN or infinity before it``; ``inside the layer``
-    (its sum or a part of it, for the value itself fits); ``in the float model too``. samples: how
-    many samples are hit.
+    value is largest. value: in the float model; found: in the build. limit: largest finite number
+    of the type that the layer is built in. cause: ``beyond the limit``; ``from NaN or infinity
+    before it``; ``inside the layer`` (its sum or a part of it, for the value itself fits); ``in the
+    float model too``. samples: how many samples are hit.
     """
 
     layer: str

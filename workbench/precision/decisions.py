@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from workbench.config import BuilderConfig
 from workbench.datatypes import CALIBRATED, DataType
 from workbench.errors import ConfigError
 from workbench.network import Layer, NetworkDefinition
+from workbench.patterns import matches
 
 QUANTIZABLE = ("Conv", "Gemm", "MatMul")
 """Operators whose products run quantized; others take part inside the fused kernel around them."""
@@ -50,15 +50,14 @@ def resolve(network: NetworkDefinition, config: BuilderConfig) -> tuple[Precisio
 
     Raises ConfigError where a request names no node of the model.
     """
-    _refuse_unmatched(network, config)
+    layers = [x for x in network.layers if _computes_on_floats(x)]
+    _refuse_unmatched(network, config, layers)
     decisions: list[PrecisionDecision] = []
-    for layer in network.layers:
-        if not _computes_on_floats(layer):
-            continue
-        requested = config.precision_of(layer.origin[0] if layer.origin else layer.name)
-        for node in layer.origin[1:]:
-            named = config.precision_of(node)
-            if named is not config.default_precision:
+    for place, layer in enumerate(layers):
+        requested = config.default_precision
+        for index, node in enumerate(layer.origin or (layer.name,)):
+            named = config.precision_of(node, op=layer.op, place=place, of=len(layers))
+            if not index or named is not config.default_precision:
                 requested = named
         blocker = _blocker(layer, requested)
         precision = DataType.FLOAT if blocker else requested
@@ -78,17 +77,24 @@ def resolve(network: NetworkDefinition, config: BuilderConfig) -> tuple[Precisio
     return tuple(decisions)
 
 
-def _refuse_unmatched(network: NetworkDefinition, config: BuilderConfig) -> None:
+def _refuse_unmatched(
+    network: NetworkDefinition, config: BuilderConfig, layers: Sequence[Layer]
+) -> None:
     names = [*network.model_nodes, *(n for layer in network.layers for n in layer.origin)]
     names += [layer.name for layer in network.layers]
     for pattern, _ in config.precisions:
-        if pattern not in names and not any(fnmatch.fnmatchcase(n, pattern) for n in names):
-            near = difflib.get_close_matches(pattern, names, n=3)
-            raise ConfigError(
-                f"no node of the model is called so, or matches: '{pattern}'",
-                place="precision request",
-                remedy=f"near: {', '.join(near)}" if near else f"such as: {', '.join(names[:3])}",
-            )
+        if any(matches(pattern, n) for n in names):
+            continue
+        if any(
+            matches(pattern, "", op=x.op, place=i, of=len(layers)) for i, x in enumerate(layers)
+        ):
+            continue
+        near = difflib.get_close_matches(pattern, names, n=3)
+        raise ConfigError(
+            f"no node of the model is called so, or matches: '{pattern}'",
+            place="precision request",
+            remedy=f"near: {', '.join(near)}" if near else f"such as: {', '.join(names[:3])}",
+        )
 
 
 def requested_by_layer(
