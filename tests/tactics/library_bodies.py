@@ -176,6 +176,19 @@ def quantized_linear(
     return make
 
 
+def quantized_linear_of_halves(stored: DataType = INT8) -> Callable[[int], Body]:
+    """A quantized product among halves: bias and residual are added in FP16."""
+
+    def make(batch: int) -> Body:
+        d = Draft()
+        x = dequantized(d, stored, batch, 16, 64)
+        y = d.anchored("MatMul", x, dequantized(d, stored, 64, 128, axis=1))
+        y = d("Add", d("Cast", y, to=HALF), d.weight(128, dtype=HALF))
+        return d.body(d("Add", y, d.input(batch, 16, 128, dtype=HALF)))
+
+    return make
+
+
 def classifier(dtype: DataType = HALF) -> Callable[[int], Body]:
     """Gemm with turned weights and bias, cast to float32: the end of a classifier."""
 
@@ -291,6 +304,8 @@ LIBRARY_BODIES: dict[str, Callable[[int], Body]] = {
     "int8_linear": quantized_linear(),
     "int8_linear_gelu": quantized_linear(activation="Gelu", to=INT8),
     "int8_linear_plain": quantized_linear(bias=False, per_tensor=True, to=INT8),
+    "int8_linear_halves": quantized_linear_of_halves(),
+    "fp8_linear_halves": quantized_linear_of_halves(FP8),
     "fp8_linear": quantized_linear(FP8, to=FP8),
     "fp8_linear_relu": quantized_linear(FP8, per_tensor=True, activation="Relu", to=FP8),
     "fp8_linear_plain": quantized_linear(FP8, per_tensor=True, bias=False),

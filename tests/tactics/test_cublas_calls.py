@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from host_gpu import HostGpu, renamed
 from library_bodies import LIBRARY_BODIES
@@ -12,7 +13,12 @@ from tactic_bodies import BODIES, problem_of
 from workbench.errors import DeviceError
 from workbench.records import Refusal
 from workbench.tactics.cublas_lt import descriptors, source
-from workbench.tactics.cublas_lt.descriptors import BIAS_POINTER, Descriptors
+from workbench.tactics.cublas_lt.descriptors import (
+    A_SCALE_POINTER,
+    B_SCALE_POINTER,
+    BIAS_POINTER,
+    Descriptors,
+)
 from workbench.tactics.protocol import Problem
 
 
@@ -54,6 +60,23 @@ def test_a_product_reads_its_own_operands_whatever_they_are_called(names):
     assert c == places[product.residual].address
     assert d.arguments[12] == "words" and d.arguments[10].value == output.address
     assert d.attributes[BIAS_POINTER] == call.packed["bias"].address
+
+
+def test_scales_of_columns_lie_beside_ones_for_the_rows():
+    body = LIBRARY_BODIES["fp8_linear_halves"](2)
+    device = HostGpu()
+    constants = problem_of(body)[0].constants
+    problem = Problem(body, constants, device)
+    product = source.stored_product(problem)
+    assert not isinstance(product, Refusal), product
+    d = Recorded(product)
+    device.main_stream = SimpleNamespace(ptr=1)
+    call = source._call(d, "words", 0, SimpleNamespace(name="any"), problem, device)
+    assert d.attributes[A_SCALE_POINTER] == call.packed["columns"].address
+    assert d.attributes[B_SCALE_POINTER] == call.packed["rows"].address
+    scales = next(c for c in constants.values() if c.shape == (128,) and c.dtype == np.float32)
+    assert np.array_equal(call.packed["columns"].sources[0], scales)
+    assert call.packed["rows"].sources[0].tolist() == [1.0] * product.m
 
 
 def test_a_missing_library_is_named_with_what_installs_it(monkeypatch):

@@ -62,3 +62,10 @@ def test_what_it_lacks_is_named():
 def test_every_body_is_a_product_or_refused_with_its_reason(name):
     found = stored_product(problem_of((BODIES | LIBRARY_BODIES)[name](2))[0])
     assert isinstance(found, Product) or (found.reason and found.code)
+
+
+def test_fp8_weights_of_a_scale_a_channel_are_scaled_by_columns():
+    p = product("fp8_linear_halves")
+    assert p.columns is not None and p.bias and p.residual and p.out is DataType.HALF
+    assert "no FP8" in refusal("fp8_linear").reason
+    assert "per channel" in refusal("int8_linear_halves").reason

@@ -8,7 +8,7 @@ from typing import Any
 
 from workbench.devices import ALIGNMENT
 from workbench.tactics.cublas_lt.descriptors import REAL_32F, Descriptors
-from workbench.tactics.cublas_lt.library import NOT_SUPPORTED, check
+from workbench.tactics.cublas_lt.library import INVALID_VALUE, NOT_SUPPORTED, check
 
 MOST = 64
 """Algorithms asked for at once; the library answers with about eight."""
@@ -84,7 +84,8 @@ def _asked(d: Descriptors, attributes: dict[int, Any]) -> list[Heuristic]:
         d.handle, d.operation, *d.layouts, preference, MOST, results, ctypes.byref(count)
     )
     library.cublasLtMatmulPreferenceDestroy(preference)
-    if status == NOT_SUPPORTED:
+    # A GPU without scales a channel is told as a wrong value.
+    if status == NOT_SUPPORTED or (status == INVALID_VALUE and d.product.columns is not None):
         return []
     check(status, "MatmulAlgoGetHeuristic")
     return [r for r in results[: count.value] if r.state == 0]

@@ -20,6 +20,11 @@ COMPUTE_32F, COMPUTE_32I, COMPUTE_TF32 = 68, 72, 77
 REAL_32F = 0
 
 TRANS_A, TRANS_B, EPILOGUE, BIAS_POINTER, D_SCALE_POINTER, BIAS_TYPE = 3, 4, 7, 8, 20, 26
+A_SCALE_POINTER, B_SCALE_POINTER, A_SCALE_MODE, B_SCALE_MODE = 17, 18, 31, 32
+OUTER_VECTOR = 3
+"""cublasLtMatmulMatrixScale_t: a number a row of the first, a column of the second matrix."""
+SOMEWHERE = 256
+"""Stands for an address of scales while algorithms are looked for: nothing is read there."""
 BATCH_COUNT, BATCH_STRIDE = 5, 6
 
 EPILOGUES = {
@@ -59,6 +64,10 @@ class Descriptors:
         self.set(EPILOGUE, ctypes.c_int32(EPILOGUES[bool(p.bias), p.activation]))
         if p.bias:
             self.set(BIAS_TYPE, ctypes.c_int32(TYPES[bias_kind(p)]))
+        if p.columns is not None:
+            for mode, pointer in ((A_SCALE_MODE, A_SCALE_POINTER), (B_SCALE_MODE, B_SCALE_POINTER)):
+                self.set(mode, ctypes.c_int32(OUTER_VECTOR))
+                self.set(pointer, ctypes.c_void_p(SOMEWHERE))
         self.b, self.a = self._factor(p.b), self._factor(p.a)
         whole = p.m * p.n
         self.d = self._layout(p.out, p.n, p.m, whole)

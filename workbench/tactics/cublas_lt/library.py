@@ -14,6 +14,8 @@ from workbench.errors import DeviceError
 from workbench.gpu_device import EXTRA, GpuDevice
 from workbench.records import Refusal
 
+INVALID_VALUE = 7
+"""CUBLAS_STATUS_INVALID_VALUE."""
 NOT_SUPPORTED = 15
 """CUBLAS_STATUS_NOT_SUPPORTED: no algorithm, or not this one."""
 

@@ -57,8 +57,9 @@ class Product:
     """out[m, n] = act(alpha · a[m, k] · b[k, n] + bias[n] + residual[m, n]), row-major, batched.
 
     alpha, scale: of the sums and of a quantized output, as terms over the Body's constants;
-    number: a further factor of alpha. kind: the type that is multiplied; out: the type stored.
-    layout: of the inputs and outputs that have more than two axes.
+    number: a further factor of alpha. columns: of the sums of each column, a factor beside alpha,
+    where the second factor is quantized per channel. kind: the type that is multiplied; out: the
+    type stored. layout: of the inputs and outputs that have more than two axes.
     """
 
     m: int
@@ -75,6 +76,7 @@ class Product:
     alpha: Term = ONE
     number: float = 1.0
     scale: Term | None = None
+    columns: Term | None = None
     layout: Format = LINEAR
 
 
@@ -103,12 +105,13 @@ class _Reader:
         self.dynamic = {i.name for i in body.dynamic_inputs}
         self.number = 1.0
         self.alpha = Term()
+        self.columns: Term | None = None
 
     def product(self) -> Product:
         if len(self.body.outputs) != 1:
             raise Unfit(f"the layer has {len(self.body.outputs)} outputs", "outputs")
         made = self.convolution() if self.anchor.op == "Conv" else self.matrices()
-        made = self.epilogue(made)
+        made = replace(self.epilogue(made), columns=self.columns)
         _require_types(made)
         return replace(made, alpha=self.alpha, number=self.number)
 
@@ -183,7 +186,7 @@ class _Reader:
         while value not in self.dynamic and value not in self.body_constants:
             node = self.producers[value]
             if node.op == "DequantizeLinear":
-                self.alpha = self.alpha * self.scale_of(node)
+                self.dequantized(node)
                 value = node.inputs[0]
             elif node.op == "Transpose" and _swaps(node, len(self.types[value].shape)):
                 turned = not turned
@@ -224,9 +227,30 @@ class _Reader:
             raise Unfit("a scale or zero point arrives at run time", "dynamic_scale")
         if point and self.constants.value(point).astype(np.float64).any():
             raise Unfit("cuBLASLt multiplies without zero points; this one is not 0", "zero")
-        if prod(self.types[scale].shape) != 1:
-            raise Unfit("it is quantized per channel; cuBLASLt's scales are per tensor", "scale")
         return Term.of(scale)
+
+    def number_of(self, node: Node) -> Term:
+        """The one scale of a whole tensor."""
+        term = self.scale_of(node)
+        if prod(self.types[node.inputs[1]].shape) != 1:
+            raise Unfit("it is quantized per channel; cuBLASLt's scales are per tensor", "scale")
+        return term
+
+    def dequantized(self, node: Node) -> None:
+        """Notes a factor's scale: of the sums, or of each of their columns."""
+        if prod(self.types[node.inputs[1]].shape) == 1:
+            self.alpha = self.alpha * self.scale_of(node)
+            return
+        stored = self.types[node.inputs[0]]
+        along = {"Conv": 0, "MatMul": len(stored.shape) - 1}.get(self.anchor.op)
+        if along is None:
+            along = 0 if self.anchor.attributes["transB"] else 1
+        second = node.outputs[0] == self.anchor.inputs[1]
+        if not second or node.attributes["axis"] % len(stored.shape) != along:
+            raise Unfit("it is quantized per channel of what is summed", "scale")
+        if stored.dtype is not DataType.FP8:
+            raise Unfit("it is quantized per channel; cuBLASLt's scales are per tensor", "scale")
+        self.columns = self.scale_of(node)
 
     # -- epilogue -------------------------------------------------------------------------
     def epilogue(self, made: Product) -> Product:
@@ -265,7 +289,7 @@ class _Reader:
                 )
             return replace(made, activation="Gelu")
         if op == "QuantizeLinear" and node.outputs[0] == self.body.outputs[0]:
-            return replace(made, scale=Term() / self.scale_of(node))
+            return replace(made, scale=Term() / self.number_of(node))
         left = [n.op for n in self.body.nodes[self.body.nodes.index(node) :] if n.op != "Constant"]
         raise Unfit(f"cuBLASLt has no epilogue {' + '.join(left)}", "epilogue")
 
@@ -300,8 +324,8 @@ def _require_types(p: Product) -> None:
         if p.residual and p.out is not p.kind:
             raise Unfit("its residual has another type than its output", "type")
         return
-    if p.residual:
-        raise Unfit("a product of 8-bit factors adds no residual here", "epilogue")
+    if p.residual and (p.kind is DataType.INT8 or p.out is DataType.FP8):
+        raise Unfit("an 8-bit result adds no residual here", "epilogue")
     if p.kind is DataType.INT8:
         if p.out is not DataType.INT8:
             raise Unfit("cuBLASLt stores INT8 or INT32 from INT8, not floats", "type")
@@ -310,6 +334,8 @@ def _require_types(p: Product) -> None:
         return
     if p.out not in (*FLOATS, DataType.FP8) or (p.out is DataType.FP8) != (p.scale is not None):
         raise Unfit(f"it stores {p.out.value} from FP8", "type")
+    if p.columns is not None and p.out is DataType.FP8:
+        raise Unfit("cuBLASLt stores no FP8 from factors with a scale a channel", "scale")
     if p.bias and p.out is DataType.FLOAT:
         raise Unfit("beside FP8 factors and FLOAT results the bias would be BF16", "type")
 

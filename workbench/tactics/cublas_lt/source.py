@@ -20,6 +20,8 @@ from workbench.gpu_device import DeviceConstant, GpuDevice, gpu_of, not_installe
 from workbench.records import Refusal
 from workbench.tactics.cublas_lt import algorithms
 from workbench.tactics.cublas_lt.descriptors import (
+    A_SCALE_POINTER,
+    B_SCALE_POINTER,
     BIAS_POINTER,
     COMPUTE_TF32,
     D_SCALE_POINTER,
@@ -30,9 +32,11 @@ from workbench.tactics.cublas_lt.descriptors import (
 from workbench.tactics.cublas_lt.library import check, library_version, load
 from workbench.tactics.cublas_lt.product import NARROW, Factor, Product, product_of
 from workbench.tactics.protocol import TF32, Call, Launch, Problem, Tactic
-from workbench.tactics.terms import Constants, Term
+from workbench.tactics.terms import Constant, Constants, Term
 
-REVISION = "3"
+REVISION = "4"
+SCALES_SINCE = 120900
+"""The library's version (12.9) that first takes a scale for each row and each column."""
 
 
 class CublasLtSource:
@@ -58,6 +62,9 @@ class CublasLtSource:
         if not isinstance(device, GpuDevice):
             reason = f"cuBLASLt's heuristics ask the GPU; this is '{device.kind}'"
             return (Refusal(reason, code="device"),)
+        if product.columns is not None and (version := library_version(load())) < SCALES_SINCE:
+            reason = f"cuBLASLt scales FP8 by channel from {SCALES_SINCE} on; this is {version}"
+            return (Refusal(reason, code="library"),)
         found: list[Tactic | Refusal] = []
         for compute in compute_types(product, tf32=problem.tf32):
             d = Descriptors(product, device, compute)
@@ -139,6 +146,13 @@ def _call(
     if p.bias:
         constants["bias"] = _vector(device, values, p.bias, bias_kind(p))
         d.set(BIAS_POINTER, ctypes.c_void_p(constants["bias"].address))
+    if p.columns is not None:
+        columns = Constant(p.columns, DataType.FLOAT, (p.n,))
+        constants["columns"] = device.constant((values.packed(columns),))
+        constants["rows"] = device.constant((np.ones(p.m, np.float32),))
+        # Column-major: ``b`` comes first.
+        d.set(A_SCALE_POINTER, ctypes.c_void_p(constants["columns"].address))
+        d.set(B_SCALE_POINTER, ctypes.c_void_p(constants["rows"].address))
     alpha = p.number * _number(values, p.alpha)
     if p.scale is not None and p.out is DataType.FP8:
         scale = np.array([_number(values, p.scale)], np.float32)
