@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +19,8 @@ import numpy as np
 
 from workbench.datatypes import DataType
 from workbench.errors import DeviceError
+from workbench.foreign_arrays import host_array
+from workbench.host import free_bytes, usable_cpus
 
 LARGE = 1 << 26
 """Bytes from which on an allocation asks how much memory is free."""
@@ -107,6 +108,17 @@ class Device(Protocol):
         """The address of an array of the caller's, or what already is one."""
         ...
 
+    def array(self, place: Any, stream: Any = None) -> Any:
+        """An array of the device's library over the caller's, copied only from the host's memory.
+
+        Raises DeviceError for what is no array.
+        """
+        ...
+
+    def pinned(self, nbytes: int) -> Buffer:
+        """Memory of the host that the device copies from and to while others compute."""
+        ...
+
     def foreign(self, place: Any, nbytes: int) -> Buffer | None:
         """The caller's memory as kernels may use it, without a copy; None where they cannot."""
         ...
@@ -133,6 +145,10 @@ class Device(Protocol):
 
     def mark(self, stream: Any) -> Any:
         """The end of what is on a stream now, for others to wait for."""
+        ...
+
+    def reach(self, mark: Any) -> None:
+        """The caller waits for a mark."""
         ...
 
     def wait_for(self, stream: Any, mark: Any) -> None:
@@ -197,9 +213,11 @@ class CpuStream:
             future.result()
 
 
-def _host_address(place: Any, nbytes: int) -> int:
-    if isinstance(place, int):
-        return place
+def host_address(given: Any, nbytes: int) -> int:
+    """Where the caller's array begins. Raises DeviceError for one in pieces or too small."""
+    if isinstance(given, int):
+        return given
+    place = host_array(given)
     if not place.flags.c_contiguous or place.nbytes < nbytes:
         pieces = "" if place.flags.c_contiguous else " in pieces"
         raise DeviceError(
@@ -207,26 +225,6 @@ def _host_address(place: Any, nbytes: int) -> int:
             remedy="give a C-contiguous array of the tensor's type and shape",
         )
     return int(place.ctypes.data)
-
-
-def free_bytes() -> int:
-    """Memory that this process may still take: what the system has, within the process's limit."""
-    found: list[int] = []
-    try:
-        info = Path("/proc/meminfo").read_text()
-        found += [int(x.split()[1]) << 10 for x in info.splitlines() if x.startswith("MemAvail")]
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    except FileNotFoundError:
-        return _ANY  # not Linux: an allocation that fails says so itself
-    import resource
-
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit != resource.RLIM_INFINITY:
-        found.append(max(0, limit - used))
-    return min(found, default=_ANY)
-
-
-_ANY = 1 << 62
 
 
 class CpuDevice:
@@ -277,13 +275,19 @@ class CpuDevice:
         return buffer.view(dtype, shape).copy()
 
     def copy_in(self, slot: Buffer, source: Any, stream: Any = None) -> None:
-        ctypes.memmove(slot.address, _host_address(source, slot.nbytes), slot.nbytes)
+        ctypes.memmove(slot.address, host_address(source, slot.nbytes), slot.nbytes)
 
     def copy_out(self, target: Any, slot: Buffer, stream: Any = None) -> None:
-        ctypes.memmove(_host_address(target, slot.nbytes), slot.address, slot.nbytes)
+        ctypes.memmove(host_address(target, slot.nbytes), slot.address, slot.nbytes)
 
     def address_of(self, place: Any) -> int:
-        return place if isinstance(place, int) else int(place.ctypes.data)
+        return place if isinstance(place, int) else int(host_array(place).ctypes.data)
+
+    def array(self, place: Any, stream: Any = None) -> Any:
+        return np.ascontiguousarray(host_array(place))
+
+    def pinned(self, nbytes: int) -> Buffer:
+        return self.allocate(nbytes)
 
     def foreign(self, place: Any, nbytes: int) -> Buffer | None:
         return None  # copies within the host's caches are cheap, binding anew is not
@@ -306,6 +310,9 @@ class CpuDevice:
         """A CPU runs its launches in the order in which they are made."""
 
     def mark(self, stream: Any) -> Any:
+        """Nothing: what was launched has ended."""
+
+    def reach(self, mark: Any) -> None:
         """Nothing: what was launched has ended."""
 
     def wait_for(self, stream: Any, mark: Any) -> None:
@@ -354,12 +361,6 @@ class CpuDevice:
 
     def __str__(self) -> str:
         return f"CPU: {self.fingerprint.name}, {self.threads} threads"
-
-
-def usable_cpus() -> int:
-    """Processors that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 _ISA = (

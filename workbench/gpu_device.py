@@ -15,6 +15,7 @@ import numpy as np
 from workbench.datatypes import DataType
 from workbench.devices import ALIGNMENT, Buffer, Device, Fingerprint
 from workbench.errors import DeviceError
+from workbench.foreign_arrays import host_array, on_host
 from workbench.host_threads import contiguous
 from workbench.records import Refusal
 
@@ -196,16 +197,42 @@ class GpuDevice:
         return result
 
     def copy_in(self, slot: Buffer, source: Any, stream: Any = None) -> None:
-        self._copy(slot.address, _address(source), slot.nbytes, stream)
+        self._copy(slot.address, self.address_of(source), slot.nbytes, stream)
 
     def copy_out(self, target: Any, slot: Buffer, stream: Any = None) -> None:
-        self._copy(_address(target), slot.address, slot.nbytes, stream)
+        self._copy(self.address_of(target), slot.address, slot.nbytes, stream)
 
     def address_of(self, place: Any) -> int:
-        return _address(place)
+        if isinstance(place, int):
+            return place
+        interface = getattr(place, "__cuda_array_interface__", None)
+        if interface is not None:
+            return int(interface["data"][0])
+        if hasattr(place, "__dlpack__") and not on_host(place):
+            return int(self.cupy.from_dlpack(place).data.ptr)
+        return int(host_array(place).ctypes.data)
+
+    def array(self, place: Any, stream: Any = None) -> Any:
+        cupy, own = self.cupy, stream or self.main_stream
+        if isinstance(place, cupy.ndarray):
+            return place
+        with own:
+            if hasattr(place, "__cuda_array_interface__"):
+                return cupy.ascontiguousarray(cupy.asarray(place))
+            if hasattr(place, "__dlpack__") and not on_host(place):
+                return cupy.ascontiguousarray(cupy.from_dlpack(place))
+        given = host_array(place)
+        buffer = self.allocate(max(1, given.nbytes))
+        self.upload(given, buffer, own)
+        return buffer.view(DataType.of(given), given.shape)
+
+    def pinned(self, nbytes: int) -> Buffer:
+        memory = self.cupy.cuda.alloc_pinned_memory(max(1, nbytes))
+        array = np.frombuffer(memory, np.uint8, max(1, nbytes))
+        return Buffer(array, array.ctypes.data, max(1, nbytes))
 
     def foreign(self, place: Any, nbytes: int) -> Buffer | None:
-        address = _address(place)
+        address = self.address_of(place)
         cuda = self.cupy.cuda
         found = cuda.runtime.pointerGetAttributes(address)
         if address % ALIGNMENT or found.type not in _DEVICE_MEMORY or found.device != self.index:
@@ -276,6 +303,9 @@ class GpuDevice:
         event.record(stream)
         return event
 
+    def reach(self, mark: Any) -> None:
+        mark.synchronize()
+
     def wait_for(self, stream: Any, mark: Any) -> None:
         stream.wait_event(mark)
 
@@ -345,13 +375,3 @@ class GpuDevice:
 
     def __str__(self) -> str:
         return f"GPU {self.index}: {self.fingerprint}, {self.driver}"
-
-
-def _address(place: Any) -> int:
-    """The address of an int, a CuPy or NumPy array, or any ``__cuda_array_interface__``."""
-    if isinstance(place, int):
-        return place
-    interface = getattr(place, "__cuda_array_interface__", None)
-    if interface is not None:
-        return int(interface["data"][0])
-    return int(place.ctypes.data)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+
+from workbench.host import usable_cpus
 
 PIECE = 1 << 19
 """Bytes that a thread copies at once: within its cache, and long beside handing it over."""
@@ -23,9 +24,7 @@ MOST_THREADS = 16
 
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
-    affinity = getattr(os, "sched_getaffinity", None)
-    usable = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return ThreadPoolExecutor(min(MOST_THREADS, usable), thread_name_prefix="host")
+    return ThreadPoolExecutor(min(MOST_THREADS, usable_cpus()), thread_name_prefix="host")
 
 
 def contiguous(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
