@@ -9,6 +9,7 @@ import numpy as np
 
 from workbench import dimensions
 from workbench.body import Array, HostType, Value
+from workbench.devices import Buffer
 from workbench.errors import ExecutionError
 from workbench.formats import LINEAR
 from workbench.runtime.direct import NONE, CallersMemory, Owned
@@ -18,6 +19,7 @@ from workbench.runtime.late import LateRun, OutputAllocator, allocated, profile_
 from workbench.runtime.launching import Bound, Launcher, ProfilingVerbosity
 from workbench.runtime.memory import ContextMemory
 from workbench.runtime.profiler import Profile, Profiled, Profiler, profiled
+from workbench.runtime.repeated import Repeated
 from workbench.runtime.taps import Observe, TappedRun, Taps
 from workbench.tactics.protocol import Launch
 
@@ -28,12 +30,15 @@ MOST_BOUND = 32
 class ExecutionContext:
     """Runs an engine. Several contexts share the engine's weights; each has its own arena.
 
+    num_threads: of each CPU kernel. Each calling thread has a team of so many of its own.
+
     One context is for one thread at a time. Inputs and outputs pass through fixed slots; on a GPU,
     addresses that are set a second time are used as they are, without a copy.
     """
 
     def __init__(self, engine: Engine, profile: int = 0) -> None:
         self.engine = engine
+        self.num_threads = engine.plan.threads
         self.profiler: Profiler | None = None
         self._device = engine.device
         self._launcher = Launcher(engine)
@@ -43,6 +48,7 @@ class ExecutionContext:
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._callers = CallersMemory(engine.device)
         self._bound: dict[tuple[Any, ...], Bound] = {}
+        self._repeated: Repeated | None = None
         self.active_optimization_profile = -1
         self.set_optimization_profile_async(profile)
 
@@ -79,6 +85,8 @@ class ExecutionContext:
                     place=f"input '{name}'",
                     remedy="give a shape inside, or build with a wider profile",
                 )
+        if self._shapes.get(name) != given:
+            self._repeated = None
         self._shapes[name] = given
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
@@ -131,9 +139,13 @@ class ExecutionContext:
     def execute_v2(self, bindings: Sequence[Any]) -> bool:
         """Run now with an address (or array) per input and output, in the engine's order."""
         for t, address in zip(self.engine.io_tensors, bindings, strict=True):
-            self.set_tensor_address(t.name, address)
+            self._addresses[t.name] = address
+        if self._repeated is not None and self.profiler is None:
+            self._repeated(bindings)
+            return True
         self._enqueued(self._stream)()
         self._device.synchronize(self._stream)
+        self._repeated = self._repeatable()
         return True
 
     def execute_async_v3(self, stream_handle: Any = None) -> bool:
@@ -277,6 +289,7 @@ class ExecutionContext:
 
     # -- inner ----------------------------------------------------------------------------
     def _forget_bound(self) -> None:
+        self._repeated = None
         self._bound.clear()
         self._launcher.forget()
 
@@ -321,6 +334,16 @@ class ExecutionContext:
             tuple(c.kernel for c in calls),
             f"no graph records {', '.join(held_back)}" if held_back else "",
         )
+
+    def _repeatable(self) -> Repeated | None:
+        """The present sizes' run, to come again; None where it is more than a list of calls."""
+        if self._device.kind != "cpu" or self.engine.plan.is_late:
+            return None
+        bound = self._bind()
+        slots: dict[str, list[Buffer]] = {"input": [], "output": []}
+        for t in self.engine.io_tensors:
+            slots[t.kind].append(self._memory.buffer(t.name, bound.shapes[t.name], bound.bindings))
+        return Repeated(bound, slots["input"], slots["output"])
 
     def _enqueued(self, stream: Any) -> Launch:
         """A run on the present shapes and addresses. Raises ExecutionError if one is not set."""

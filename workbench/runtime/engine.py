@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -95,6 +96,7 @@ class Engine:
         if plan.device != device.fingerprint:
             self.notes = (f"built on {plan.device}; prepared again for {device.fingerprint}",)
         self.preparations: list[Preparation] = []
+        self._by_threads: dict[int, Engine] = {}
         self._tensors = {t.name: t for t in plan.tensors}
         # Another machine's kernels may read other layouts, even where the sizes agree.
         self._prepacked = _by_step(plan.packed) if plan.device == device.fingerprint else {}
@@ -118,7 +120,7 @@ class Engine:
     def num_layers(self) -> int:
         return len(self.plan.steps)
 
-    @property
+    @functools.cached_property
     def io_tensors(self) -> tuple[PlanTensor, ...]:
         """Inputs, then outputs."""
         return tuple(t for k in ("input", "output") for t in self.plan.tensors if t.kind == k)
@@ -204,11 +206,29 @@ class Engine:
         """Bytes of the linear execution weights."""
         return sum(w.nbytes for w in self.plan.weights.values())
 
-    def create_execution_context(self, profile: int = 0) -> ExecutionContext:
-        """A context of its own: arena, bound launches, current shapes. Weights are shared."""
+    def create_execution_context(
+        self, profile: int = 0, *, num_threads: int | None = None
+    ) -> ExecutionContext:
+        """A context of its own: arena, bound launches, current shapes. Weights are shared.
+
+        num_threads: that its CPU kernels use, where it is not the number that the plan was tuned
+        for: every layer is then prepared again, once. Raises ExecutionError.
+        """
         from workbench.runtime.context import ExecutionContext
 
-        return ExecutionContext(self, profile)
+        threads = self.plan.threads if num_threads is None else num_threads
+        return ExecutionContext(self._with_threads(threads), profile)
+
+    def _with_threads(self, count: int) -> Engine:
+        if count == self.plan.threads:
+            return self
+        if count < 1 or self.device.kind != "cpu":
+            raise ExecutionError(
+                f"num_threads is {count}", place=str(self.device), remedy="1 or more, on a CPU"
+            )
+        if count not in self._by_threads:
+            self._by_threads[count] = Engine(replace(self.plan, threads=count), self.device)
+        return self._by_threads[count]
 
     def create_engine_inspector(self) -> EngineInspector:
         from workbench.runtime.inspector import EngineInspector
