@@ -238,7 +238,8 @@ def _resize(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Array, ...]:
     return (np.clip(np.rint(real), limits.min, limits.max).astype(x.dtype),)
 
 
-def _dense(taps: Taps, plan: AxisPlan) -> Array:
+def dense_taps(taps: Taps, plan: AxisPlan) -> Array:
+    """The taps as a matrix (output, input)."""
     matrix = np.zeros((plan.output, plan.length))
     rows = np.arange(plan.output)[:, None]
     np.add.at(matrix, (rows, taps.indices), taps.weights * ~taps.outside[:, None])
@@ -267,12 +268,12 @@ def _resize_bound(
     size = np.abs(x.astype(np.float64))
     large, terms = size + filled(bounds[0], x), 8
     for plan in plan_axes(attributes, inputs):
-        exact = _dense(taps_of(attributes, plan), plan)
+        exact = dense_taps(taps_of(attributes, plan), plan)
         delta = _uncertainty(attributes, plan, unit)
         change = np.zeros(exact.shape)
         if delta:
             for s in (-delta, delta):
-                moved = _dense(taps_of(attributes, plan, s), plan)
+                moved = dense_taps(taps_of(attributes, plan, s), plan)
                 change = np.maximum(change, np.abs(moved - exact))
         terms += int(np.max(np.count_nonzero(exact, axis=1), initial=0)) + 8
         size = _along(np.abs(exact), size, plan.axis)

@@ -98,6 +98,7 @@ class Algorithm(IntEnum):
     CONVOLUTION_DIRECT = 1
     CONVOLUTION_WINOGRAD = 2
     CONVOLUTION_AUTO = 3
+    DECONVOLUTION_DIRECT = 10
     RELU = 32  # x > 0 ? x : alpha * x
     TANH = 33
     ELU = 34  # x > 0 ? x : alpha * (exp(x) - 1)

@@ -1,4 +1,7 @@
-"""Convolutions: dense, grouped and depthwise, in floats and in quantized integers."""
+"""Convolutions: dense, grouped, depthwise and transposed, in floats and in quantized integers.
+
+Winograd's algorithm is asked for wherever it applies; oneDNN 3.2 has it on no x86-64 processor.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,9 @@ from workbench.tactics.onednn.recipe import (
     has_tag,
     real_values,
 )
-from workbench.tactics.onednn.window import read_window
+from workbench.tactics.onednn.window import read_transposed_window, read_window
 
-ANCHORS = ("Conv",)
+ANCHORS = ("Conv", "ConvTranspose")
 
 LAYOUTS: tuple[tuple[Format, Format], ...] = (
     (HWC, HWC),
@@ -34,13 +37,32 @@ LAYOUTS: tuple[tuple[Format, Format], ...] = (
 """(input, output): oneDNN's kernels want channels inside; a first layer may read LINEAR."""
 
 
+_ALGORITHMS = {
+    "convolution": Algorithm.CONVOLUTION_DIRECT,
+    "winograd convolution": Algorithm.CONVOLUTION_WINOGRAD,
+    "deconvolution": Algorithm.DECONVOLUTION_DIRECT,
+}
+
+
 def variants(layer: Layer) -> Iterator[Variant]:
-    """Every pair of layouts."""
+    """Every algorithm in every pair of layouts."""
     rank = len(layer.result.shape)
     for source, target in LAYOUTS:
         inputs = assigned(layer, [(layer.operand(0), source)], target)
         if inputs is not None and has_tag(source, rank) and has_tag(target, rank):
-            yield Variant("convolution", inputs, target)
+            for algorithm in _algorithms(layer):
+                yield Variant(algorithm, inputs, target)
+
+
+def _algorithms(layer: Layer) -> tuple[str, ...]:
+    w, attributes = layer.operand(1), layer.anchor.attributes
+    if layer.anchor.op == "ConvTranspose":
+        return ("deconvolution",)
+    steps = {*(attributes.get("strides") or ()), *(attributes.get("dilations") or ())}
+    dense = steps <= {1} and attributes.get("group", 1) == 1
+    if w is not None and w.shape[2:] == (3, 3) and dense:
+        return ("convolution", "winograd convolution")
+    return ("convolution",)
 
 
 def describe(library: Library, layer: Layer, variant: Variant) -> Recipe | Refusal:
@@ -63,19 +85,16 @@ def describe(library: Library, layer: Layer, variant: Variant) -> Recipe | Refus
     if refusal is not None:
         return refusal
     d.quantized_output()
-    spatial = slice(2, None)
-    window = read_window(
-        layer.anchor.attributes,
-        w.shape[spatial],
-        x.shape[spatial],
-        layer.result.shape[spatial],
-    )
+    sizes = (w.shape[2:], x.shape[2:], layer.result.shape[2:])
+    read = read_transposed_window if variant.primitive == "deconvolution" else read_window
+    window = read(layer.anchor.attributes, *sizes)
     descriptor = convolution_forward(
         *(source, weights, bias, destination),
         strides=window.strides,
         dilations=window.dilations,
         padding=window.padding,
         attributes=d.attributes,
+        algorithm=_ALGORITHMS[variant.primitive],
     )
     return d.recipe(descriptor, destination)
 
@@ -87,9 +106,10 @@ def _weights(d: Describer, x: Operand, w: Operand, groups: int) -> MemoryDescrip
         refusal = _quantized_weights(d, w, groups)
         if refusal is not None:
             return refusal
-    if groups == 1:
-        return d.weights(array)
-    return d.weights(array.reshape(groups, array.shape[0] // groups, *array.shape[1:]))
+    parted = array.reshape(groups, array.shape[0] // groups, *array.shape[1:])
+    if d.layer.anchor.op == "ConvTranspose":
+        parted = parted.swapaxes(1, 2)  # ONNX: input channels first; oneDNN: output channels
+    return d.weights(parted[0] if groups == 1 else parted)
 
 
 def _quantized_weights(d: Describer, w: Operand, groups: int) -> Refusal | None:
@@ -98,8 +118,10 @@ def _quantized_weights(d: Describer, w: Operand, groups: int) -> Refusal | None:
         return d.layer.refusal(f"its input is quantized, its weights are {kind}", "quantize both")
     if w.affine.zero_point:
         return d.layer.refusal("its weights have a zero point; oneDNN wants symmetric ones")
-    if w.affine.axis not in (None, 0):
-        return d.layer.refusal(f"its weights are quantized along axis {w.affine.axis}, not 0")
+    outputs = 1 if d.layer.anchor.op == "ConvTranspose" else 0
+    if w.affine.axis not in (None, outputs) or (w.affine.axis == 1 and groups > 1):
+        have = f"along axis {w.affine.axis} in {groups} groups"
+        return d.layer.refusal(f"its weights are quantized {have}, not per output channel")
     per_channel = 1 if groups == 1 else 3  # output channels, or (group, output channel)
     mask = 0 if w.affine.is_per_tensor else per_channel
     d.constant(d.attributes.scale(Argument.WEIGHTS, mask), w.affine.scale)

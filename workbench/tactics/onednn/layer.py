@@ -38,6 +38,7 @@ POINTWISE = frozenset(
 
 _DATA_INPUTS = {
     "Conv": 3,
+    "ConvTranspose": 3,
     "Gemm": 3,
     "MatMul": 2,
     "LayerNormalization": 3,

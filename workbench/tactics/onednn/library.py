@@ -77,6 +77,9 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "dnnl_convolution_forward_primitive_desc_create": (
         *(_OUT, _P, c_int, c_int, _P, _P, _P, _P, Sizes, Sizes, Sizes, Sizes, _P),
     ),
+    "dnnl_deconvolution_forward_primitive_desc_create": (
+        *(_OUT, _P, c_int, c_int, _P, _P, _P, _P, Sizes, Sizes, Sizes, Sizes, _P),
+    ),
     "dnnl_inner_product_forward_primitive_desc_create": (_OUT, _P, c_int, _P, _P, _P, _P, _P),
     "dnnl_matmul_primitive_desc_create": (_OUT, _P, _P, _P, _P, _P, _P),
     "dnnl_pooling_forward_primitive_desc_create": (

@@ -64,8 +64,8 @@ class PrimitiveDescriptor(Handle):
 
     @property
     def is_reference(self) -> bool:
-        """Whether this is oneDNN's plain loop, up to 1,000 times slower than a kernel."""
-        return self.implementation.startswith("ref")
+        """Whether this is, or calls, oneDNN's plain loop: up to 1,000 times slower than a kernel."""
+        return any(part.startswith("ref") for part in self.implementation.split("+"))
 
     def implementations(self) -> Iterator[PrimitiveDescriptor]:
         """Itself and every later one, best first by oneDNN's own order."""
@@ -169,9 +169,13 @@ def convolution_forward(
     attributes: Attributes,
     algorithm: Algorithm = Algorithm.CONVOLUTION_DIRECT,
 ) -> PrimitiveDescriptor | Status:
-    """Weights (O, I, *kernel), grouped (G, O/G, I/G, *kernel). dilations: 1 for dense kernels."""
+    """Weights (O, I, *kernel), grouped (G, O/G, I/G, *kernel). dilations: 1 for dense kernels.
+
+    DECONVOLUTION_DIRECT is the transposed convolution: strides spread the source, padding crops.
+    """
+    operation = "de" if algorithm is Algorithm.DECONVOLUTION_DIRECT else ""
     return _described(
-        *("dnnl_convolution_forward_primitive_desc_create", source.library),
+        *(f"dnnl_{operation}convolution_forward_primitive_desc_create", source.library),
         *(FORWARD_INFERENCE, algorithm),
         *(source.value, weights.value, _value(bias), destination.value),
         sizes(strides),

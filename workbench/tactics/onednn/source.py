@@ -16,6 +16,7 @@ from workbench.tactics.onednn import (
     pointwise,
     pooling,
     product,
+    resampling,
     rows,
     transposition,
 )
@@ -35,7 +36,7 @@ NAME = "ONEDNN"
 _FIRST = "first"
 """In place of an implementation's name: oneDNN's own first choice at the sizes at hand."""
 _SATURATES = "saturates"
-_CODE_VERSION = 1
+_CODE_VERSION = 2
 """Raised when a change of this package changes what a tactic does."""
 
 
@@ -49,6 +50,7 @@ class _Family(NamedTuple):
 _FAMILIES: tuple[_Family, ...] = (
     _Family(frozenset(convolution.ANCHORS), convolution.variants, convolution.describe, True),
     _Family(frozenset(product.ANCHORS), product.variants, product.describe, True),
+    _Family(frozenset(resampling.ANCHORS), resampling.variants, resampling.describe, False),
     _Family(frozenset(pooling.ANCHORS), pooling.variants, pooling.describe, False),
     _Family(frozenset(rows.ANCHORS), rows.variants, rows.describe, False),
     _Family(

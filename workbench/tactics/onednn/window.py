@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from workbench.operators.convolution import transposed_window
+
 
 @dataclass(frozen=True)
 class Window:
@@ -48,6 +50,21 @@ def read_window(
         before.append(first)
         after.append(needed - first)
     return Window(tuple(kernel), strides, dilations, (tuple(before), tuple(after)), past)
+
+
+def read_transposed_window(
+    attributes: Mapping[str, Any],
+    kernel: Sequence[int],
+    source: Sequence[int],
+    result: Sequence[int],
+) -> Window:
+    """The window of a transposed convolution from ``source`` to ``result``; padding is its crop."""
+    read = transposed_window(attributes, source, kernel)
+    after = tuple(
+        (n - 1) * s + e - b - r
+        for n, s, e, b, r in zip(source, read.strides, read.extent, read.begin, result, strict=True)
+    )
+    return Window(tuple(kernel), read.strides, read.dilations, (tuple(read.begin), after), False)
 
 
 def _per_axis(value: Any, count: int, default: int) -> tuple[int, ...]:
