@@ -36,6 +36,7 @@ static float __uint_as_float(unsigned u) { float f; memcpy(&f, &u, 4); return f;
 static unsigned __float_as_uint(float f) { unsigned u; memcpy(&u, &f, 4); return u; }
 static float __int_as_float(int i) { return __uint_as_float((unsigned)i); }
 static void __syncthreads() {}
+static int atomicMax(int* p, int v) { int old = *p; *p = old > v ? old : v; return old; }
 static int min(int a, int b) { return a < b ? a : b; }
 static int max(int a, int b) { return a > b ? a : b; }
 static double cospi(double x) { return cos(M_PI * x); }
@@ -74,13 +75,12 @@ def _compiled(code: str) -> Any:
     assert arguments is not None
     kinds = [p.rsplit("__restrict__", 1)[0].strip() for p in arguments[1].split(",") if p.strip()]
     casts = ", ".join(f"({k})a[{i}]" for i, k in enumerate(kinds))
-    text = (
-        SHIM
-        + code
-        + 'extern "C" void launch(int grid, int block, void** a) {\n'
-        + "for (int b = 0; b < grid; ++b) for (int t = 0; t < block; ++t) {\n"
-        + f"blockIdx.x = b; threadIdx.x = t; run({casts}); }} }}\n"
-    )
+    text = SHIM + code + 'extern "C" void launch(int kernel, int grid, int block, void** a) {\n'
+    text += "for (int b = 0; b < grid; ++b) for (int t = 0; t < block; ++t) {\n"
+    text += "blockIdx.x = b; threadIdx.x = t; switch (kernel) {\n"
+    names = re.findall(r" (run\d*)\(", code)
+    text += "".join(f"case {k}: {name}({casts}); break;\n" for k, name in enumerate(names))
+    text += "} } }\n"
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder, "kernel.cpp"), Path(folder, "kernel.so")
         source.write_text(text)
@@ -109,8 +109,11 @@ def run_on_host(
     ]
     arrays = [packed[i.name] for i in body.dynamic_inputs] + results
     arrays += [packed[i.name] for i in body.inputs if i.constant]
+    if text.workspace:
+        arrays.append(np.full(text.workspace, 0xFF, np.uint8))
     addresses = (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays))
-    _compiled(text.code)(text.grid, text.block, addresses)
+    for k, (_, grid, block) in enumerate(text.launches):
+        _compiled(text.code)(k, grid, block, addresses)
     return {
         o: output.unpack(r.reshape(output.physical_shape(t.shape)), t.shape)
         for o, r, t in zip(body.outputs, results, body.output_types, strict=True)

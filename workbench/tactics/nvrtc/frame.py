@@ -22,8 +22,10 @@ LANE_BYTES = 16
 class KernelText:
     """CUDA C++ of a kernel ``run`` and its launch shape.
 
-    Arguments: dynamic inputs, outputs, then constant inputs, in the Body's order. aligned: bytes
-    to which every address must be aligned. since: the least compute capability, times ten.
+    Arguments: dynamic inputs, outputs, then constant inputs, in the Body's order, then the
+    workspace where there is one. aligned: bytes to which every address must be aligned. since: the
+    least compute capability, times ten. later: grid and block of ``run1``, ``run2``... which are
+    launched one after the other. workspace: bytes.
     """
 
     code: str
@@ -31,6 +33,23 @@ class KernelText:
     block: int
     aligned: int = 1
     since: int = 0
+    later: tuple[tuple[int, int], ...] = ()
+    workspace: int = 0
+
+    @property
+    def launches(self) -> tuple[tuple[str, int, int], ...]:
+        """Name, grid and block of every kernel, in order."""
+        later = ((f"run{k}", *shape) for k, shape in enumerate(self.later, 1))
+        return (("run", self.grid, self.block), *later)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One kernel of several. lines: its statements."""
+
+    lines: Sequence[str]
+    blocks: int
+    threads: int
 
 
 def kernel_text(
@@ -44,24 +63,42 @@ def kernel_text(
     helpers: str = "",
 ) -> KernelText:
     """A whole kernel. ``idx`` is the type of positions: 32 bits where every tensor has fewer."""
+    stage = Stage(lines, blocks, threads)
+    return program_text(body, (stage,), tables, vector=vector, helpers=helpers)
+
+
+def program_text(
+    body: Body,
+    stages: Sequence[Stage],
+    tables: Sequence[str],
+    *,
+    vector: int = 1,
+    helpers: str = "",
+    workspace: int = 0,
+) -> KernelText:
+    """Kernels that run one after the other and share ``workspace`` bytes."""
     parameters = [_parameter(body, i.name, const=True) for i in body.dynamic_inputs]
     parameters += [_parameter(body, o, const=False, k=k) for k, o in enumerate(body.outputs)]
     parameters += [_parameter(body, i.name, const=True) for i in body.inputs if i.constant]
+    if workspace:
+        parameters.append("void* __restrict__ workspace")
     conversions, since = prelude(t.dtype for t in body.types.values())
     largest = max((prod(t.shape) for t in body.types.values()), default=1)
     index = "int" if largest < 2**30 else "long long"
-    text = (
-        f"{PRELUDE}{conversions}typedef {index} idx;\n{helpers}"
-        + "".join(f"{t}\n" for t in tables)
-        + f'extern "C" __global__ void __launch_bounds__({threads}) run('
-        + ", ".join(parameters)
-        + ") {\n"
-        + "".join(f"  {line}\n" for line in lines)
-        + "}\n"
-    )
+    text = f"{PRELUDE}{conversions}typedef {index} idx;\n{helpers}"
+    text += "".join(f"{t}\n" for t in tables)
+    for k, stage in enumerate(stages):
+        text += (
+            f'extern "C" __global__ void __launch_bounds__({stage.threads}) run{k or ""}('
+            + ", ".join(parameters)
+            + ") {\n"
+            + "".join(f"  {line}\n" for line in stage.lines)
+            + "}\n"
+        )
     widest = max((t.dtype.itemsize for t in _stored(body)), default=1)
     aligned = widest * vector if vector > 1 else 1
-    return KernelText(text, max(1, blocks), threads, aligned, since)
+    first, *rest = ((max(1, s.blocks), s.threads) for s in stages)
+    return KernelText(text, *first, aligned, since, tuple(rest), workspace)
 
 
 def _stored(body: Body) -> list[TensorType]:

@@ -13,6 +13,7 @@ from workbench.tactics.nvrtc.direct import computed_types, direct_kernel
 from workbench.tactics.nvrtc.element_rules import ELEMENT_RULES, LOOPING
 from workbench.tactics.nvrtc.frame import KernelText, kernel_text, unstorable, vector_widths
 from workbench.tactics.nvrtc.pointwise import THREADS, pointwise_kernel
+from workbench.tactics.nvrtc.programs import PROGRAMS, program_kernel
 from workbench.tactics.nvrtc.row_families import FAMILIES
 from workbench.tactics.nvrtc.rows import row_shapes, rows_kernel
 from workbench.tactics.nvrtc.scalars import STORAGE
@@ -34,6 +35,8 @@ def variants(body: Body) -> tuple[Variant, ...] | Refusal:
     anchor = body.anchor_node
     rank = len(body.output_types[0].shape)
     layouts = (HWC, LINEAR) if rank >= 3 else (LINEAR,)
+    if anchor is not None and anchor.op in PROGRAMS:
+        return (Variant("program", LINEAR, (("program", anchor.op),)),)
     offered: tuple[Variant, ...] = ()
     if anchor is not None and anchor.op in direct.ANCHORS:
         if (problem := computed_types(body)) is not None:
@@ -80,6 +83,8 @@ def _widths(body: Body, layout: Format, kinds: Any) -> tuple[int, ...]:
 def kernel(body: Body, variant: Variant) -> KernelText | Refusal:
     """The kernel of a variant."""
     given = dict(variant.parameters)
+    if "program" in given:
+        return program_kernel(body)
     if "tile" in given:
         return direct_kernel(body, variant.layout, given["tile"])
     if "lanes" in given:
@@ -98,7 +103,7 @@ def _no_such(body: Body, wanted: tuple[int, int]) -> Refusal:
 
 def variant_of(name: str, layout: str, parameters: Any) -> Variant:
     """The variant that a tactic stores."""
-    kept = tuple((k, v) for k, v in parameters if k in ("tile", "lanes", "vector"))
+    kept = tuple((k, v) for k, v in parameters if k in ("tile", "lanes", "vector", "program"))
     return Variant(name, format_named(layout), kept)
 
 

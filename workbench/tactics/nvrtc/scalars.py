@@ -188,7 +188,9 @@ def _pow(s: Scalars) -> str:
     exponent = s.kinds[1]
     if not s.dtype.is_float:
         real = exponent is not None and exponent.is_float
-        return f"{'(i64)pow_((double)' if real else 'pow_i64('}{s[0]}, {s[1]})"
+        if real:
+            return f"(i64)pow_((double)({s[0]}), (double)({s[1]}))"
+        return f"pow_i64({s[0]}, {s[1]})"
     kind = working(s.dtype)
     return known_power(s, _POWERS) or f"pow_({s[0]}, ({kind})({s[1]}))"
 

@@ -187,7 +187,7 @@ def _call(text: KernelText, tactic: Tactic, problem: Problem) -> Call:
     carries = _machine_code(text, tactic, problem)
     module = device.cupy.cuda.function.Module()
     module.load(next(iter(carries.values())))
-    function = module.get_function("run")
+    launches = [(module.get_function(n), (g,), (b,)) for n, g, b in text.launches]
     constants = [
         device.constant((problem.constants[i.name],)) for i in problem.body.inputs if i.constant
     ]
@@ -200,19 +200,22 @@ def _call(text: KernelText, tactic: Tactic, problem: Problem) -> Call:
         arguments = tuple(b.address for b in (*inputs, *outputs)) + tuple(
             c.address for c in constants
         )
+        if workspace is not None:
+            arguments += (workspace.address,)
         own = stream or gpu_of(problem.device).main_stream
         operands = dict(zip(names, (b.address for b in (*inputs, *outputs)), strict=True))
         require_aligned(operands, text.aligned, tactic.title)
 
         def launch() -> None:
             with own:
-                function((text.grid,), (text.block,), arguments)
+                for function, grid, block in launches:
+                    function(grid, block, arguments)
 
         return launch
 
     packed = {f"c{k}": c for k, c in enumerate(constants)}
     kept = {"module": module, **packed}
-    return Call(f"nvrtc {tactic.name}", bind, packed=kept, code=carries)
+    return Call(f"nvrtc {tactic.name}", bind, text.workspace, packed=kept, code=carries)
 
 
 def compile_text(cupy: Any, text: str, target: str) -> bytes:

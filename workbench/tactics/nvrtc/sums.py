@@ -42,24 +42,22 @@ def _extreme(e: Elements, node: Node, name: str, index: Index) -> str:
     x = e.body.types[node.inputs[0]]
     axis = node.attributes["axis"] % len(x.shape)
     kind, kept = working(x.dtype), bool(node.attributes["keepdims"])
-    _refuse_unsigned(x.dtype, node)
     e.helper(BIGGER)
     best, place = e.variable(kind, "0"), e.variable("i64", "-1")
     with e.loops([x.shape[axis]]) as (j,):
         full = _full((axis,), (j,), index, len(x.shape), kept=kept)
         value = e.at(node.inputs[0], full)
-        order = (value, best) if node.op == "ArgMax" else (f"-{value}", f"-{best}")
+        if x.dtype is DataType.UINT64:
+            # Their order is that of the same bits, with a sign, the first one turned.
+            value = e.variable(kind, f"{value} ^ (i64)(1ULL << 63)")
+        flip = "" if node.op == "ArgMax" else "~" if kind == "i64" else "-"
+        order = (f"{flip}{value}", f"{flip}{best}")
         better = f"beats({', '.join(order)})"
         if node.attributes["select_last_index"]:
             better = f"!beats({order[1]}, {order[0]})"
         with e.branch(f"{place} < 0 || {better}"):
             e.lines.append(f"{best} = {value}; {place} = {j};")
     return place
-
-
-def _refuse_unsigned(dtype: DataType, node: Node) -> None:
-    if dtype is DataType.UINT64:
-        raise Untranslatable(f"{node.op} of UINT64, which is compared as INT64 here")
 
 
 _STEPS = {
@@ -191,7 +189,6 @@ def _max_pool(e: Elements, node: Node, name: str, index: Index) -> str:
     g, x = _window(e, node)
     dtype = e.body.types[node.inputs[0]].dtype
     kind = working(dtype)
-    _refuse_unsigned(dtype, node)
     best, place = e.variable(kind, lowest(kind)), e.variable("i64", "-1")
     with e.loops(g.kernel) as taps:
         spots = [e.variable("const idx", s) for s in _spots(g, taps, index)]
