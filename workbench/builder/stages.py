@@ -24,6 +24,7 @@ from workbench.onnx_parser import parse_model
 from workbench.records import BuildLog, Progress, Stage, StageRecord
 from workbench.runtime import Engine
 from workbench.selection import lost_fusions, tune
+from workbench.runtime.graph_check import graph_refusal, graph_text
 from workbench.timing import TimingCache
 
 WARNED = 3
@@ -95,7 +96,10 @@ def profiles(state: BuildState) -> BuildState:
 
 
 def choose_precision(state: BuildState) -> BuildState:
-    """Resolve the requests and write the Casts into the graph."""
+    """Resolve the requests and write the Casts into the graph.
+
+    Under weak typing the requests are the tuner's choice, by time.
+    """
     clock = Clock()
     network = state.network.clone()
     decisions = precision.resolve(network, state.config)
@@ -216,16 +220,21 @@ def serialize(state: BuildState) -> BuildState:
     """Write the plan's bytes, with a GPU's machine code or a CPU's packed weights."""
     clock = Clock()
     assert state.plan is not None
-    plan = state.plan
+    plan, graph = state.plan, ""
+    facts: dict[str, str] = {}
     if plan.device.kind == "gpu":
-        plan = replace(plan, code=Engine(plan, state.device).machine_code())
+        engine = Engine(plan, state.device)
+        plan = replace(plan, code=engine.machine_code())
+        facts["graph_refusal"] = graph_refusal(engine)
+        graph = f"; {graph_text(engine, facts['graph_refusal'])}"
     else:
         plan = replace(plan, packed=Engine(plan, state.device).prepacked())
     data = plan.to_bytes()
     digest = hashlib.sha256(data).hexdigest()
-    summary = f"{len(data) / 1024:.0f} KiB, SHA-256 {digest[:16]}..."
+    summary = f"{len(data) / 1024:.0f} KiB, SHA-256 {digest[:16]}...{graph}"
     state = replace(state, plan=plan, plan_bytes=data)
-    return after(state, Stage.SERIALIZE, state.network, clock, summary, facts={"sha256": digest})
+    facts["sha256"] = digest
+    return after(state, Stage.SERIALIZE, state.network, clock, summary, facts=facts)
 
 
 STAGES: tuple[tuple[Stage, StageFunction], ...] = (
