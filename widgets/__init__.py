@@ -9,8 +9,8 @@ import importlib
 from typing import Any
 
 _PANELS = (
-    "PANELS CalibrationPanel GraphPanel LedgerPanel MemoryPanel ModelPanel PrecisionPanel "
-    "ProfilePanel RecordedBuild RunPanel TacticPanel"
+    "PANELS AccuracyPanel CalibrationPanel GraphPanel LedgerPanel MemoryPanel ModelPanel "
+    "PrecisionPanel ProfilePanel QuantizationPanel RecordedBuild RunPanel TacticPanel"
 ).split()
 _PUBLIC = {
     "Studio": "widgets.studio",

@@ -120,6 +120,10 @@ class Runner:
             target=self._work, args=(work,), name="workbench-build", daemon=True
         ).start()
 
+    def monitor(self) -> CallbackMonitor:
+        """For work of its own kind: its steps move the bar, and Cancel stops it."""
+        return CallbackMonitor(self._step, self._stop.is_set)
+
     def cancel(self) -> None:
         """Ask the run to stop at its next step."""
         self._stop.set()
@@ -154,6 +158,10 @@ class Runner:
             steps = ORDER.index(self._target) + 1
             self._share = (ORDER.index(self._stage) + done / total) / steps
         self._report(message)
+
+    def _step(self, phase: str, done: int, total: int) -> None:
+        self._share = done / total if total else 0.0
+        self._report(f"{phase}: {done} of {total}")
 
     def _report(self, message: str, *, at_once: bool = False) -> None:
         now = time.monotonic()

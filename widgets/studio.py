@@ -8,6 +8,7 @@ from typing import Any
 import ipywidgets as ipw
 
 from widgets.panels import (
+    AccuracyPanel,
     CalibrationPanel,
     GraphPanel,
     LedgerPanel,
@@ -16,6 +17,7 @@ from widgets.panels import (
     Panel,
     PrecisionPanel,
     ProfilePanel,
+    QuantizationPanel,
     RunBar,
     RunPanel,
     TacticPanel,
@@ -52,11 +54,12 @@ GROUPS: dict[Stage, tuple[tuple[type[Panel], dict[str, Any]], ...]] = {
     Stage.CALIBRATE: ((CalibrationPanel, {}),),
     Stage.FUSE: (
         (GraphPanel, {"before": Stage.CALIBRATE, "after": Stage.FUSE}),
+        (QuantizationPanel, {}),
         (LedgerPanel, {"only": Stage.FUSE}),
     ),
     Stage.TUNE: ((TacticPanel, {}),),
     Stage.MEMORY: ((MemoryPanel, {}),),
-    Stage.SERIALIZE: ((RunPanel, {}),),
+    Stage.SERIALIZE: ((RunPanel, {}), (AccuracyPanel, {})),
 }
 """What each stage shows."""
 

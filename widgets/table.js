@@ -48,13 +48,29 @@ function render({ model, el }) {
   const columns = () => model.get("_columns");
   const several = () => model.get("selection") === "many";
 
+  // The filter: words that a row must hold, or /a regular expression/ over its text.
+  function wanted() {
+    const query = model.get("query").trim();
+    const pattern = query.length > 2 && query.startsWith("/") && query.endsWith("/");
+    if (!pattern) {
+      const words = query.toLowerCase().match(/"[^"]+"|[^\s"]+/g) ?? [];
+      return (text) => words.every((w) => holds(text.toLowerCase(), w));
+    }
+    try {
+      const expression = new RegExp(query.slice(1, -1), "i");
+      return (text) => expression.test(text);
+    } catch {
+      return () => false;
+    }
+  }
+
   function visible() {
-    const words = model.get("query").toLowerCase().match(/"[^"]+"|[^\s"]+/g) ?? [];
+    const fits = wanted();
     const facets = Object.entries(model.get("facets")).filter(([, value]) => value);
     const places = Object.fromEntries(columns().map((c, i) => [c.name, i]));
     const found = model.get("_rows").map((row, id) => [id, row]).filter(([, row]) =>
       facets.every(([name, value]) => String(row[places[name]]) === value)
-      && (!words.length || words.every((w) => holds(row.join(" ").toLowerCase(), w))));
+      && fits(row.join(" ")));
     if (state.column >= 0) {
       const k = state.column;
       found.sort(([, a], [, b]) => {
@@ -71,7 +87,7 @@ function render({ model, el }) {
   function drawBar() {
     bar.replaceChildren();
     const name = model.get("label");
-    const search = element("input", { type: "search", placeholder: "filter rows",
+    const search = element("input", { type: "search", placeholder: "filter rows, or /regex/",
       value: model.get("query"), ariaLabel: `filter rows of ${name}` });
     search.addEventListener("input", () => {
       model.set("query", search.value);

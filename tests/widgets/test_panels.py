@@ -27,7 +27,7 @@ from workbench.session import (
     SetCalibrator,
     SetDefaultPrecision,
     SetOption,
-    SetPrecision,
+    SetPrecisions,
     SetThreshold,
 )
 
@@ -159,7 +159,9 @@ def test_a_precision_in_the_table_becomes_an_action_and_the_table_follows(sessio
     panel = PrecisionPanel(session)
     row = panel.table.rows["Layer"].tolist().index("node_Conv_83")
     panel.table.edit([row], "Requested", "BF16")
-    assert SetPrecision("node_Conv_83", DataType.BF16) in session.actions
+    asked = session.actions[-1]
+    assert isinstance(asked, SetPrecisions)
+    assert ("node_Conv_83", DataType.BF16) in asked.requests
     assert panel.table.rows["Requested"].tolist().count("BF16") == 1
     assert panel.table.rows["Built as"].iloc[row] == "BF16"
 

@@ -1,22 +1,33 @@
-"""PrecisionPanel: which precision each layer is asked for, and what it is built as."""
+"""PrecisionPanel: what each layer is asked for, built as and executed in, and what it costs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import ipywidgets as ipw
+import pandas as pd
 
+from widgets.columns import records
+from widgets.figures.accuracy import noise_percent, sensitivity_figure
 from widgets.panels.base import Panel
-from widgets.parts import button, dropdown, note, row
+from widgets.panels.trials import trials_of
+from widgets.parts import button, dropdown, note, plot, row, tiles
+from widgets.runner import Failure
 from widgets.table import Table
 from workbench.builder import BuildState
 from workbench.datatypes import PRECISIONS, DataType
+from workbench.errors import ConfigError, WorkbenchError
+from workbench.lab import Sensitivity, measure_sensitivity
 from workbench.records import Stage
-from workbench.reports import precision_rows
-from workbench.session import ClearPrecisions, SetDefaultPrecision, SetPrecision
+from workbench.reports import precision_rows, sensitivity_rows
+from workbench.session import ClearPrecisions, SetDefaultPrecision, SetPrecisions
 
 LABELS = {p.info.label: p for p in PRECISIONS}
+LOWERED = tuple(label for label in LABELS if label != "FP32")
+NOISE = "Noise alone (%)"
 
 
 class PrecisionPanel(Panel):
@@ -28,17 +39,20 @@ class PrecisionPanel(Panel):
 
     def setup(self) -> None:
         self.table: Table | None = None
+        self.sensitivity: Sensitivity | None = None
+        self._measured = ""
         self.pattern = ipw.Text(
-            placeholder="such as node_Conv_*",
+            placeholder="node_Conv_*, or /Conv_8[1-3]/",
             description="Nodes named",
             style={"description_width": "initial"},
-            layout={"width": "280px"},
+            layout={"width": "300px"},
         )
-        self.kind = dropdown("to", tuple(LABELS), "INT8", lambda _: None, width="130px")
+        self.kind = dropdown("to", tuple(LABELS), "INT8", lambda _: None, width="120px")
+        self.lowered = dropdown("Sensitivity to", LOWERED, "INT8", lambda _: None, width="190px")
 
     def draw(self, state: BuildState) -> Sequence[ipw.Widget]:
         self._origins = [d.origin or (d.layer,) for d in state.decisions]
-        rows = precision_rows(state.decisions)
+        rows = self._rows(state)
         if self.table is None:
             self.table = Table(
                 rows,
@@ -53,6 +67,13 @@ class PrecisionPanel(Panel):
             self.table.rows = rows
         default = self.session.config.default_precision.info.label
         everything = dropdown("Default", tuple(LABELS), default, self.set_default)
+        self.undo_button = button("Undo", self.undo, tooltip="take the last request back")
+        self.redo_button = button("Redo", self.redo, tooltip="bring it back")
+        self.undo_button.disabled = not self.session.actions
+        self.redo_button.disabled = not self.session.undone
+        measure = button(
+            "Measure", self.measure, tooltip="build the model once for each layer, it alone lowered"
+        )
         return [
             note(
                 "A request is written into the graph as Cast, or as QuantizeLinear and "
@@ -65,12 +86,17 @@ class PrecisionPanel(Panel):
                 self.kind,
                 button("Set by pattern", self.set_pattern),
                 button("Clear requests", self.clear),
+                self.undo_button,
+                self.redo_button,
             ),
+            ipw.HTML(_contract(rows)),
             self.table,
+            row(self.lowered, measure),
+            *self._bars(),
         ]
 
     def lasting(self) -> Sequence[ipw.Widget]:
-        return [w for w in (self.table, self.pattern, self.kind) if w is not None]
+        return [w for w in (self.table, self.pattern, self.kind, self.lowered) if w is not None]
 
     # -- what the controls do -------------------------------------------------------------
     def set_default(self, label: str) -> None:
@@ -81,16 +107,110 @@ class PrecisionPanel(Panel):
         """The precision of some rows of the table."""
         kind: DataType = LABELS[label]
         nodes = [n for r in rows for n in self._origins[r]]
-        self.request(*(SetPrecision(n, kind) for n in nodes))
+        self.request(SetPrecisions(tuple((n, kind) for n in nodes)))
 
     def set_pattern(self) -> None:
-        """The precision of the nodes that match the pattern in the field."""
-        if self.pattern.value.strip():
-            self.request(SetPrecision(self.pattern.value.strip(), LABELS[str(self.kind.value)]))
+        """The precision of the nodes that match the field: a shell pattern, or ``/a regex/``."""
+        asked = self.pattern.value.strip()
+        if not asked:
+            return
+        try:
+            patterns = self._matching(asked)
+        except WorkbenchError as error:
+            self.show_failure(Failure(error))
+            return
+        kind = LABELS[str(self.kind.value)]
+        self.request(SetPrecisions(tuple((p, kind) for p in patterns)))
 
     def clear(self) -> None:
         """Forget the requests that name nodes."""
         self.request(ClearPrecisions())
 
+    def undo(self) -> None:
+        """Take the last action of the session back."""
+        self._step(self.session.undo)
+
+    def redo(self) -> None:
+        """Bring the last undone action back."""
+        self._step(self.session.redo)
+
+    def measure(self) -> None:
+        """Lower one layer at a time and see what the outputs lose."""
+        kind = LABELS[str(self.lowered.value)]
+
+        def work() -> None:
+            trials = trials_of(self.session)
+            found = measure_sensitivity(trials, kind, others=False, monitor=self.runner.monitor())
+            self.sensitivity = found
+            samples = found.reference.samples
+            self._measured = f"{samples} calibration samples · {self.session.device}"
+            self.runner.outcome = f"sensitivity of {len(found.rows)} layers to {self.lowered.value}"
+
+        self.runner.run(work, "measuring the sensitivity of each layer")
+
+    # -- inner ----------------------------------------------------------------------------
+    def _rows(self, state: BuildState) -> pd.DataFrame:
+        """The contract, and each layer's noise where it was measured; NaN where it was not."""
+        rows = precision_rows(state.decisions, state.tuned)
+        if self.sensitivity is not None:
+            measured = {r.layer: r.alone.sqnr_db for r in self.sensitivity.rows}
+            noise = [noise_percent(measured.get(str(n), math.nan)) for n in rows["Layer"]]
+            rows.insert(rows.columns.get_loc("Blocker"), NOISE, noise)  # pyright: ignore
+        return rows
+
+    def _bars(self) -> list[ipw.Widget]:
+        found = self.sensitivity
+        if found is None:
+            return [
+                note(
+                    "How much does each layer mind? Measure builds the model once for each layer, "
+                    "with it alone lowered, and compares the outputs with the float model's."
+                )
+            ]
+        rows = sensitivity_rows(found, metric="relative_l2")
+        box, self.figure = plot(
+            sensitivity_figure(rows, found.precision.info.label, self._measured)
+        )
+        every = found.lowered
+        text = f"All of them lowered: {every.coverage}, SQNR {every.quality.sqnr_db:.1f} dB."
+        return [box, note(text)]
+
+    def _matching(self, asked: str) -> list[str]:
+        """The shell pattern itself, or the names that a regular expression finds."""
+        if not (len(asked) > 2 and asked.startswith("/") and asked.endswith("/")):
+            return [asked]
+        try:
+            expression = re.compile(asked[1:-1])
+        except re.error as e:
+            raise ConfigError(f"{asked} is no regular expression: {e}", place="Nodes named") from e
+        names = dict.fromkeys(n for origin in self._origins for n in origin)
+        found = [n for n in names if expression.search(n)]
+        if not found:
+            raise ConfigError(f"no node's name matches {asked}", place="Nodes named")
+        return found
+
+    def _step(self, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except WorkbenchError as error:
+            self.show_failure(Failure(error))
+            return
+        self.requested()
+
     def _edited(self, rows: tuple[int, ...], column: str, value: str) -> None:
         self.set_layers(rows, value)
+
+
+def _contract(rows: pd.DataFrame) -> str:
+    """How far requests were kept, as tiles: asked, blocked, and emulated apart."""
+    asked = [r for r in records(rows) if r["Requested"] != "FP32"]
+    blocked = sum(bool(r["Blocker"]) for r in asked)
+    pairs = [
+        (f"{len(asked) - blocked} of {len(asked)}", "requests below FP32 kept"),
+        (str(blocked), "with a named blocker"),
+    ]
+    executed = [str(r["Executed"]) for r in records(rows) if r["Executed"]]
+    if executed:
+        emulated = sum("emulated" in text for text in executed)
+        pairs.append((str(emulated), "layers emulated on this device"))
+    return str(tiles(pairs).value)

@@ -27,6 +27,34 @@ class SetPrecision:
 
 
 @dataclass(frozen=True)
+class SetPrecisions:
+    """Several requests as one action, which one undo takes back.
+
+    requests: (pattern, precision) pairs, in order. default: of the nodes that none names, None to
+    leave it. only: forget the requests before.
+    """
+
+    requests: tuple[tuple[str, DataType], ...]
+    default: DataType | None = None
+    only: bool = False
+
+    def apply(self, config: BuilderConfig) -> None:
+        if self.only:
+            config.precisions = ()
+        if self.default is not None:
+            config.default_precision = self.default
+        for pattern, precision in self.requests:
+            config.set_precision(pattern, precision)
+
+    def code(self) -> str:
+        lines = ["config.precisions = ()"] if self.only else []
+        if self.default is not None:
+            lines.append(f"config.default_precision = wb.DataType.{self.default.name}")
+        lines += [f"config.set_precision({p!r}, {k.info.label!r})" for p, k in self.requests]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
 class SetDefaultPrecision:
     """The precision of every node that no pattern names."""
 
@@ -174,6 +202,7 @@ class UseCalibrationData:
 
 Action = (
     SetPrecision
+    | SetPrecisions
     | SetDefaultPrecision
     | ClearPrecisions
     | SetProfile

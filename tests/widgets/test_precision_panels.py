@@ -1,0 +1,210 @@
+"""The precision and accuracy panels: requests, the contract, sensitivity, divergence, the fix."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from digits import MODEL, quick_session
+
+import workbench as wb
+from widgets.figures.accuracy import noise_percent
+from widgets.panels import PrecisionPanel
+from widgets.panels.accuracy import BETWEEN, OURS, PEER, AccuracyPanel
+from workbench.datatypes import DataType
+from workbench.records import Stage
+from workbench.session import Session, SetDefaultPrecision, SetOption
+
+DIGITS = np.load(wb.bundled("datasets", "digits.npz"))
+
+
+@pytest.fixture
+def session() -> Session:
+    return quick_session()
+
+
+def rescaled(kind: DataType = DataType.INT8) -> Session:
+    """Channels that differ 1 to 1024: plain INT8 loses most of its answers."""
+    opened = Session(
+        wb.bundled("datasets", "digits_cnn_rescaled.onnx"),
+        calibration={"image": DIGITS["calibration_images"][:64]},
+    )
+    opened.do(*opened.suggested_profile(), SetDefaultPrecision(kind))
+    opened.do(SetOption("builder_optimization_level", 0), SetOption("verify", "none"))
+    return opened
+
+
+def texts(widget) -> str:
+    own = " ".join(str(getattr(widget, name, "")) for name in ("value", "description", "code"))
+    return " ".join([own, *(texts(c) for c in getattr(widget, "children", ()))])
+
+
+# -- precision ------------------------------------------------------------------------------
+def test_a_regular_expression_names_the_nodes_it_finds(session: Session):
+    panel = PrecisionPanel(session)
+    session.run(Stage.PRECISION)
+    panel.refresh()
+    panel.pattern.value = "/Conv_8[23]$/"
+    panel.kind.value = "BF16"
+    panel.set_pattern()
+    asked = session.actions[-1]
+    assert [p for p, _ in asked.requests] == ["node_Conv_82", "node_Conv_83"]
+    rows = panel.table.rows.set_index("Layer")
+    assert rows.loc["node_Conv_82", "Built as"] == "BF16"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [("/(/", "is no regular expression"), ("/nowhere/", "no node&#x27;s name matches /nowhere/")],
+)
+def test_a_wrong_pattern_is_explained_and_changes_nothing(session: Session, pattern, message):
+    panel = PrecisionPanel(session)
+    session.run(Stage.PRECISION)
+    panel.refresh()
+    before = session.actions
+    panel.pattern.value = pattern
+    panel.set_pattern()
+    assert message in panel.bar.error.value
+    assert session.actions == before
+
+
+def test_a_request_is_undone_and_brought_back_in_the_panel(session: Session):
+    panel = PrecisionPanel(session)
+    session.run(Stage.PRECISION)
+    panel.refresh()
+    panel.set_layers([0], "INT8")
+    assert panel.table.rows["Requested"][0] == "INT8"
+    panel.undo_button.click()
+    assert panel.table.rows["Requested"][0] == "FP32"
+    assert not panel.redo_button.disabled
+    panel.redo_button.click()
+    assert panel.table.rows["Requested"][0] == "INT8"
+
+
+def test_the_contract_shows_what_executed_and_counts_what_is_emulated(session: Session):
+    session.do(SetDefaultPrecision(DataType.FP8))
+    session.run()
+    panel = PrecisionPanel(session)
+    rows = panel.table.rows.set_index("Layer")
+    assert rows.loc["node_Conv_82", "Executed"] == "FP8 (emulated)"
+    said = texts(panel)
+    assert "requests below FP32 kept" in said
+    assert "layers emulated on this device" in said
+
+
+def test_measured_sensitivity_is_a_column_and_bars(session: Session):
+    session.run(Stage.PRECISION)
+    panel = PrecisionPanel(session)
+    panel.measure()
+    assert panel.runner.failure is None
+    rows = panel.table.rows.set_index("Layer")
+    found = {r.layer: noise_percent(r.alone.sqnr_db) for r in panel.sensitivity.rows}
+    assert len(found) == 6
+    assert rows.loc["node_Conv_82", "Noise alone (%)"] == pytest.approx(found["node_Conv_82"])
+    assert np.isnan(rows.loc["node_max_pool2d", "Noise alone (%)"])
+    bars = next(t for t in panel.figure.data if t.type == "bar")
+    assert len(bars.y) == 6
+    assert list(bars.x) == pytest.approx(sorted(bars.x))  # the most sensitive on top
+
+
+def test_sensitivity_without_data_says_what_is_missing():
+    session = Session(MODEL)
+    session.do(*session.suggested_profile())
+    session.run(Stage.PRECISION)
+    panel = PrecisionPanel(session)
+    panel.measure()
+    assert "no samples to measure on" in panel.bar.error.value
+
+
+# -- accuracy -------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def compared() -> AccuracyPanel:
+    session = rescaled()
+    session.run(Stage.PRECISION)
+    panel = AccuracyPanel(session)
+    panel.compare()
+    assert panel.runner.failure is None
+    return panel
+
+
+def test_the_build_stands_beside_the_float_model_and_onnx_runtime(compared: AccuracyPanel):
+    assert list(compared.quality) == [OURS, PEER, BETWEEN]
+    assert compared.quality[PEER].relative_l2 < 1e-5
+    assert compared.quality[OURS].agreement < 60
+    assert "6 of 6 products in INT8" in texts(compared)
+
+
+def test_the_first_divergence_is_named_and_drawn(compared: AccuracyPanel):
+    first = compared.divergence.first
+    assert first is not None
+    assert f"First beyond 10%: {first.layer}" in texts(compared)
+    ring = next(t for t in compared.divergence_figure.data if "first beyond" in t.name)
+    assert list(ring.x) == [first.layer]
+
+
+def test_the_search_finds_a_fix_shows_its_code_and_applies_it():
+    session = rescaled(DataType.FLOAT)
+    session.run(Stage.PRECISION)
+    panel = AccuracyPanel(
+        session,
+        samples={"image": DIGITS["test_images"][:100]},
+        labels=DIGITS["test_labels"][:100],
+    )
+    panel.tolerance.value = 2.0
+    panel.search()
+    assert panel.runner.failure is None
+    fix = panel.fix
+    assert 0 < len(fix.layers) < 6
+    assert fix.loss <= 2.0 < fix.lowered.quality.loss("accuracy", fix.reference)
+    assert panel.code.code == fix.code
+    panel.apply()
+    config = session.config
+    assert config.default_precision is DataType.INT8
+    assert [p for p, _ in config.precisions] == list(fix.nodes)
+    assert all(k is DataType.FLOAT for _, k in config.precisions)
+
+
+def test_the_front_is_drawn_and_a_chosen_point_becomes_requests(session: Session):
+    session.run(Stage.PRECISION)
+    panel = AccuracyPanel(session)
+    panel.search_front()
+    assert panel.runner.failure is None
+    rows = panel.front.rows
+    assert (rows["On the front"] == "yes").any()
+    assert all("products in INT8" in t for t in rows["Coverage"])
+    panel._take_chosen()
+    assert "no point is chosen" in panel.bar.error.value
+    panel.front.selected = [0]
+    point = panel.fix.front[0]
+    panel._take_chosen()
+    assert session.config.to_json()["precisions"] == point.config["precisions"]
+
+
+def test_a_search_can_be_cancelled_and_goes_on_with_what_it_has():
+    session = rescaled(DataType.FLOAT)
+    session.run(Stage.PRECISION)
+    panel = AccuracyPanel(session)
+    seen = []
+
+    class Stop:
+        def started(self):
+            pass
+
+        def finished(self):
+            pass
+
+        def progressed(self, progress):
+            seen.append(progress.message)
+            if "Search" in progress.message:
+                panel.runner.cancel()
+
+    panel.runner.listen(Stop())
+    panel.search()
+    assert panel.runner.failure is not None
+    assert panel.runner.failure.cancelled
+    (trials,) = panel._known.values()
+    built = trials.evaluations
+    panel.runner._listeners.pop()
+    panel.search()
+    assert panel.fix is not None
+    assert panel.fix.evaluations >= built
+    assert list(panel._known.values()) == [trials]
