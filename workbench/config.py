@@ -23,6 +23,8 @@ class BuilderFlag(enum.Enum):
     """Switches of a build, named as TensorRT names them.
 
     TF32, set unless cleared as in TensorRT: a GPU's products may read float32 factors as TF32.
+    FP16, BF16, INT8 (TensorRT ≤ 10, removed in 11): weak typing. The tuner may choose these types
+    by time; its choice is written into the graph and built strongly typed.
     """
 
     DEBUG = "DEBUG"
@@ -30,6 +32,13 @@ class BuilderFlag(enum.Enum):
     DISABLE_TIMING_CACHE = "DISABLE_TIMING_CACHE"
     ERROR_ON_TIMING_CACHE_MISS = "ERROR_ON_TIMING_CACHE_MISS"
     TF32 = "TF32"
+    FP16 = "FP16"
+    BF16 = "BF16"
+    INT8 = "INT8"
+
+
+WEAK_FLAGS = frozenset({BuilderFlag.FP16, BuilderFlag.BF16, BuilderFlag.INT8})
+"""Those of weak typing."""
 
 
 class MemoryPoolType(enum.Enum):
@@ -65,6 +74,9 @@ class BuilderConfig:
     before calibration. smooth_alpha: smooth scaling of activations into weights, 0 to 1; None
     leaves it out. dynamic_ranges: largest magnitude by tensor, set by hand, not calibrated.
     int8_calibrator: an object with TensorRT's calibrator methods; not part of the JSON.
+    builder_optimization_level: 0 takes the first tactic that fits, untimed; 1 to 5 time more and
+    more. max_num_tactics: timed a layer at most, sources taking turns; -1: the level decides.
+    avg_timing_iterations: samples behind each median. tactic_sources: None for all.
     max_loop_steps: iterations after which a Loop counts as endless; None: 20,000.
     max_aux_streams: streams beside the caller's on which a GPU may run branches of the network.
     hardware_compatibility_level: on which other GPUs the plan must load.
@@ -118,6 +130,12 @@ class BuilderConfig:
             raise ConfigError(f"builder_optimization_level is {value!r}", remedy="use 0 to 5")
         if name == "num_threads" and isinstance(value, int) and value < 1:
             raise ConfigError(f"num_threads is {value}", remedy="use 1 or more, or None for all")
+        if name == "max_num_tactics" and (not isinstance(value, int) or value < 1) and value != -1:
+            raise ConfigError(
+                f"max_num_tactics is {value!r}", remedy="use 1 or more, or -1: the level decides"
+            )
+        if name == "avg_timing_iterations" and (not isinstance(value, int) or value < 1):
+            raise ConfigError(f"avg_timing_iterations is {value!r}", remedy="use 1 or more")
         if name == "max_aux_streams" and value not in range(MOST_AUX_STREAMS + 1):
             raise ConfigError(
                 f"max_aux_streams is {value!r}", remedy=f"use 0 to {MOST_AUX_STREAMS}"
@@ -149,7 +167,10 @@ class BuilderConfig:
         return len(self.optimization_profiles) - 1
 
     def set_tactic_sources(self, sources: Iterable[str]) -> None:
-        """Only these sources (by name) may offer tactics; they are asked in this order."""
+        """Only these sources (by name) may offer tactics; they are asked in this order.
+
+        The build raises ConfigError for a name that no source has.
+        """
         self.tactic_sources = tuple(sources)
 
     def set_timing_cache(self, cache: Any) -> None:

@@ -11,20 +11,20 @@ from workbench.body import Array, Body
 from workbench.config import BuilderConfig, BuilderFlag, MemoryPoolType
 from workbench.datatypes import DataType
 from workbench.devices import Device
+from workbench.errors import ConfigError
 from workbench.gpu_targets import HardwareCompatibilityLevel
 from workbench.records import Refusal
+from workbench.selection.budget import TACTICS_BY_LEVEL, in_turns
 from workbench.selection.candidate import Candidate
 from workbench.selection.choice import LayerChoice
 from workbench.selection.layer_problem import LayerProblem
 from workbench.selection.portability import cost_us, portable
 from workbench.selection.trial import Trial
-from workbench.tactics import COMPILED_FOR_LONG_LAYERS, sources_for
+from workbench.tactics import COMPILED_FOR_LONG_LAYERS, SOURCES, sources_for
 from workbench.tactics.deciding import Deciding
 from workbench.tactics.protocol import CompilesAhead, Problem, Tactic, TacticSource
 from workbench.timing import Steadiness, TimingCache, steadiness
 
-TACTICS_BY_LEVEL = (4, 4, 8, 24, 64, 1 << 30)
-"""Tactics timed a layer at builder_optimization_level 0 to 5, unless max_num_tactics says."""
 COMPILES_ANYWAY_LEVEL = 4
 """From this level on, COMPILED_FOR_LONG_LAYERS are tried for every layer, however fast."""
 WORTH_COMPILING_US = 100.0
@@ -46,8 +46,10 @@ class Workshop:
         self.checked = 0
         self.deciding = Deciding()
         self.parts: dict[tuple[str, str, DataType], tuple[Candidate, ...]] = {}
+        self._shares: dict[object, Mapping[str, int]] = {}
         self.stream = device.stream()
         allowed = config.tactic_sources
+        _check_names(allowed)
         self.sources: tuple[TacticSource, ...] = ()
         self.missing: tuple[Refusal, ...] = ()
         # The config's order is the order in which the sources are asked.
@@ -83,7 +85,9 @@ class Workshop:
             self.config.hardware_compatibility_level,
         )
 
-    def precompile(self, layers: Iterable[LayerProblem], parts: Iterable[LayerProblem]) -> None:
+    def precompile(
+        self, layers: Iterable[LayerProblem], parts: Iterable[LayerProblem] = ()
+    ) -> None:
         """Compile the kernels of all layers in parallel, and wait: timings want to be alone.
 
         parts: pieces of fused layers, for which nothing is compiled slowly.
@@ -111,7 +115,8 @@ class Workshop:
         """Start compiling what will be tried, at every size at which it is prepared."""
         if not self.compiles_ahead:
             return []
-        tactics = [t for t in offers if isinstance(t, Tactic)][: self._limit]
+        most = self._limits(layer)[source.name]
+        tactics = [t for t in offers if isinstance(t, Tactic)][:most]
         untimed = [t for t in tactics if not self.is_cached(t, layer)]
         bodies = {b.signature: b for b in (*layer.shapes, layer.single) if b is not None}
         return [
@@ -141,11 +146,32 @@ class Workshop:
         """How evenly the device runs a fixed kernel, found before the first timing."""
         return steadiness(self.device)
 
-    @property
-    def _limit(self) -> int:
-        """Tactics that are tried a layer and source."""
-        limit = self.config.max_num_tactics
-        return limit if limit >= 0 else TACTICS_BY_LEVEL[self.config.builder_optimization_level]
+    def _limits(self, layer: LayerProblem, *, part: bool = False) -> Mapping[str, int]:
+        """Tactics of each source that are tried for a layer: by the level, or max_num_tactics."""
+        most, level = self.config.max_num_tactics, self.config.builder_optimization_level
+        if most < 0:
+            return dict.fromkeys((s.name for s in self.sources), TACTICS_BY_LEVEL[level])
+        key = (layer.key, part)
+        if key not in self._shares:
+            problem = self.problem(layer.opt, layer.constants)
+            asked = [s for s in self.sources if not (part and _compiles_slowly(s))]
+            offers = {s.name: s.candidates(problem) for s in asked}
+            counts = {n: sum(isinstance(t, Tactic) for t in o) for n, o in offers.items()}
+            self._shares[key] = in_turns(counts, most)
+        return self._shares[key]
+
+    def _untried(self, limit: int) -> Refusal:
+        """Why a tactic beyond the limit was not tried."""
+        most = self.config.max_num_tactics
+        if most >= 0:
+            reason = f"not tried: max_num_tactics is {most}, {limit} of this source's were tried"
+            return Refusal(reason, remedy="raise max_num_tactics", code="max_num_tactics")
+        level = self.config.builder_optimization_level
+        return Refusal(
+            f"not tried: level {level} tries {limit} tactics a source",
+            remedy="raise builder_optimization_level, or set max_num_tactics",
+            code="max_num_tactics",
+        )
 
     def candidates(self, layer: LayerProblem, *, part: bool = False) -> tuple[Candidate, ...]:
         """Every tactic that the sources offer for this layer, and every refusal.
@@ -155,10 +181,10 @@ class Workshop:
         found = [Candidate(r.place, r.place, None, refusal=r) for r in self.missing]
         problem = self.problem(layer.opt, layer.constants)
         trial = Trial(self, layer)
-        limit = self._limit
+        limits = self._limits(layer, part=part)
         for source in self.sources:
             tried = 0
-            if part and isinstance(source, CompilesAhead) and source.slow:
+            if part and _compiles_slowly(source):
                 reason = Refusal("not compiled for a part of a fused layer", code="not_compiled")
                 found.append(Candidate(source.name, source.name, None, refusal=reason))
                 continue
@@ -173,8 +199,8 @@ class Workshop:
                 if unneeded is not None:
                     found.append(Candidate(source.name, offer.title, offer, refusal=unneeded))
                     continue
-                if tried >= limit:
-                    reason = Refusal(f"not tried: {limit} tactics a source", code="max_num_tactics")
+                if tried >= limits[source.name]:
+                    reason = self._untried(limits[source.name])
                     found.append(Candidate(source.name, offer.title, offer, refusal=reason))
                     continue
                 tried += 1
@@ -231,6 +257,22 @@ class Workshop:
                     c = replace(c, refusal=Refusal(reason, code="emulated"))
             kept.append(c)
         return tuple(kept)
+
+
+def _compiles_slowly(source: TacticSource) -> bool:
+    return isinstance(source, CompilesAhead) and source.slow
+
+
+def _check_names(allowed: tuple[str, ...] | None) -> None:
+    """Raises ConfigError for a name that no tactic source of any device has."""
+    known = [s.name for s in SOURCES]
+    unknown = [n for n in allowed or () if n not in known]
+    if unknown:
+        raise ConfigError(
+            f"no tactic source is named {', '.join(map(repr, unknown))}",
+            place="tactic_sources",
+            remedy=f"use some of {', '.join(known)}",
+        )
 
 
 def _place(source: str, allowed: tuple[str, ...] | None) -> int:

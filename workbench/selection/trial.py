@@ -17,6 +17,7 @@ from workbench.selection.candidate import Candidate
 from workbench.selection.layer_problem import LayerProblem
 from workbench.tactics.launch import bind, run_once, upload
 from workbench.tactics.protocol import Call, Problem, Tactic
+from workbench.tactics.workspace import over_limit
 from workbench.timing import Entry, measure
 
 if TYPE_CHECKING:
@@ -71,14 +72,7 @@ class Trial:
         if entry.failure:
             code = "quarantined" if entry.quarantined else "refused"
             return Refusal(entry.failure, code=code)
-        if entry.workspace_bytes > limit:
-            need, have = entry.workspace_bytes / 2**20, limit / 2**20
-            return Refusal(
-                f"needs {need:.1f} MiB of workspace > limit {have:.1f} MiB",
-                remedy="raise MemoryPoolType.WORKSPACE",
-                code="workspace",
-            )
-        return None
+        return over_limit(entry.workspace_bytes, limit)
 
     def _tried(self, source: Any, tactic: Tactic) -> tuple[Entry, bool]:
         """What became of a tactic, and whether it would become of it again."""

@@ -31,7 +31,7 @@ from workbench.tactics.protocol import (
     tactic_from_json,
     tactic_to_json,
 )
-from workbench.tactics.workspace import Lease, lay_out
+from workbench.tactics.workspace import Lease, lay_out, over_limit
 
 __all__ = [
     "COMPOSED",
@@ -243,12 +243,9 @@ class ComposedSource:
             given[position[o], f] = ("output", k)
         types = {k: body.types[v] for v, k in position.items()}
         layout = _Layout(steps, calls, given, types)
-        if layout.nbytes > problem.workspace_limit:
-            return Refusal(
-                f"needs {layout.nbytes} bytes of workspace, {problem.workspace_limit} are allowed",
-                remedy="raise the workspace limit",
-                code="workspace",
-            )
+        hungry = over_limit(layout.nbytes, problem.workspace_limit)
+        if hungry is not None:
+            return hungry
         return Call(
             f"composed({'; '.join(c.kernel for c in calls)})",
             layout.bind,

@@ -20,7 +20,7 @@ from workbench.records import Refusal
 from workbench.tactics.arithmetic import is_reduced
 from workbench.tactics.blas_threads import blas_threads, on_threads
 from workbench.tactics.protocol import Call, Launch, Problem
-from workbench.tactics.workspace import Lease, lay_out
+from workbench.tactics.workspace import Lease, lay_out, over_limit
 
 BindKernel = Callable[[Sequence[Any], Sequence[Array], "Array | None"], Launch]
 
@@ -181,12 +181,9 @@ class Program:
         """The Call that runs it, or a refusal if it needs more workspace than allowed."""
         homes, leases = self._leases()
         offsets, total = lay_out(leases)
-        if total > problem.workspace_limit:
-            return Refusal(
-                f"needs {total} bytes of workspace, {problem.workspace_limit} are allowed",
-                remedy="raise the workspace limit",
-                code="workspace",
-            )
+        hungry = over_limit(total, problem.workspace_limit)
+        if hungry is not None:
+            return hungry
         sizes = {v.name: v.nbytes for v in leases}
         threads = blas_threads(problem.threads)
 

@@ -1,4 +1,4 @@
-"""Scratch memory of one Call: values with lifetimes, laid out at offsets of one buffer."""
+"""Scratch memory of one Call: values laid out at offsets of one buffer, and its limit."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from workbench.devices import ALIGNMENT
+from workbench.records import Refusal
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,24 @@ def lay_out(leases: Iterable[Lease]) -> tuple[dict[str, int], int]:
         placed.append((lease, offset))
         total = max(total, offset + lease.nbytes)
     return {p.name: o for p, o in placed}, _aligned(total)
+
+
+def over_limit(space: int, limit: int) -> Refusal | None:
+    """Why a tactic that needs ``space`` bytes of workspace may not run; None where it may."""
+    if space <= limit:
+        return None
+    return Refusal(
+        f"needs {size_text(space)} of workspace > limit {size_text(limit)}",
+        remedy="raise MemoryPoolType.WORKSPACE",
+        code="workspace",
+    )
+
+
+def size_text(nbytes: int) -> str:
+    """``40.0 MiB``, ``12 KiB`` or ``64 B``."""
+    if nbytes >= 1 << 20:
+        return f"{nbytes / 2**20:.1f} MiB"
+    return f"{nbytes / 1024:,.1f} KiB" if nbytes >= 1024 else f"{nbytes} B"
 
 
 def _aligned(offset: int) -> int:

@@ -46,17 +46,21 @@ class Heuristic(ctypes.Structure):
     )
 
 
+AMPLE = 1 << 30
+"""Bytes: the builder's limit unless it is set."""
+
+
 def proposed(d: Descriptors, workspace_limit: int) -> tuple[Settings, ...]:
     """Every algorithm that the library proposes, its best guess first, each once.
 
     It answers a query with about eight. Other workspace limits, no split sums, and one wave of
-    blocks bring others.
+    blocks bring others. Those that want more workspace than the limit come last: they will be
+    refused, with what they need.
     """
     found: dict[Settings, None] = {}
     for attributes in _queries(workspace_limit):
         for r in _asked(d, attributes):
-            if r.workspace <= workspace_limit:
-                found.setdefault(settings(d, r))
+            found.setdefault(settings(d, r))
     return tuple(found)
 
 
@@ -68,6 +72,8 @@ def _queries(limit: int) -> Iterator[dict[int, Any]]:
     unlimited = ctypes.c_uint64(limit)
     yield {_WORKSPACE_BYTES: unlimited, _REDUCTIONS: ctypes.c_uint32(0)}
     yield {_WORKSPACE_BYTES: unlimited, _WAVES: ctypes.c_float(1.0)}
+    if limit < AMPLE:
+        yield {_WORKSPACE_BYTES: ctypes.c_uint64(AMPLE)}
 
 
 def _asked(d: Descriptors, attributes: dict[int, Any]) -> list[Heuristic]:

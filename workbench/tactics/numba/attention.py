@@ -31,6 +31,7 @@ from workbench.tactics.numba.threads import pieces, together
 from workbench.tactics.protocol import Call, Launch, Problem
 from workbench.tactics.scalar_text import Untranslatable
 from workbench.tactics.strided import Strided
+from workbench.tactics.workspace import over_limit
 
 BLOCK_BYTES = 1 << 17
 """Scores of one block of queries: they stay in the second-level cache."""
@@ -227,12 +228,9 @@ def attention_call(
     blocks = _blocks(plan, threads)
     ranges = pieces(plan.heads * blocks.parts, threads)
     nbytes = len(ranges) * blocks.length * 4
-    if nbytes > problem.workspace_limit:
-        return Refusal(
-            f"needs {nbytes} bytes of workspace, {problem.workspace_limit} are allowed",
-            remedy="raise the workspace limit",
-            code="workspace",
-        )
+    hungry = over_limit(nbytes, problem.workspace_limit)
+    if hungry is not None:
+        return hungry
     kernel = cache.compile(attention_text(plan.code))
     constants = packed_constants(plan.operands, problem, 0, LINEAR)
     table = np.ascontiguousarray(plan.table.reshape(-1))

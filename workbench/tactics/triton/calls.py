@@ -25,6 +25,7 @@ from workbench.tactics.triton.compiler import (
 from workbench.tactics.triton.kernel import ALIGNED, PLAIN_SHARED, Argument, Kernel, Program
 from workbench.tactics.triton.product import evaluated
 from workbench.tactics.triton.tiles import chip_of
+from workbench.tactics.workspace import over_limit
 
 SMALL_AMPERE = 86
 """Compute capability, times ten, of the GPUs of Ampere's kin with the least shared memory."""
@@ -68,13 +69,9 @@ def call_of(program: Program, problem: Problem, version: str) -> Call | Refusal:
         code.update(found)
         keys.append(next(iter(found)))
     offsets, space = _workspace(program.workspace)
-    if space > problem.workspace_limit:
-        need, have = space / 2**20, problem.workspace_limit / 2**20
-        return Refusal(
-            f"needs {need:.1f} MiB of workspace > limit {have:.1f} MiB",
-            remedy="raise MemoryPoolType.WORKSPACE",
-            code="workspace",
-        )
+    hungry = over_limit(space, problem.workspace_limit)
+    if hungry is not None:
+        return hungry
     functions = [_Function(gpu_of(problem.device).cupy, code[k]) for k in keys]
     constants = _constants(program, problem)
 
