@@ -60,8 +60,9 @@ def _head(r: Recording) -> ipw.VBox:
         (f"{r.tuned.timed:,}", f"tactics timed, level {r.level}"),
         (f"{r.stages['Tune'][0]:.1f} s", "for tuning"),
     ]
+    ran = "; ".join(filter(None, (r.driver, r.inputs)))
     said = (
         f'<div class="wb-warning" role="note"><b>{text_of(r.model)}</b>, {text_of(r.label)}: not '
-        f"measured on this machine. {text_of(r.driver)}; {text_of(r.inputs)}.</div>"
+        f"measured on this machine. {text_of(ran)}.</div>"
     )
     return ipw.VBox([ipw.HTML(said), tiles(facts)])

@@ -16,6 +16,8 @@ from workbench.selection import Tuned
 
 HIDDEN = ["Type", "Origin", "Kernel"]
 """Columns of the layer table that the tactic table and the graph show already."""
+IN_FIGURE = ["Source", "Min (µs)", "Samples", "Kernel", "Measured"]
+"""Columns of the tactic table that its figure, and the filter, show already."""
 MOST_LAYERS = 16
 """Layers of the first figure: a larger network's longest."""
 EVERY = "every source"
@@ -77,7 +79,8 @@ class TacticView(ipw.VBox):
         rows = tactic_rows(choice)
         if source != EVERY:
             rows = rows.loc[rows["Source"] == source].reset_index(drop=True)
-        self.tactics = Table(rows, label=f"tactics of {self.layer}", facets=("Status", "Mark"))
+        shown = rows.drop(columns=IN_FIGURE)
+        self.tactics = Table(shown, label=f"tactics of {self.layer}", facets=("Status", "Mark"))
         parts: list[ipw.Widget] = []
         if any(not is_missing(r["Median (µs)"]) for r in records(rows)):
             box, self.tactic_chart = plot(tactic_figure(rows, self.layer, self.device))

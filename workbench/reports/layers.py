@@ -40,7 +40,7 @@ def _row(c: LayerChoice) -> dict[str, object]:
         "Origin": ", ".join(c.origin),
         "Requested": c.requested.info.label,
         "Built": c.built.info.label,
-        "Executed": c.executed.info.label + (" (emulated)" if c.emulated else ""),
+        "Executed": c.arithmetic + (" (emulated)" if c.emulated else ""),
         "Tactic": c.winner.title,
         "Kernel": c.winner.kernel,
         "Median (µs)": timing.median_us if timing else None,
@@ -74,7 +74,7 @@ def tactic_rows(choice: LayerChoice) -> pd.DataFrame:
                 "Spread (µs)": t.spread_us if t else None,
                 "Mark": _mark(c, choice.winner),
                 "Error/bound": c.worst,
-                "Workspace (KiB)": c.workspace_bytes / 1024,
+                "Workspace (KiB)": c.workspace_bytes / 1024 if t or c.workspace_bytes else None,
                 "Why not": str(c.refusal) if c.refusal else "",
                 "Min (µs)": t.min_us if t else None,
                 "Samples": t.samples if t else None,
@@ -115,7 +115,7 @@ def formats_text(tactic: Tactic | None) -> str:
 def _precision(tactic: Tactic | None) -> str:
     if tactic is None:
         return ""
-    return tactic.precision.info.label + (" (emulated)" if tactic.emulated else "")
+    return tactic.arithmetic + (" (emulated)" if tactic.emulated else "")
 
 
 def _mark(candidate: Candidate, winner: Candidate) -> str:

@@ -25,7 +25,7 @@ from workbench.timing import Timing
 
 DIGITS = 4
 """Decimals of a microsecond that are kept: finer than any clock."""
-SHOWN = ("threads",)
+SHOWN = ("threads", "math")
 """Parameters of a tactic that tables name; the others are for those who prepare it."""
 
 
