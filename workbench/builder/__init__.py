@@ -7,6 +7,7 @@ from workbench.builder.builder import Builder, build
 from workbench.builder.scaling import keep_ranges
 from workbench.builder.stages import STAGES, run_stages, start
 from workbench.builder.state import Batch, BuildState, StageFunction
+from workbench.builder.weak_typing import TypeChoice, WeakTyping, weak_types
 
 __all__ = [
     "STAGES",
@@ -14,8 +15,11 @@ __all__ = [
     "BuildState",
     "Builder",
     "StageFunction",
+    "TypeChoice",
+    "WeakTyping",
     "build",
     "keep_ranges",
     "run_stages",
     "start",
+    "weak_types",
 ]

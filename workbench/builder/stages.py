@@ -15,6 +15,7 @@ from workbench.builder.ranges import has_ranges, ranges_of
 from workbench.builder.scaling import scaled_channels
 from workbench.builder.state import Batch, BuildState, Clock, StageFunction, after, counts
 from workbench.builder.taps import TapEngine
+from workbench.builder.weak_typing import choose_by_time, weak_types
 from workbench.config import BuilderConfig, OptimizationProfile
 from workbench.datatypes import CALIBRATED, DataType
 from workbench.devices import Device, open_device
@@ -23,8 +24,8 @@ from workbench.network import Cause, NetworkDefinition
 from workbench.onnx_parser import parse_model
 from workbench.records import BuildLog, Progress, Stage, StageRecord
 from workbench.runtime import Engine
-from workbench.selection import lost_fusions, tune
 from workbench.runtime.graph_check import graph_refusal, graph_text
+from workbench.selection import lost_fusions, tune
 from workbench.timing import TimingCache
 
 WARNED = 3
@@ -102,16 +103,21 @@ def choose_precision(state: BuildState) -> BuildState:
     """
     clock = Clock()
     network = state.network.clone()
-    decisions = precision.resolve(network, state.config)
+    weak = choose_by_time(state, run_stages) if weak_types(state.config) else None
+    config = weak.strongly_typed(state.config) if weak else state.config
+    decisions = precision.resolve(network, config)
     attempts = precision.write_casts(network, decisions)
     tally: dict[str, int] = {}
     for d in decisions:
         tally[d.precision.info.label] = tally.get(d.precision.info.label, 0) + 1
     summary = ", ".join(f"{n} {k}" for k, n in sorted(tally.items())) or "nothing to decide"
+    facts: dict[str, Any] = {"decisions": decisions}
+    if weak is not None:
+        totals = ", ".join(f"{n} {us:.0f} µs" for n, us in weak.totals_us.items())
+        summary = f"weak typing (TensorRT ≤ 10): {weak.delivered} of {totals}; {summary}"
+        attempts, facts["weak"] = (*weak.attempts, *attempts), weak
     state = replace(state, decisions=decisions)
-    return after(
-        state, Stage.PRECISION, network, clock, summary, attempts, {"decisions": decisions}
-    )
+    return after(state, Stage.PRECISION, network, clock, summary, attempts, facts)
 
 
 def calibrate(state: BuildState) -> BuildState:

@@ -7,7 +7,7 @@ from typing import Any
 
 from workbench.body import Array
 from workbench.builder.state import Batch, BuildState
-from workbench.config import BuilderConfig, Calibrator, OptimizationProfile
+from workbench.config import WEAK_FLAGS, BuilderConfig, Calibrator, OptimizationProfile
 from workbench.datatypes import DataType
 from workbench.errors import CalibrationError
 from workbench.network import NetworkDefinition
@@ -43,6 +43,7 @@ class Taps:
         config = self.state.config.clone()
         config.builder_optimization_level = 0
         config.precisions, config.default_precision = (), DataType.FLOAT
+        config.flags = config.flags - WEAK_FLAGS
         config.calibrator = Calibrator.MINMAX
         config.equalize_channels, config.smooth_alpha = False, None
         config.dynamic_ranges, config.int8_calibrator = {}, None

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from workbench.body import Array
-from workbench.builder import STAGES, BuildState, keep_ranges, start
+from workbench.builder import STAGES, BuildState, keep_ranges, start, weak_types
 from workbench.calibration import CalibrationData, CalibrationResult, load_data, random_inputs
 from workbench.config import BuilderConfig, OptimizationProfile
 from workbench.devices import Device, open_device
@@ -259,12 +259,15 @@ class Session:
             Stage.MEMORY: tuple(settings),
             Stage.SERIALIZE: tuple(settings),
         }
+        weak = bool(weak_types(config))
+        if weak:  # the tuner chooses there
+            parts[Stage.PRECISION] = tuple(settings)
         keys: dict[Stage, str] = {}
         chain = f"{self._model_digest}|{self.device.fingerprint}"
         for stage, _ in STAGES:
             own = json.dumps({k: settings[k] for k in parts[stage]}, sort_keys=True)
             own += json.dumps([e for s, e in settings["network_edits"] if s == stage.value])
-            if stage is Stage.CALIBRATE:
+            if stage is Stage.CALIBRATE or (weak and stage is Stage.PRECISION):
                 own += data.digest if data else "no data"
             chain = hashlib.sha256(f"{chain}|{stage.value}|{own}".encode()).hexdigest()
             keys[stage] = chain
