@@ -121,12 +121,12 @@ def _dot(product: Product, tile: Tile) -> str:
     match product.kind:
         case DataType.INT8:
             return "acc = tl.dot(a, b, acc, out_dtype=tl.int32)"
-        case DataType.FP8:
-            # The matrix units keep 14 bits of a sum of FP8 products: each step is added in float.
-            return f"acc = tl.dot(a, b, acc, max_num_imprecise_acc={tile.depth})"
         case DataType.FLOAT:
             return f'acc = tl.dot(a, b, acc, input_precision="{tile.multiply}")'
         case _:
+            # FP8: the matrix units keep 14 bits of such a sum, which its bound knows. With sums
+            # promoted to float each step (max_num_imprecise_acc), Triton 3.6 reads the results of
+            # asynchronous products before it waits for them: seen as NaN on an H200.
             return "acc = tl.dot(a, b, acc)"
 
 

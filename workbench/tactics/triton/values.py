@@ -10,7 +10,7 @@ from workbench.formats import LINEAR, Format
 from workbench.tactics.scalar_text import Scalars, Untranslatable
 from workbench.tactics.triton.frame import Frame, strides_of
 from workbench.tactics.triton.kernel import STORED, Arguments, masked
-from workbench.tactics.triton.scalars import RULES, loaded, number, working
+from workbench.tactics.triton.scalars import NAN, RULES, loaded, number, working
 
 
 class Values:
@@ -158,7 +158,8 @@ class Values:
         if dtype.is_float:
             if zero:
                 scaled = f"{scaled} + {zero}"
-            return self._variable(f"tl.minimum(tl.maximum({scaled}, {info.low}), {info.high})")
+            clipped = f"tl.maximum({scaled}, {info.low}, {NAN})"
+            return self._variable(f"tl.minimum({clipped}, {info.high}, {NAN})")
         if zero:
             # A literal is a number of Python's, which has no type to be cast to.
             wide = f"{zero}.to(tl.float32)" if zero.isidentifier() else zero
