@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from code_device import CodeDevice
 from library_bodies import LIBRARY_BODIES, convolution, linear
-from product_bodies import Convolution, Linear
+from product_bodies import Attention, Convolution, Linear
 from tactic_bodies import FLOAT, HALF, sample_inputs
 
 from workbench.checks import expect
@@ -43,7 +43,11 @@ def test_tf32_is_allowed_unless_the_flag_is_cleared_as_in_tensorrt():
     assert not Workshop(device, config, TimingCache(device.fingerprint)).problem(body, {}).tf32
 
 
-@pytest.mark.parametrize("layer", [Linear(256, 256, 256, FLOAT), Convolution(2, 64, 14, 64, 3)])
+@pytest.mark.parametrize(
+    "layer",
+    [Linear(256, 256, 256, FLOAT), Convolution(2, 64, 14, 64, 3), Attention(2, 2, 64, 32)],
+    ids=lambda layer: layer.title,
+)
 def test_triton_rounds_floats_only_where_it_may_and_says_so(layer):
     layer = dataclasses.replace(layer, kind=FLOAT)
     strict = TRITON.candidates(problem_of(layer.body(), tf32=False))

@@ -6,7 +6,7 @@ Source: Dao et al., FlashAttention (2022), and Milakov and Gimelshein, online so
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -16,7 +16,7 @@ from workbench.tactics.scalar_text import Untranslatable
 from workbench.tactics.triton.attention import Attention, View
 from workbench.tactics.triton.frame import Frame, Group, flat_offset
 from workbench.tactics.triton.kernel import STORED, Arguments, Kernel, Program, masked
-from workbench.tactics.triton.tiles import chip_of
+from workbench.tactics.triton.tiles import ROUNDED, chip_of
 from workbench.tactics.triton.values import Values
 
 OFFERED = 12
@@ -26,12 +26,16 @@ LOG2_E = 1.4426950408889634
 
 @dataclass(frozen=True)
 class Block:
-    """What one program computes: queries, keys at a time; warps and stages."""
+    """What one program computes: queries, keys at a time; warps and stages.
+
+    multiply: how floats are multiplied (Triton's input_precision), empty for three TF32 products.
+    """
 
     queries: int
     keys: int
     warps: int
     stages: int
+    multiply: str = ""
 
     @property
     def parameters(self) -> tuple[tuple[str, Any], ...]:
@@ -40,13 +44,14 @@ class Block:
 
     @property
     def title(self) -> str:
-        return f"{self.queries}x{self.keys} w{self.warps} s{self.stages}"
+        multiply = f" {self.multiply}" if self.multiply else ""
+        return f"{self.queries}x{self.keys} w{self.warps} s{self.stages}{multiply}"
 
 
 def block_of(parameters: Sequence[tuple[str, Any]]) -> Block:
     """The block that a Tactic's parameters name."""
     known = dict(parameters)
-    return Block(**{k: known[k] for k in Block.__dataclass_fields__})
+    return Block(**{k: known[k] for k in Block.__dataclass_fields__ if k in known})
 
 
 def _wide(size: int) -> int:
@@ -54,8 +59,8 @@ def _wide(size: int) -> int:
     return max(16, 1 << (size - 1).bit_length())
 
 
-def blocks(attention: Attention, capability: int) -> tuple[Block, ...]:
-    """Blocks worth timing, best guess first."""
+def blocks(attention: Attention, capability: int, *, tf32: bool = False) -> tuple[Block, ...]:
+    """Blocks worth timing, best guess first. tf32: whether float32 may be rounded to it."""
     queries, keys, depth, width = attention.sizes
     if max(depth, width) > LARGEST_HEAD:
         raise Untranslatable(f"heads of {max(depth, width)} elements")
@@ -85,7 +90,10 @@ def blocks(attention: Attention, capability: int) -> tuple[Block, ...]:
                     cost *= 1 + 0.05 * abs(stages - 3)
                     found.append((cost, Block(bm, bn, warps, stages)))
     found.sort(key=lambda f: (f[0], f[1].title))
-    return tuple(b for _, b in found[:OFFERED])
+    best = tuple(b for _, b in found[:OFFERED])
+    if tf32 and DataType.FLOAT in attention.kinds:
+        return (*(replace(b, multiply=ROUNDED) for b in best), *best)
+    return best
 
 
 def attention_program(attention: Attention, block: Block) -> Program:
@@ -156,7 +164,7 @@ class _Writer:
         lines += self._load(a.keys, "k", "rn[None, :]", "rd[:, None]", [high, column])
         first, second = (STORED[k] for k in a.kinds)
         lines.append(f"k = k.to({first})")
-        lines.append(f"s = tl.dot(q, k{_how(a.kinds[0])})")
+        lines.append(f"s = tl.dot(q, k{_how(a.kinds[0], b)})")
         values = self._values(a.scores.outputs[0], "s", column)
         lines += [*values.lines_of(a.softmax.inputs[0]), f"s = {values.text}"]
         if inside:
@@ -177,7 +185,7 @@ class _Writer:
         width = f"{vmask}[None, :]" if vmask else ""
         lines += self._load(a.values, "v", "rn[:, None]", "rv[None, :]", [down, width])
         lines.append(f"v = v.to({second})")
-        lines.append(f"acc = tl.dot(p.to({second}), v, acc{_how(a.kinds[1])})")
+        lines.append(f"acc = tl.dot(p.to({second}), v, acc{_how(a.kinds[1], b)})")
         return lines
 
     # -- pieces ---------------------------------------------------------------------------
@@ -256,5 +264,5 @@ def _row(mask: str) -> str:
     return f"{mask}[None, :]" if mask else ""
 
 
-def _how(kind: DataType) -> str:
-    return ', input_precision="tf32x3"' if kind is DataType.FLOAT else ""
+def _how(kind: DataType, block: Block) -> str:
+    return f', input_precision="{block.multiply or "tf32x3"}"' if kind is DataType.FLOAT else ""

@@ -74,7 +74,7 @@ class TritonSource:
     def _attention(self, problem: Problem, capability: int) -> Sequence[Tactic | Refusal]:
         try:
             found = attention_of(problem.body)
-            offered = blocks(found, capability)
+            offered = blocks(found, capability, tf32=problem.tf32)
             names = [attention_program(found, b).name for b in offered]
         except Untranslatable as e:
             return (Refusal(str(e), code="operator"),)
