@@ -120,7 +120,9 @@ class GpuDevice:
             count = runtime.getDeviceCount()
         except runtime.CUDARuntimeError as e:
             raise DeviceError(
-                f"CUDA does not start: {e}", place="gpu", remedy="run: workbench doctor"
+                f"CUDA does not start: {e}",
+                place="gpu",
+                remedy=f"'workbench doctor' explains error {e.status}",
             ) from None
         if index >= count:
             raise DeviceError(f"there is no GPU {index}, {count} found", place="gpu")

@@ -11,13 +11,27 @@ _EXTRAS = {"12": "inference-workbench[gpu]", "13": "inference-workbench[gpu-cuda
 _FRONTEND = "nvidia-cudnn-frontend"
 FRONTEND_SERIES = "1.26"
 """The last series of the frontend that is cuDNN's C++ graph alone and needs no further package."""
-_DRIVER_CODES = {
-    100: "CUDA initialization failure with error 100 (cudaErrorNoDevice): the driver library is "
-    "there, but it sees no GPU. Is there an NVIDIA GPU? In a container, start it with --gpus all.",
-    999: "error 999 (cudaErrorUnknown): reload the driver's kernel module or restart the machine.",
-    803: "error 803 (cudaErrorSystemDriverMismatch): the driver library and the kernel module "
-    "differ in version; restart the machine after a driver update.",
+_EXPLAINED = {
+    2: "cudaErrorMemoryAllocation: another process holds the GPU's memory; see nvidia-smi.",
+    3: "cudaErrorInitializationError: CUDA was started before this process forked; start it in "
+    "the child, or use the multiprocessing method 'spawn'.",
+    34: "cudaErrorStubLibrary: a stub libcuda.so is found before the driver's; take "
+    "/usr/local/cuda/lib64/stubs out of LD_LIBRARY_PATH.",
+    35: "cudaErrorInsufficientDriver: the driver is older than the CUDA that CuPy brings, or there "
+    "is none; update the driver, or install the extra of its CUDA version.",
+    46: "cudaErrorDevicesUnavailable: the GPU is in exclusive mode and in use; see nvidia-smi -q "
+    "-d COMPUTE.",
+    100: "cudaErrorNoDevice: the driver library is there, but it sees no GPU. Is there an NVIDIA "
+    "GPU? In a container, start it with --gpus all; CUDA_VISIBLE_DEVICES may hide it.",
+    101: "cudaErrorInvalidDevice: the driver has no GPU of that index; see nvidia-smi -L.",
+    802: "cudaErrorSystemNotReady: the NVSwitch fabric is not up; start nvidia-fabricmanager.",
+    803: "cudaErrorSystemDriverMismatch: the driver library and the kernel module differ in "
+    "version; restart the machine after a driver update.",
+    804: "cudaErrorCompatNotSupportedOnDevice: a CUDA compatibility package is installed that this "
+    "GPU cannot use; remove it and update the driver.",
+    999: "cudaErrorUnknown: reload the driver's kernel module or restart the machine.",
 }
+"""What CUDA's error numbers mean here. Source: CUDA Runtime API, cudaError_t."""
 
 
 def gpu_findings() -> list[str]:
@@ -72,6 +86,12 @@ def frontend_lines(found: Mapping[str, str]) -> list[str]:
     ]
 
 
+def explained(code: int) -> str:
+    """CUDA's error number with what it means and what mends it."""
+    known = _EXPLAINED.get(code, "the driver says no more; see dmesg and nvidia-smi.")
+    return f"CUDA initialization failure with error {code}: {known}"
+
+
 def driver_line() -> str:
     """The NVIDIA driver's state, by its own library."""
     try:
@@ -80,7 +100,7 @@ def driver_line() -> str:
         return "no NVIDIA driver (libcuda.so.1 is not found): the CPU is the device here"
     code = int(driver.cuInit(0))
     if code:
-        return _DRIVER_CODES.get(code, f"the NVIDIA driver does not start: error {code}")
+        return explained(code)
     version = ctypes.c_int()
     driver.cuDriverGetVersion(ctypes.byref(version))
     return f"NVIDIA driver: CUDA {version.value // 1000}.{version.value % 1000 // 10}"

@@ -5,7 +5,7 @@ import ctypes
 import pytest
 
 from workbench import gpu_doctor
-from workbench.cli import main
+from workbench.cli import doctor, main
 from workbench.records import Refusal
 from workbench.tactics.cudnn import CUDNN
 from workbench.tactics.triton import TRITON
@@ -42,7 +42,8 @@ class Driver:
         (0, "NVIDIA driver: CUDA 13.0"),
         (100, "CUDA initialization failure with error 100"),
         (803, "restart the machine"),
-        (42, "error 42"),
+        (35, "older than the CUDA that CuPy brings"),
+        (42, "error 42: the driver says no more"),
     ],
 )
 def test_the_drivers_answer_is_explained(monkeypatch, code, expected):
@@ -69,6 +70,7 @@ def test_what_a_tactic_source_lacks_is_said_by_the_source_alone(capsys, monkeypa
     monkeypatch.setattr(type(CUDNN), "unavailable", lambda self: None)
     missing = Refusal("Triton is not here", remedy="install Triton")
     monkeypatch.setattr(type(TRITON), "unavailable", lambda self: missing)
+    monkeypatch.setattr(doctor, "gpu_libraries", tuple)
     assert main(["doctor"]) == 0
     text = capsys.readouterr().out
     assert "gpu: ready" in text and "Triton is not here; install Triton" in text
