@@ -15,7 +15,7 @@ from workbench.formats import Format
 from workbench.records import Refusal
 from workbench.selection.candidate import Candidate
 from workbench.selection.layer_problem import LayerProblem
-from workbench.tactics.launch import bind, run_once, upload
+from workbench.tactics.launch import bind, run_once, stored_bytes, upload
 from workbench.tactics.protocol import Call, Problem, Tactic
 from workbench.tactics.workspace import over_limit
 from workbench.timing import Entry, measure
@@ -41,6 +41,7 @@ class Trial:
         self._references: dict[tuple[str, bool], Expected] = {}
         self._inputs: dict[str, dict[str, Array]] = {}
         self._buffers: dict[tuple[str, tuple[Format, ...]], tuple[Buffer, ...]] = {}
+        self._unordered: dict[str, Buffer] = {}
 
     def candidate(self, source: Any, tactic: Tactic) -> Candidate:
         """One tactic's outcome, from the cache where it is known."""
@@ -117,7 +118,7 @@ class Trial:
             problem = self.shop.problem(self.layer.opt, self.layer.constants)
             call = next(c for b, c in calls if b is self.layer.opt)
             stream = self.shop.stream
-            inputs = self._buffers_for(tactic, problem)
+            inputs = self._timed_on(tactic, problem)
             bound = bind(call, tactic, problem, stream, inputs)
             busy = self.shop.steadiness.busy
             timing = measure(
@@ -175,6 +176,24 @@ class Trial:
         if key not in self._buffers:
             self._buffers[key] = upload(tactic, problem, self._inputs_for(problem.body))
         return self._buffers[key]
+
+    def _timed_on(self, tactic: Tactic, problem: Problem) -> tuple[Buffer, ...]:
+        """Operands for timing: those of the check, else samples in the order they were drawn in.
+
+        What is timed only needs values of the right range, in no order: layouts share buffers.
+        """
+        body = problem.body
+        if (body.signature, tactic.inputs) in self._buffers:
+            return self._buffers_for(tactic, problem)
+        drawn = self._inputs_for(body)
+        for i, layout in zip(body.dynamic_inputs, tactic.inputs, strict=True):
+            if stored_bytes(i.type, layout) != drawn[i.name].nbytes:  # padded
+                return self._buffers_for(tactic, problem)
+            if i.name not in self._unordered:
+                buffer = problem.device.allocate(drawn[i.name].nbytes)
+                problem.device.upload(drawn[i.name], buffer)
+                self._unordered[i.name] = buffer
+        return tuple(self._unordered[i.name] for i in body.dynamic_inputs)
 
     def _reference_for(self, body: Body, tf32: bool) -> Expected:
         key = (body.signature, tf32)
