@@ -36,6 +36,7 @@ static float __uint_as_float(unsigned u) { float f; memcpy(&f, &u, 4); return f;
 static unsigned __float_as_uint(float f) { unsigned u; memcpy(&u, &f, 4); return u; }
 static float __int_as_float(int i) { return __uint_as_float((unsigned)i); }
 static void __syncthreads() {}
+static void __syncwarp() {}
 static int atomicMax(int* p, int v) { int old = *p; *p = old > v ? old : v; return old; }
 static int min(int a, int b) { return a < b ? a : b; }
 static int max(int a, int b) { return a > b ? a : b; }

@@ -64,21 +64,31 @@ _ACTIVATIONS = MappingProxyType(
 Function = Callable[[Value], Value]
 
 
-def _functions(attributes: Attributes, defaults: Sequence[str]) -> list[Function]:
-    """Every direction's activations, one direction after the other."""
+def activations_of(
+    attributes: Attributes, defaults: Sequence[str]
+) -> list[tuple[str, float, float]]:
+    """Every direction's activations, one direction after the other: name, alpha and beta.
+
+    Names are in lower case; what a function does not take is 0. defaults: of one direction.
+    """
     count = 2 if attributes["direction"] == "bidirectional" else 1
     # The standard's default of RNN names two, for either count of directions.
     names = (attributes["activations"] or tuple(defaults) * count)[: len(defaults) * count]
     alphas: Iterator[float] = iter(attributes["activation_alpha"] or ())
     betas: Iterator[float] = iter(attributes["activation_beta"] or ())
-    clip = attributes["clip"]
-    found: list[Function] = []
+    found: list[tuple[str, float, float]] = []
     for name in names:
         row = _ACTIVATIONS[name.lower()]
         a = next(alphas, row.alpha) if row.alpha is not None else None
         b = next(betas, row.beta) if row.beta is not None else None
-        found.append(_bound_function(row, a or 0.0, b or 0.0, clip))
+        found.append((name.lower(), a or 0.0, b or 0.0))
     return found
+
+
+def _functions(attributes: Attributes, defaults: Sequence[str]) -> list[Function]:
+    clip = attributes["clip"]
+    given = activations_of(attributes, defaults)
+    return [_bound_function(_ACTIVATIONS[name], a, b, clip) for name, a, b in given]
 
 
 def _bound_function(row: _Activation, a: float, b: float, clip: float | None) -> Function:

@@ -14,6 +14,7 @@ from workbench.tactics.nvrtc.element_rules import ELEMENT_RULES, LOOPING
 from workbench.tactics.nvrtc.frame import KernelText, kernel_text, unstorable, vector_widths
 from workbench.tactics.nvrtc.pointwise import THREADS, pointwise_kernel
 from workbench.tactics.nvrtc.programs import PROGRAMS, program_kernel
+from workbench.tactics.nvrtc.recurrence import BLOCKS, RECURRENT, recurrent_kernel
 from workbench.tactics.nvrtc.row_families import FAMILIES
 from workbench.tactics.nvrtc.rows import row_shapes, rows_kernel
 from workbench.tactics.nvrtc.scalars import STORAGE
@@ -37,6 +38,8 @@ def variants(body: Body) -> tuple[Variant, ...] | Refusal:
     layouts = (HWC, LINEAR) if rank >= 3 else (LINEAR,)
     if anchor is not None and anchor.op in PROGRAMS:
         return (Variant("program", LINEAR, (("program", anchor.op),)),)
+    if anchor is not None and anchor.op in RECURRENT:
+        return tuple(Variant(f"recurrent t{t}", LINEAR, (("threads", t),)) for t in BLOCKS)
     offered: tuple[Variant, ...] = ()
     if anchor is not None and anchor.op in direct.ANCHORS:
         if (problem := computed_types(body)) is not None:
@@ -85,6 +88,8 @@ def kernel(body: Body, variant: Variant) -> KernelText | Refusal:
     given = dict(variant.parameters)
     if "program" in given:
         return program_kernel(body)
+    if "threads" in given:
+        return recurrent_kernel(body, given["threads"])
     if "tile" in given:
         return direct_kernel(body, variant.layout, given["tile"])
     if "lanes" in given:
@@ -103,7 +108,9 @@ def _no_such(body: Body, wanted: tuple[int, int]) -> Refusal:
 
 def variant_of(name: str, layout: str, parameters: Any) -> Variant:
     """The variant that a tactic stores."""
-    kept = tuple((k, v) for k, v in parameters if k in ("tile", "lanes", "vector", "program"))
+    kept = tuple(
+        (k, v) for k, v in parameters if k in ("tile", "lanes", "vector", "program", "threads")
+    )
     return Variant(name, format_named(layout), kept)
 
 

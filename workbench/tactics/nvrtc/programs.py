@@ -14,6 +14,7 @@ from workbench.tactics.nvrtc.element_rules import elements_of
 from workbench.tactics.nvrtc.elements import offset, split
 from workbench.tactics.nvrtc.frame import KernelText, program_text
 from workbench.tactics.nvrtc.movements import known
+from workbench.tactics.nvrtc.recurrence import linear_attention
 from workbench.tactics.nvrtc.scalars import stored, working, wrapped
 from workbench.tactics.nvrtc.scatter import SCATTERS, scattered
 from workbench.tactics.nvrtc.stages import stage, written
@@ -224,6 +225,7 @@ PROGRAMS: dict[str, Program] = {
     **dict.fromkeys(("CumSum", "CumProd"), _cumulative),
     "TopK": _top,
     "Det": _determinant,
+    "LinearAttention": linear_attention,
     "DynamicQuantizeLinear": _dynamic,
     **dict.fromkeys(SCATTERS, scattered),
 }
