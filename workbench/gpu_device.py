@@ -16,6 +16,7 @@ from workbench.datatypes import DataType
 from workbench.devices import ALIGNMENT, Buffer, Device, Fingerprint
 from workbench.errors import DeviceError
 from workbench.foreign_arrays import host_array, on_host
+from workbench.gpu_constants import STAGING_BYTES, DeviceConstant, Staging
 from workbench.host_threads import contiguous
 from workbench.records import Refusal
 
@@ -32,16 +33,6 @@ _NATIVE_SINCE = {
 
 _DEVICE_MEMORY = (2, 3)
 """cudaMemoryTypeDevice and cudaMemoryTypeManaged."""
-
-
-@dataclass(frozen=True, eq=False)
-class DeviceConstant:
-    """A constant on the device. sources: the host arrays it was made from, which it keeps alive."""
-
-    memory: Any
-    address: int
-    nbytes: int
-    sources: tuple[np.ndarray[Any, Any], ...]
 
 
 @dataclass(frozen=True)
@@ -168,7 +159,7 @@ class GpuDevice:
         packing: str = "",
         make: Callable[[], np.ndarray[Any, Any]] | None = None,
     ) -> DeviceConstant:
-        """What ``make`` gives (by default the one source, contiguous) on the device.
+        """What ``make`` gives (by default the one source) on the device, in C order.
 
         Made and uploaded once for the same host buffers and packing, and shared as long as
         somebody keeps it. packing: with the sources, decides the bytes. Sources must not change.
@@ -177,13 +168,20 @@ class GpuDevice:
         key = (packing, *map(_identity, kept))
         found = self._constants.get(key)
         if found is None:
-            own = contiguous(kept[0] if make is None else make())
-            buffer = self.allocate(own.nbytes)
-            if own.nbytes:
-                self.upload(own, buffer)
-            found = DeviceConstant(buffer.memory, buffer.address, own.nbytes, kept)
+            own = kept[0] if make is None else make()
+            memory = self.cupy.empty(max(1, own.nbytes), dtype=self.cupy.uint8)
+            self._staging.upload(own, memory.data.ptr)
+            found = DeviceConstant(memory, memory.data.ptr, own.nbytes, kept)
             self._constants[key] = found
         return found
+
+    @cached_property
+    def _staging(self) -> Staging:
+        def copy(target: int, source: int, nbytes: int) -> None:
+            self._copy(target, source, nbytes, None)
+            self.synchronize()
+
+        return Staging(self.pinned(STAGING_BYTES), copy)
 
     def upload(self, array: np.ndarray[Any, Any], buffer: Buffer, stream: Any = None) -> None:
         own = contiguous(array)

@@ -15,7 +15,7 @@ import numpy as np
 
 from workbench.host import usable_cpus
 
-PIECE = 1 << 19
+PIECE = 1 << 20
 """Bytes that a thread copies at once: within its cache, and long beside handing it over."""
 LEAF = 1 << 20
 """Bytes of one digest; part of what a plan file's digest means."""

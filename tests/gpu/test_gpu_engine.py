@@ -7,7 +7,7 @@ import pytest
 
 from workbench.builder import build
 from workbench.bundle import bundled
-from workbench.config import BuilderConfig, OptimizationProfile
+from workbench.config import BuilderConfig, BuilderFlag, OptimizationProfile
 from workbench.datatypes import DataType
 from workbench.reports import classification_accuracy
 
@@ -27,6 +27,7 @@ def states():
         config = BuilderConfig()
         config.default_precision = kind
         config.verify = "all"
+        config.clear_flag(BuilderFlag.TF32)
         config.add_optimization_profile(
             OptimizationProfile().set_shape("image", (1, 1, 8, 8), (32, 1, 8, 8), (64, 1, 8, 8))
         )

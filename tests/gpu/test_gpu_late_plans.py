@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from workbench.builder import run_stages, start
-from workbench.config import BuilderConfig
+from workbench.config import BuilderConfig, BuilderFlag
 from workbench.network import NetworkDefinition
 
 pytestmark = pytest.mark.gpu
@@ -31,6 +31,7 @@ def test_a_late_plan_runs_on_the_gpu_with_host_layers_allowed():
     config = BuilderConfig()
     config.builder_optimization_level = 1
     config.allow_host_layers = True
+    config.clear_flag(BuilderFlag.TF32)
     state = run_stages(start(network(), config, device="gpu"))
     engine = state.engine()
     assert {s.tactic.source for s in engine.plan.steps} >= {"HOST", "VIEW"}

@@ -14,7 +14,6 @@ import numpy as np
 
 from workbench.body import CONSTANT, Array, Body
 from workbench.datatypes import DataType
-from workbench.host_threads import contiguous
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ class Constants:
         return float(np.asarray(self.value(name)).reshape(-1)[0].astype(np.float64))
 
     def packed(self, constant: Constant) -> Array:
-        """A constant's stored array (contiguous). Scales and biases are computed in float64."""
+        """A constant's array in the stored order, maybe a view; sums of terms are in float64."""
         factors = constant.term.factors
         single = len(factors) == 1 and factors[0][1] == 1
         found = self.value(factors[0][0]) if single else self._product(factors)
@@ -112,8 +111,7 @@ class Constants:
             found = found.reshape(constant.shape)
         if constant.order:
             found = found.transpose(constant.order)
-        stored = found if found.dtype == constant.kind.numpy else _narrowed(found, constant.kind)
-        return contiguous(stored)
+        return found if found.dtype == constant.kind.numpy else _narrowed(found, constant.kind)
 
     def _product(self, factors: tuple[tuple[str, int], ...]) -> Array:
         total: Any = np.float64(1)

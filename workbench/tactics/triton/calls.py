@@ -12,6 +12,7 @@ from workbench.devices import ALIGNMENT, Buffer
 from workbench.errors import DeviceError
 from workbench.gpu_device import DeviceConstant, gpu_of, require_aligned
 from workbench.gpu_targets import OLDEST_PORTABLE, HardwareCompatibilityLevel, carried, runnable
+from workbench.host_threads import contiguous
 from workbench.records import Refusal
 from workbench.tactics.compile_processes import CompileError
 from workbench.tactics.machine_code import brings, machine_code
@@ -188,7 +189,9 @@ def _addresses(
 
 def constants_of(program: Program, problem: Problem) -> dict[Argument, Array]:
     """Every constant that the kernels read: of the Body as they are, and derived ones."""
-    return {a: _made(a, program, problem) for a in _constant_arguments(program, problem)}
+    return {
+        a: contiguous(_made(a, program, problem)) for a in _constant_arguments(program, problem)
+    }
 
 
 def _constant_arguments(program: Program, problem: Problem) -> tuple[Argument, ...]:

@@ -278,6 +278,8 @@ def packed_weights(
                 own = array.reshape(depth, columns).T[None, :, None, :]
             case _:
                 own = array.reshape(columns, depth)[None, :, None, :]
+        if own.shape == (batches, wide, taps, deep):
+            return own
         packed = np.zeros((batches, wide, taps, deep), array.dtype)
         copy_to(packed[:, :columns, :, :depth], own)
         return packed
