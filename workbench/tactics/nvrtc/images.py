@@ -9,18 +9,20 @@ import numpy as np
 
 from workbench.body import Node
 from workbench.datatypes import DataType
-from workbench.operators.resizing import plan_axes, taps_of
+from workbench.operators.resizing import AxisPlan, plan_axes, taps_of
 from workbench.operators.windows import window_of
 from workbench.tactics.nvrtc.elements import Elements, Index, Movement, operand
 from workbench.tactics.nvrtc.movements import known, place_within
 from workbench.tactics.nvrtc.scalars import lowest, number, working
+from workbench.tactics.scalar_text import Untranslatable
 
 HELPERS = r"""
 template <typename T> INLINE T cubic_(T x) {
   const T a = T(-0.75), s = x < 0 ? -x : x;
   if (s <= 1) return ((a + 2) * s - (a + 3)) * s * s + 1;
   return s < 2 ? ((a * s - 5 * a) * s + 8 * a) * s - 4 * a : T(0); }
-template <typename T> INLINE T linear_(T x) { return 1 - (x < 0 ? -x : x); }
+template <typename T> INLINE T linear_(T x) {
+  return x <= -1 || x >= 1 ? T(0) : 1 - (x < 0 ? -x : x); }
 template <typename T> INLINE T mirrored(T x, T low, T high) {
   const T span = high - low;
   if (span <= 0) return low;
@@ -46,23 +48,21 @@ def _rounded(e: Elements, dtype: DataType, text: str) -> str:
 # -- Resize -------------------------------------------------------------------------------
 def _resize(e: Elements, node: Node, name: str, index: Index) -> str:
     """Indices and weights of every axis are tables, made as the reference makes them."""
-    x, dtype = e.body.types[node.inputs[0]], e.body.types[name].dtype
-    given: list[Any] = [np.broadcast_to(np.float32(0), x.shape), None, None, None]
-    for k in (1, 2, 3):
-        cropped = node.attributes["coordinate_transformation_mode"] == "tf_crop_and_resize"
-        if operand(node, k) and (k > 1 or cropped):
-            given[k] = np.asarray(known(e, node, k))
-            given[k] = given[k] if given[k].size else None
-    kind = "double" if not dtype.is_float else working(dtype)
+    a, dtype = node.attributes, e.body.types[name].dtype
+    given = _resize_operands(e, node)
+    cropped = a["coordinate_transformation_mode"] == "tf_crop_and_resize"
+    if cropped and e.literal(node.inputs[1]) is None:
+        return _cropped(e, node, name, index, plan_axes(a, given))
+    kind = working(dtype) if dtype.is_float else "double"
     weighted = DataType.DOUBLE if kind == "double" else DataType.FLOAT
-    plans = plan_axes(node.attributes, given)
-    taps = [taps_of(node.attributes, p) for p in plans]
+    plans = plan_axes(a, given)
+    taps = [taps_of(a, p) for p in plans]
     outside = [
         f"{e.table(t.outside.tolist(), DataType.BOOL)}[{index[p.axis]}]"
         for p, t in zip(plans, taps, strict=True)
         if t.outside.any()
     ]
-    nearest = node.attributes["mode"] == "nearest"
+    nearest = a["mode"] == "nearest"
     result = e.variable(working(dtype) if nearest else kind, "0")
     with e.loops([t.indices.shape[1] for t in taps]) as inner:
         own, weights = list(index), list[str]()
@@ -73,12 +73,74 @@ def _resize(e: Elements, node: Node, name: str, index: Index) -> str:
             if not nearest:
                 weights.append(f"{e.table(t.weights.reshape(-1).tolist(), weighted)}[{spot}]")
         value = e.at(node.inputs[0], tuple(own))
-        e.lines.append(f"{result} += {' * '.join([f'({kind}){value}', *weights])};" if not nearest
-                       else f"{result} = {value};")  # fmt: skip
+        product = " * ".join([f"({kind}){value}", *weights])
+        e.lines.append(f"{result} = {value};" if nearest else f"{result} += {product};")
     if outside:
-        fill = number(node.attributes["extrapolation_value"], weighted)
+        fill = number(a["extrapolation_value"], weighted)
         e.lines.append(f"if ({' || '.join(outside)}) {result} = {fill};")
     return result if nearest else _rounded(e, dtype, result)
+
+
+def _resize_operands(e: Elements, node: Node) -> list[Any]:
+    """What the reference plans the axes from; a region that only a run knows is all zeros."""
+    x = e.body.types[node.inputs[0]]
+    given: list[Any] = [np.broadcast_to(np.float32(0), x.shape), None, None, None]
+    for k in (1, 2, 3):
+        name = operand(node, k)
+        if name and k == 1 and e.literal(name) is None:
+            given[k] = np.zeros(e.body.types[name].shape)
+        elif name:
+            given[k] = np.asarray(known(e, node, k))
+    return [v if v is not None and v.size else None for v in given]
+
+
+_NEAREST = {
+    "round_prefer_floor": "ceil({x} - 0.5)",
+    "round_prefer_ceil": "floor({x} + 0.5)",
+    "floor": "floor({x})",
+    "ceil": "ceil({x})",
+}
+
+
+def _cropped(e: Elements, node: Node, name: str, index: Index, plans: Sequence[AxisPlan]) -> str:
+    """Resize to a region that only a run knows: places and weights are computed, in double."""
+    a, dtype = node.attributes, e.body.types[name].dtype
+    if a["exclude_outside"] or a["antialias"] or a["cubic_coeff_a"] != -0.75:
+        raise Untranslatable("Resize of a region from data, with weights of its own")
+    e.helper(HELPERS)
+    count = e.body.types[node.inputs[1]].shape[0] // 2
+    axes = a["axes"] or range(len(index))
+    places = list[str]()
+    for p in plans:
+        k = [int(v) % len(index) for v in axes].index(p.axis)
+        start, end = (f"(double){e.at(node.inputs[1], (str(v),))}" for v in (k, k + count))
+        last, resized = p.length - 1, p.scale * p.length
+        inside = f"{start} * {last} + ({end} - {start}) * {last} / 2.0"
+        if resized != 1:
+            step = f"({end} - {start}) * {last} / {resized - 1!r}"
+            inside = f"({index[p.axis]}) * ({step}) + {start} * {last}"
+        places.append(e.variable("double", inside))
+    mode = a["mode"]
+    reach = {"nearest": 0, "linear": 1, "cubic": 2}[mode]
+    result = e.variable("double" if reach else working(dtype), "0")
+    with e.loops([max(2 * reach, 1)] * len(plans)) as taps:
+        own, weights = list(index), list[str]()
+        for p, place, tap in zip(plans, places, taps, strict=True):
+            spot = _NEAREST[a["nearest_mode"]].format(x=place)
+            spot = f"floor({place}) + {tap} - {reach - 1}" if reach else spot
+            spot = e.variable("double", spot)
+            if reach:
+                weights.append(f"{'cubic_' if reach == 2 else 'linear_'}<double>({spot} - {place})")
+            own[p.axis] = e.variable("const idx", f"pixel<double>({spot}, {p.length})")
+        value = e.at(node.inputs[0], tuple(own))
+        product = " * ".join([f"(double){value}", *weights])
+        e.lines.append(f"{result} += {product};" if reach else f"{result} = {value};")
+    outside = " || ".join(
+        f"{x} < 0 || {x} > {p.length - 1}" for x, p in zip(places, plans, strict=True)
+    )
+    fill = number(a["extrapolation_value"], DataType.DOUBLE)
+    e.lines.append(f"if ({outside}) {result} = {fill};")
+    return _rounded(e, dtype, result) if reach else result
 
 
 # -- GridSample ---------------------------------------------------------------------------
