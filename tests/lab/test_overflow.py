@@ -10,6 +10,7 @@ import workbench as wb
 from workbench.lab import PrecisionTrials, hunt_overflow
 from workbench.lab.overflow import BEYOND, INHERITED
 from workbench.network import NetworkDefinition
+from workbench.reports.weights_and_types import headroom_rows, overflow_rows
 
 
 def loud(gain: float, sample: int) -> PrecisionTrials:
@@ -44,6 +45,8 @@ def test_the_layer_the_sample_the_value_and_the_limit_are_named() -> None:
     assert cause.cause == BEYOND
     assert cause.samples == 1
     assert "fc1 (MatMul), sample 45" in str(cause)
+    assert overflow_rows(hunt).iloc[0].to_dict()["Limit"] == 65504
+    assert headroom_rows(hunt).iloc[0]["Share of limit"] > 1
     assert {o.layer for o in hunt.overflows if o.cause == INHERITED} >= {"act1"}
     assert hunt.nearest.layer in ("fc1", "act1")
     assert hunt.nearest.share == pytest.approx(cause.value / 65504)

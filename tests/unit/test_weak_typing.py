@@ -11,6 +11,7 @@ from workbench.builder import BuildState, WeakTyping, run_stages, start
 from workbench.errors import ConfigError
 from workbench.network import NetworkDefinition
 from workbench.records import Stage
+from workbench.reports.weights_and_types import weak_typing_rows
 
 FLAGS = (wb.BuilderFlag.FP16, wb.BuilderFlag.BF16, wb.BuilderFlag.INT8)
 
@@ -72,6 +73,7 @@ def test_each_choice_stands_in_the_ledger_with_its_times() -> None:
     state = built(weak_config(wb.BuilderFlag.INT8))
     rows = [a for a in state.log[Stage.PRECISION].attempts if a.rule == "weak_typing"]
     assert {n for a in rows for n in a.place} == {"fc0", "fc1"}
+    assert {"FP32 (µs)", "INT8 (µs)"} <= set(weak_typing_rows(weak_of(state)).columns)
     assert all("FP32" in a.detail and "INT8" in a.detail and "µs" in a.detail for a in rows)
 
 

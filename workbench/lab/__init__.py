@@ -15,6 +15,14 @@ from workbench.lab.ranges import Finding, range_findings
 from workbench.lab.replay import own_noise
 from workbench.lab.search import MinimalFix, SearchStep, bisect_prefixes, find_minimal_fix
 from workbench.lab.sensitivity import LayerSensitivity, Sensitivity, measure_sensitivity
+from workbench.lab.sparsity import (
+    PrunedPoint,
+    WeightSparsity,
+    acceleration,
+    check_sparsity,
+    prune,
+    pruning_curve,
+)
 from workbench.lab.steps import Edge, RewriteSteps, edges_of
 from workbench.lab.stored_weights import StoredWeight, WeightStatistics, total_bytes
 from workbench.lab.trial_record import Trial, TrialRecord
@@ -68,4 +76,10 @@ __all__ = [
     "Overflow",
     "OverflowHunt",
     "hunt_overflow",
+    "PrunedPoint",
+    "WeightSparsity",
+    "acceleration",
+    "check_sparsity",
+    "prune",
+    "pruning_curve",
 ]

@@ -172,6 +172,12 @@ class PrecisionTrials:
             state = replace(state, calibration=self.calibration(config))
         return run_stages(state, until=until)
 
+    def quality_of_network(self, network: NetworkDefinition) -> Quality:
+        """Another network of the same inputs and outputs, built in float, beside the reference."""
+        engine = self._float_engine(network, self.lowered(DataType.FLOAT), self.name)
+        run = engine.create_execution_context().run
+        return self._quality(run(b) for b in self.batches)
+
     def calibration(self, config: BuilderConfig | None = None) -> CalibrationResult:
         """Ranges under a config; the data runs once for each channel scaling."""
         config = config or self.config
