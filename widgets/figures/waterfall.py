@@ -24,6 +24,7 @@ COLOURS = {
     "reformats": ORANGE,
     "launch gaps": PINK,
     "CUDA graph": GREEN,
+    "joined calls": GREEN,
     "copies": SKY,
     "residual": LIGHT_GREY,
 }

@@ -53,8 +53,8 @@ def waterfall_rows(profile: Profile) -> pd.DataFrame:
     """What a run on the caller's arrays is made of; the medians sum to its time.
 
     Kernels and reformats: each launch alone, by the device's clock. Launch gaps: what the same
-    launches take more in a row than alone, or less, where one overlaps the next. CUDA graph: what
-    replaying them as one graph saves. Copies: inputs to the device and outputs back, measured
+    launches take more in a row than alone, or less, where one overlaps the next. CUDA graph, or
+    joined calls on a CPU: what it saves to run neighbours without the host between them. Copies: inputs to the device and outputs back, measured
     alone. The residual is what is left: checks of the inputs, waiting, what overlaps.
     """
     moved = [x.median_us for x in profile.layers if x.type == "REFORMAT"]
@@ -70,10 +70,10 @@ def waterfall_rows(profile: Profile) -> pd.DataFrame:
     else:
         whole, row = profile.caller_us, profile.one_by_one_us
         parts.append(("launch gaps", row - alone, "all launches in a row, less each alone"))
-        if profile.graph:
-            saved = profile.end_to_end_us - row
-            parts.append(("CUDA graph", saved, "one graph instead of single launches"))
-        rest = whole - profile.copies_us - (profile.end_to_end_us if profile.graph else row)
+        joined = ("CUDA graph", "one graph") if profile.graph else ("joined calls", "native calls")
+        saved = profile.end_to_end_us - row
+        parts.append((joined[0], saved, f"{joined[1]} instead of single launches"))
+        rest = whole - profile.copies_us - profile.end_to_end_us
         parts.append(("copies", profile.copies_us, "inputs in, outputs out"))
         parts.append(("residual", rest, "checks, waiting, overlap"))
     rows = [(part, us, 100 * us / whole, what) for part, us, what in parts]

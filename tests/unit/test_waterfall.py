@@ -1,0 +1,55 @@
+"""The waterfall: what a run's time is made of; the parts sum to the whole."""
+
+from __future__ import annotations
+
+import pytest
+
+from workbench.datatypes import DataType
+from workbench.reports import waterfall_rows
+from workbench.runtime import Profile
+from workbench.runtime.profiler import LayerProfile
+
+
+def layer(name: str, us: float, kind: str = "CONVOLUTION") -> LayerProfile:
+    f32 = DataType.FLOAT
+    return LayerProfile(name, kind, "k", "T k", (), f32, f32, False, us, us, us, 0.0)
+
+
+LAYERS = (layer("a", 10.0), layer("b", 5.0), layer("reformat", 2.0, "REFORMAT"))
+
+
+def parts(profile: Profile) -> dict[str, float]:
+    rows = waterfall_rows(profile)
+    return dict(zip(rows["Part"], rows["Median (µs)"], strict=True))
+
+
+def test_a_graph_saves_the_gaps_that_single_launches_have():
+    profile = Profile(
+        LAYERS, 18.0, 17.0, 5, graph=True, one_by_one_us=40.0, copies_us=12.0, caller_us=35.0
+    )
+    assert parts(profile) == {
+        "kernels": 15.0,
+        "reformats": 2.0,
+        "launch gaps": 23.0,  # 40 in a row, 17 each alone
+        "CUDA graph": -22.0,  # 18 instead of 40
+        "copies": 12.0,
+        "residual": 5.0,  # 35 for the caller, of which 18 + 12 are known
+    }
+    assert sum(parts(profile).values()) == pytest.approx(35.0)
+
+
+def test_a_cpu_saves_what_calling_neighbours_together_saves():
+    profile = Profile(LAYERS, 16.0, 15.0, 5, one_by_one_us=19.0, copies_us=1.0, caller_us=25.0)
+    assert "CUDA graph" not in parts(profile)
+    assert parts(profile)["launch gaps"] == 2.0
+    assert parts(profile)["joined calls"] == -3.0
+    assert parts(profile)["residual"] == 8.0
+    assert sum(parts(profile).values()) == pytest.approx(25.0)
+
+
+def test_a_plan_that_runs_step_by_step_has_kernels_and_a_residual():
+    assert parts(Profile(LAYERS, 21.0, 20.0, 5)) == {
+        "kernels": 15.0,
+        "reformats": 2.0,
+        "residual": 4.0,
+    }
