@@ -12,9 +12,13 @@ from widgets.panels.tactic_view import TacticView
 from widgets.panels.what_if import WhatIf
 from widgets.parts import dropdown, row
 from workbench.builder import BuildState
+from workbench.config import MemoryPoolType
 from workbench.records import Stage
-from workbench.session import SetOption
+from workbench.session import SetOption, SetWorkspace
+from workbench.tactics.workspace import size_text
 
+WORKSPACES = (*(n << 20 for n in (1024, 64, 16, 4, 1)), 64 << 10, 4 << 10, 0)
+"""Bytes that are offered as limits of the workspace."""
 LEVELS = "0: first that fits, nothing timed", "1", "2", "3: usual", "4", "5: every tactic"
 
 
@@ -28,24 +32,36 @@ class TacticPanel(Panel):
         self.view: TacticView | None = None
 
     def waiting(self) -> Sequence[ipw.Widget]:
-        return [row(self._level()), *super().waiting()]
+        return [self._limits(), *super().waiting()]
 
     def draw(self, state: BuildState) -> Sequence[ipw.Widget]:
         assert state.tuned is not None
         layer = self.view.layer if self.view is not None else ""
         self.view = TacticView(state.tuned, str(self.session.device), layer=layer)
         self.what_if = WhatIf(state.tuned, on_build=self.set_sources)
-        return [row(self._level()), self.view, self.what_if]
+        return [self._limits(), self.view, self.what_if]
 
     # -- what the controls do -------------------------------------------------------------
     def set_level(self, level: int) -> None:
         """Ask for another optimization level; Tune runs again when it is asked to."""
         self.request(SetOption("builder_optimization_level", level))
 
+    def set_workspace(self, nbytes: int) -> None:
+        """Ask for another limit of the tactics' scratch memory, in bytes."""
+        self.request(SetWorkspace(nbytes))
+
     def set_sources(self, sources: tuple[str, ...]) -> None:
         """Allow only these tactic sources, and tune again: what was timed is in the cache."""
         self.request(SetOption("tactic_sources", sources))
         self.runner.build(Stage.TUNE)
+
+    def _limits(self) -> ipw.Box:
+        """What bounds the search: level and workspace."""
+        now = self.session.config.get_memory_pool_limit(MemoryPoolType.WORKSPACE)
+        sizes = sorted({*WORKSPACES, now}, reverse=True)
+        options = [(size_text(n), n) for n in sizes]
+        space = dropdown("Workspace limit", options, now, self.set_workspace, width="240px")
+        return row(self._level(), space)
 
     def _level(self) -> ipw.Dropdown:
         options = [(text, level) for level, text in enumerate(LEVELS)]

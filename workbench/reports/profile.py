@@ -54,8 +54,9 @@ def waterfall_rows(profile: Profile) -> pd.DataFrame:
 
     Kernels and reformats: each launch alone, by the device's clock. Launch gaps: what the same
     launches take more in a row than alone, or less, where one overlaps the next. CUDA graph, or
-    joined calls on a CPU: what it saves to run neighbours without the host between them. Copies: inputs to the device and outputs back, measured
-    alone. The residual is what is left: checks of the inputs, waiting, what overlaps.
+    joined calls on a CPU: what it saves to run neighbours without the host between them. Copies:
+    inputs to the device and outputs back, measured alone. The residual is what is left: checks of
+    the inputs, waiting, what overlaps.
     """
     moved = [x.median_us for x in profile.layers if x.type == "REFORMAT"]
     kernels = [x.median_us for x in profile.layers if x.type != "REFORMAT"]
