@@ -15,6 +15,7 @@ from workbench.lab.ranges import Finding, range_findings
 from workbench.lab.replay import own_noise
 from workbench.lab.search import MinimalFix, SearchStep, bisect_prefixes, find_minimal_fix
 from workbench.lab.sensitivity import LayerSensitivity, Sensitivity, measure_sensitivity
+from workbench.lab.settings import SCALINGS, ChannelScaling, SettingTrial, compare_settings
 from workbench.lab.sparsity import (
     PrunedPoint,
     WeightSparsity,
@@ -82,4 +83,8 @@ __all__ = [
     "check_sparsity",
     "prune",
     "pruning_curve",
+    "SCALINGS",
+    "ChannelScaling",
+    "SettingTrial",
+    "compare_settings",
 ]

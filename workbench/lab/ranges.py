@@ -30,6 +30,7 @@ ALPHA = 0.5
 class Finding:
     """A hazard in one tensor, what it rests on, and what mends it.
 
+    layers: those that read it, and suffer.
     spread: largest over smallest channel range. weak_share, weak_after: share of channels with
     fewer than eight steps, now and under the remedy. setting: the config's name and value that
     apply the remedy, None where it is a precision request. code: the Python that does so.
@@ -44,6 +45,11 @@ class Finding:
     weak_share: float
     weak_after: float
     setting: tuple[str, Any] | None = None
+    layers: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        where = ", ".join(self.layers) or "no layer"
+        return f"{self.tensor}, read by {where}: {self.evidence}; remedy: {self.remedy}"
 
 
 def range_findings(state: BuildState) -> tuple[Finding, ...]:
@@ -110,7 +116,10 @@ class _Remedies:
         )
         remedy, code, after, setting = self._remedy(found, weak, tried=tried)
         hazard = "one scale for channels of very different range"
-        return Finding(found.tensor, hazard, evidence, remedy, code, spread, weak, after, setting)
+        layers = tuple(u.name for u in self.network.tensor(found.tensor).users)
+        return Finding(
+            *(found.tensor, hazard, evidence, remedy, code, spread, weak, after, setting, layers)
+        )
 
     def _remedy(
         self, found: TensorRange, weak: float, *, tried: bool

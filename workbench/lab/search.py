@@ -94,7 +94,7 @@ def find_minimal_fix(
     of latency and metric too, through the timing cache. Cancel by the monitor; trials with a record
     go on from there. Smallest means that no layer of the set can be dropped.
     """
-    search = _Search(trials, tolerance, metric or _metric(trials), kind, to, base, monitor)
+    search = _Search(trials, tolerance, metric or default_metric(trials), kind, to, base, monitor)
     ranked = _ranked(trials, kind, base, sensitivity, search.metric)
     return search.run(ranked, front=front)
 
@@ -114,7 +114,7 @@ def bisect_prefixes(
     The shortest prefix of layers that suffices ends at a layer that is needed; with that kept, the
     next shortest prefix is sought, until the kept ones suffice alone.
     """
-    search = _Search(trials, tolerance, metric or _metric(trials), kind, to, base, monitor)
+    search = _Search(trials, tolerance, metric or default_metric(trials), kind, to, base, monitor)
     return search.run_prefixes()
 
 
@@ -260,7 +260,8 @@ class _Search:
         )
 
 
-def _metric(trials: PrecisionTrials) -> str:
+def default_metric(trials: PrecisionTrials) -> str:
+    """task with a task, accuracy with labels, else cosine."""
     if trials.task is not None:
         return "task"
     return "accuracy" if trials.labels is not None else "cosine"

@@ -10,17 +10,17 @@ from workbench.lab.ranges import Finding
 
 
 def finding_rows(findings: Sequence[Finding]) -> pd.DataFrame:
-    """Columns: Tensor, Hazard, Evidence, Remedy, Python, Weak channels (%), After remedy (%)."""
+    """Columns: Tensor, Read by, Hazard, Evidence, Remedy, Python, Weak channels (%), After (%)."""
     return pd.DataFrame(
         [
             (
-                *(f.tensor, f.hazard, f.evidence, f.remedy, f.code),
+                *(f.tensor, ", ".join(f.layers), f.hazard, f.evidence, f.remedy, f.code),
                 *(100 * f.weak_share, 100 * f.weak_after),
             )
             for f in findings
         ],
         columns=[
-            *("Tensor", "Hazard", "Evidence", "Remedy", "Python"),
+            *("Tensor", "Read by", "Hazard", "Evidence", "Remedy", "Python"),
             *("Weak channels (%)", "After remedy (%)"),
         ],
     )
