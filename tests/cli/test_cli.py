@@ -44,11 +44,12 @@ def test_build_prints_the_device_first_then_a_line_a_stage(tmp_path, capsys):
 
 
 def test_a_built_plan_runs_and_its_profile_sums_up(plan, capsys):
-    assert main(["run", str(plan), "--iterations", "3"]) == 0
+    assert main(["run", str(plan), "--iterations", "3", "--batches", "4"]) == 0
     text = capsys.readouterr().out
     assert "Inputs: random (seed 0)" in text
     assert "(residual)" in text
     assert "end to end" in text
+    assert "4 batches of host arrays" in text and "ms each pipelined" in text
 
 
 def test_a_second_build_with_the_saved_timings_times_nothing_and_is_byte_identical(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ from workbench.cli.text import say, table
 from workbench.datatypes import DataType
 from workbench.files import read_npz
 from workbench.reports import profile_rows
-from workbench.runtime import Engine, Runtime
+from workbench.runtime import Engine, ExecutionContext, Pipeline, Runtime
 
 NAME = "run"
+WARM_UP = 6
+"""Batches before any is timed: a GPU's graphs are recorded when addresses come again."""
 HELP = "run a plan file and print a per-layer profile"
 
 
@@ -23,6 +26,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:<index>")
     parser.add_argument("--inputs", metavar="NPZ", help="arrays by input name; default: random")
     parser.add_argument("--iterations", type=int, default=20)
+    parser.add_argument(
+        "--batches", type=int, default=0, help="also run so many batches one by one and pipelined"
+    )
 
 
 def main(options: argparse.Namespace) -> int:
@@ -45,7 +51,29 @@ def main(options: argparse.Namespace) -> int:
     say(
         f"end to end: median {profile.end_to_end_us:.1f} µs, min {profile.end_to_end_min_us:.1f} µs"
     )
+    if options.batches > 0:
+        one_by_one, pipelined = batch_times(context, inputs, options.batches)
+        say(
+            f"{options.batches} batches of host arrays: {1e3 * one_by_one:.3f} ms each one by one, "
+            f"{1e3 * pipelined:.3f} ms each pipelined"
+        )
     return 0
+
+
+def batch_times(
+    context: ExecutionContext, inputs: dict[str, np.ndarray], batches: int
+) -> tuple[float, float]:
+    """Seconds a batch, copies included: run by run, and through a Pipeline."""
+    pipeline = Pipeline(context)
+    for _ in pipeline.run([inputs] * WARM_UP):
+        context.run(inputs)
+    start = time.perf_counter()
+    for _ in range(batches):
+        context.run(inputs)
+    middle = time.perf_counter()
+    for _ in pipeline.run([inputs] * batches):
+        pass
+    return (middle - start) / batches, (time.perf_counter() - middle) / batches
 
 
 def random_inputs(engine: Engine) -> dict[str, np.ndarray]:
