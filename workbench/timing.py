@@ -56,10 +56,14 @@ class Timing:
         return cls(median, min(samples_us), spread, len(samples_us), today, noisy, cut_off)
 
     def distinguishable(self, other: Timing) -> bool:
-        """Whether the two medians differ by more than their spreads and 3%."""
+        """Whether the two medians differ by more than their spreads and 3%, or by half.
+
+        However wide the spread: on a busy machine a tactic far behind must not pass for a tie.
+        """
         gap = abs(self.median_us - other.median_us)
-        noise = max(self.spread_us, other.spread_us, 0.03 * min(self.median_us, other.median_us))
-        return gap > noise
+        less = min(self.median_us, other.median_us)
+        noise = max(self.spread_us, other.spread_us, 0.03 * less)
+        return gap > min(noise, 0.5 * less)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,11 @@ def test_timings_within_each_others_noise_are_not_distinguishable():
     assert timing(100).distinguishable(timing(110))
 
 
+def test_a_tactic_far_behind_is_no_tie_however_noisy_it_was():
+    assert timing(1200, spread=1400).distinguishable(timing(300, spread=40))
+    assert not timing(400, spread=150).distinguishable(timing(300, spread=40))
+
+
 def test_scattered_samples_are_called_noisy():
     assert Timing.of([10, 30, 90, 20, 70]).noisy
     assert not Timing.of([10, 10.1, 10.2, 9.9, 10]).noisy
