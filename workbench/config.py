@@ -79,7 +79,7 @@ class BuilderConfig:
     avg_timing_iterations: samples behind each median. tactic_sources: None for all.
     max_loop_steps: iterations after which a Loop counts as endless; None: 20,000.
     max_aux_streams: streams beside the caller's on which a GPU may run branches of the network.
-    hardware_compatibility_level: on which other GPUs the plan must load.
+    hardware_compatibility_level: on which other GPUs the plan must load; its name will do.
     network_edits: what ``edit_network`` asked for, in order.
     """
 
@@ -142,6 +142,8 @@ class BuilderConfig:
             )
         if name in ("percentile", "weight_scales", "smooth_alpha"):
             _check_calibration(name, value)
+        if name == "hardware_compatibility_level":
+            value = _level(value)
         super().__setattr__(name, value)
 
     # -- TensorRT's methods ---------------------------------------------------------------
@@ -299,6 +301,17 @@ class BuilderConfig:
         return isinstance(other, BuilderConfig) and self.to_json() == other.to_json()
 
     __hash__ = None  # pyright: ignore
+
+
+def _level(value: object) -> HardwareCompatibilityLevel:
+    """The level of this name, or itself. Raises ConfigError."""
+    try:
+        return HardwareCompatibilityLevel(value)
+    except ValueError:
+        names = ", ".join(x.value for x in HardwareCompatibilityLevel)
+        raise ConfigError(
+            f"hardware_compatibility_level is {value!r}", remedy=f"use {names}"
+        ) from None
 
 
 def _check_calibration(name: str, value: object) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from workbench.config import BuilderConfig
 from workbench.devices import Fingerprint
+from workbench.errors import ConfigError
 from workbench.gpu_targets import HardwareCompatibilityLevel as Level
 from workbench.gpu_targets import carried, least_capability, runnable, why_not_here
+from workbench.session.actions import SetOption
 
 H200 = Fingerprint("gpu", "NVIDIA H200", ("sm_90",))
 H100 = Fingerprint("gpu", "NVIDIA H100", ("sm_90",))
@@ -52,3 +55,22 @@ def test_every_gpu_that_ampere_plus_allows_runs_something_that_the_plan_carries(
 def test_kernels_of_a_portable_plan_keep_to_what_ampere_has():
     assert least_capability(Level.AMPERE_PLUS, 90) == 80
     assert least_capability(Level.NONE, 90) == 90
+
+
+def test_a_config_takes_a_level_by_name_writes_it_down_and_refuses_others():
+    config = BuilderConfig()
+    config.hardware_compatibility_level = "AMPERE_PLUS"
+    assert config.hardware_compatibility_level is Level.AMPERE_PLUS
+    assert BuilderConfig.from_json(config.to_json()) == config
+    with pytest.raises(ConfigError, match="SAME_COMPUTE_CAPABILITY"):
+        config.hardware_compatibility_level = "TURING"
+    with pytest.raises(ConfigError, match="0 to 16"):
+        config.max_aux_streams = -1
+
+
+def test_a_session_sets_the_level_and_prints_code_that_does_so():
+    action = SetOption("hardware_compatibility_level", "AMPERE_PLUS")
+    config = BuilderConfig()
+    action.apply(config)
+    assert config.hardware_compatibility_level is Level.AMPERE_PLUS
+    assert action.code() == "config.hardware_compatibility_level = 'AMPERE_PLUS'"

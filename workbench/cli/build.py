@@ -15,6 +15,7 @@ from workbench.devices import Device, open_device
 from workbench.dimensions import Shape, symbols_of
 from workbench.errors import CalibrationError, ConfigError
 from workbench.files import check_target, write_atomically
+from workbench.gpu_targets import HardwareCompatibilityLevel
 from workbench.records import Stage, StageRecord
 from workbench.reports import ledger_summary, short_layer_rows, short_tactic_rows
 from workbench.timing import TimingCache
@@ -69,6 +70,15 @@ def build_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timing-cache", metavar="FILE", help="read before and merged after")
     parser.add_argument("--level", type=int, default=3, help="builder optimization level, 0 to 5")
     parser.add_argument("--threads", type=int, help="threads a CPU kernel may use")
+    parser.add_argument(
+        "--aux-streams", type=int, default=0, help="streams on which a GPU may run branches"
+    )
+    parser.add_argument(
+        "--compatibility",
+        default=HardwareCompatibilityLevel.NONE.value,
+        choices=[x.value for x in HardwareCompatibilityLevel],
+        help="the other GPUs that the plan must load on",
+    )
 
 
 def main(options: argparse.Namespace) -> int:
@@ -156,6 +166,8 @@ def configured(options: argparse.Namespace) -> BuilderConfig:
     config.equalize_channels, config.smooth_alpha = options.equalize, options.smooth
     config.builder_optimization_level = options.level
     config.num_threads = options.threads
+    config.max_aux_streams = options.aux_streams
+    config.hardware_compatibility_level = HardwareCompatibilityLevel(options.compatibility)
     if options.shapes:
         profile = OptimizationProfile()
         for text in options.shapes:

@@ -143,6 +143,8 @@ class SetOption:
         "tactic_sources",
         "num_threads",
         "max_loop_steps",
+        "max_aux_streams",
+        "hardware_compatibility_level",
         "verify",
         "percentile",
         "weight_scales",

@@ -255,6 +255,7 @@ class Session:
                 "num_threads",
                 "flags",
                 "allow_host_layers",
+                "hardware_compatibility_level",
             ),
             Stage.MEMORY: tuple(settings),
             Stage.SERIALIZE: tuple(settings),
