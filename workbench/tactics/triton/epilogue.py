@@ -26,34 +26,44 @@ def finish(
     layouts: Mapping[str, Format],
     channel: int,
     packs: Packs,
+    *,
+    early: list[str] | None = None,
 ) -> list[str]:
     """Scales, bias, epilogue and stores of a tile of sums, ``acc``.
 
     channel: the output's axis along which bias and scales lie. packs: grows by derived constants.
+    early: if given, receives the loads of further tensors, such as a residual.
     """
-    values = Values(product.body, arguments, frame, layouts)
-    text = "acc"
-    if product.exact:
-        text = "acc.to(tl.float32)"
+    values = Values(
+        product.body,
+        arguments,
+        frame,
+        layouts,
+        early=early,
+        positive=product.positive,
+        zeros=product.zeros,
+    )
+    sums = "acc.to(tl.float32)" if product.exact else "acc"
     scales = [
         _scale(product, values, f, channel, packs) for f in (product.left, product.right) if f.scale
     ]
-    if scales:
-        text = f"{text} * ({' * '.join(scales)})"
     attributes = product.anchor.attributes
     if product.anchor.op == "Gemm" and attributes["alpha"] != 1.0:
-        text = f"{text} * {attributes['alpha']!r}"
-    if product.bias:
-        bias = _bias(product, values, channel, packs)
-        if product.anchor.op == "Gemm" and attributes["beta"] != 1.0:
-            bias = f"{bias} * {attributes['beta']!r}"
-        text = f"{text} + {bias}"
-    lines = values.lines
-    lines.append(f"total = {text}")
-    values.define(product.anchor.outputs[0], "total")
+        scales.append(repr(attributes["alpha"]))
+    bias = [_bias(product, values, channel, packs)] if product.bias else []
+    if bias and product.anchor.op == "Gemm" and attributes["beta"] != 1.0:
+        bias.append(repr(attributes["beta"]))
+
+    def total(factor: str) -> str:
+        by = [*scales, factor] if factor else scales
+        text = f"{sums} * ({' * '.join(by)})" if by else sums
+        added = " * ".join([*bias, factor] if factor else bias)
+        return f"{text} + {added}" if bias else text
+
+    values.define_later(product.anchor.outputs[0], total)
     for name in product.body.outputs:
         values.store(name)
-    return lines
+    return values.lines
 
 
 def _scale(product: Product, values: Values, factor: Factor, channel: int, packs: Packs) -> str:

@@ -20,6 +20,8 @@ from workbench.tactics.triton.tiles import Tile
 
 ROW_ORDER = 8
 """Tiles of rows that are done together, so that the factors stay in the L2 cache."""
+SHORT_SUM, HELD_BYTES = 8, 128
+"""Steps of a sum beside which a residual may wait in registers, and its bytes a thread."""
 REDUCED_ROWS, REDUCED_COLUMNS = 8, 128
 """Tile of the kernel that adds the parts of split sums."""
 
@@ -76,6 +78,7 @@ def _main(plan: Plan, tile: Tile, right: Side, packs: Packs) -> Kernel:
     if plan.batches > 1:
         lines.append("batch = tl.program_id(1)")
     lines += [*plan.left.setup(tile, arguments), *right.setup(tile, arguments)]
+    opening = len(lines)
     lines.append(f"acc = tl.zeros(({tile.rows}, {tile.columns}), {product.accumulator})")
     steps = plan.steps(tile)
     inner: list[str] = []
@@ -94,8 +97,19 @@ def _main(plan: Plan, tile: Tile, right: Side, packs: Packs) -> Kernel:
         lines += _store_part(plan, arguments, row, column)
     else:
         frame = plan.frame(row, column)
-        lines += finish(product, arguments, frame, plan.layouts, plan.channel, packs)
+        early: list[str] | None = [] if _loads_early(product, tile, steps) else None
+        lines += finish(product, arguments, frame, plan.layouts, plan.channel, packs, early=early)
+        lines[opening:opening] = early or []
     return arguments.kernel(lines, grid, warps=tile.warps, stages=tile.stages)
+
+
+def _loads_early(product: Product, tile: Tile, steps: int) -> bool:
+    """Whether a residual is asked for before a short sum, so that it arrives with the factors."""
+    factors = {product.left.value, product.right.value}
+    beside = [i for i in product.body.dynamic_inputs if i.name not in factors]
+    size = sum(i.type.dtype.itemsize for i in beside if len(i.type.shape) == len(product.out))
+    held = tile.rows * tile.columns * size / (32 * tile.warps)
+    return steps <= SHORT_SUM and held <= HELD_BYTES
 
 
 def _order(down: int, across: int) -> list[str]:

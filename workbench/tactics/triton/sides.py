@@ -113,7 +113,7 @@ def prologue(
     shape: str,
 ) -> list[str]:
     """Statements that compute a factor's tile from what it is made of."""
-    values = Values(product.body, arguments, frame, layouts, prefix=f"{name}v")
+    values = Values(product.body, arguments, frame, layouts, prefix=f"{name}v", zeros=product.zeros)
     text = values.at(factor.value)
     kind = STORED[product.kind]
     if frame.mask:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from workbench.body import CONSTANT, Body, Literal, Node
 from workbench.datatypes import DataType
@@ -17,6 +17,9 @@ class Values:
     """Statements that compute values on a tile of ``frame``; ``lines`` grows in order.
 
     layouts: of Body inputs and outputs that are not linear. prefix: of the variables' names.
+    early: if given, receives the loads of dynamic inputs, for an earlier place in the kernel.
+    positive: whether every scale of a QuantizeLinear is known to be above 0. zeros: zero points
+    that are known to be 0.
     """
 
     def __init__(
@@ -27,6 +30,9 @@ class Values:
         layouts: Mapping[str, Format],
         *,
         prefix: str = "v",
+        early: list[str] | None = None,
+        positive: bool = False,
+        zeros: frozenset[str] = frozenset(),
     ) -> None:
         self.body = body
         self.arguments = arguments
@@ -34,6 +40,10 @@ class Values:
         self.layouts = layouts
         self.lines: list[str] = []
         self._prefix = prefix
+        self._positive, self._zeros = positive, zeros
+        self._early = early
+        self._dynamic = {i.name for i in body.dynamic_inputs}
+        self._later: dict[str, Callable[[str], str]] = {}
         self._count = 0
         self._known: dict[tuple[str, tuple[int, ...] | None], str] = {}
         self._producers = {o: n for n in body.nodes for o in n.outputs if o}
@@ -43,8 +53,14 @@ class Values:
         """A value that is computed elsewhere, in its working type."""
         self._known[name, None] = text
 
+    def define_later(self, name: str, text: Callable[[str], str]) -> None:
+        """The same for a value whose text takes a factor in; empty for none."""
+        self._later[name] = text
+
     def at(self, name: str) -> str:
         """The variable that holds a value on the tile. Raises Untranslatable."""
+        if name in self._later and (name, None) not in self._known:
+            self._known[name, None] = self._variable(self._later[name](""))
         if (name, None) not in self._known:
             self._known[name, None] = self._make(name)
         return self._known[name, None]
@@ -67,8 +83,11 @@ class Values:
         """
         key = (name, None if axis is None else (axis,))
         if key not in self._known:
-            dtype = self.body.types[name].dtype
-            self._known[key] = self._variable(loaded(dtype, self.raw(name, axis=axis)))
+            dtype, text = self.body.types[name].dtype, self.raw(name, axis=axis)
+            if self._early is not None and name in self._dynamic:
+                self._early.append(f"e{len(self._early)} = {text}")
+                text = f"e{len(self._early) - 1}"
+            self._known[key] = self._variable(loaded(dtype, text))
         return self._known[key]
 
     def raw(self, name: str, *, axis: int | None = None) -> str:
@@ -125,7 +144,7 @@ class Values:
     def _parameter(self, node: Node, index: int) -> str:
         """A scale or zero point on the tile; empty where it is absent."""
         name = node.inputs[index] if len(node.inputs) > index else ""
-        if not name:
+        if not name or name in self._zeros:
             return ""
         shape = self.body.types[name].shape
         if node.attributes["block_size"]:
@@ -139,11 +158,15 @@ class Values:
         return self.read(name, axis=axis)
 
     def _dequantized(self, node: Node) -> str:
+        return f"{self._centred(node)} * {self._parameter(node, 1)}"
+
+    def _centred(self, node: Node) -> str:
+        """What a DequantizeLinear multiplies by its scale."""
         x, zero = self.at(node.inputs[0]), self._parameter(node, 2)
         centred = f"({x} - {zero})" if zero else x
-        if not self.body.types[node.inputs[0]].dtype.is_float:
-            centred = f"{centred}.to(tl.float32)"
-        return f"{centred} * {self._parameter(node, 1)}"
+        if self.body.types[node.inputs[0]].dtype.is_float:
+            return centred
+        return f"{centred}.to(tl.float32)"
 
     def _quantized(self, node: Node) -> str:
         dtype = self.body.types[node.outputs[0]].dtype
@@ -153,18 +176,76 @@ class Values:
             raise Untranslatable("quantizes integers")
         # One division a scale instead of one an element; a unit of roundoff more.
         inverse = self._variable(f"1.0 / {self._parameter(node, 1)}")
-        scaled = f"{self.at(node.inputs[0])} * {inverse}"
+        scaled = self._times(node.inputs[0], inverse)
         info, zero = dtype.info, self._parameter(node, 2)
         if dtype.is_float:
             if zero:
                 scaled = f"{scaled} + {zero}"
-            clipped = f"tl.maximum({scaled}, {info.low}, {NAN})"
+            clipped = scaled
+            if not self._at_least_zero(node.inputs[0]):
+                clipped = f"tl.maximum({scaled}, {info.low}, {NAN})"
             return self._variable(f"tl.minimum({clipped}, {info.high}, {NAN})")
         if zero:
             # A literal is a number of Python's, which has no type to be cast to.
             wide = f"{zero}.to(tl.float32)" if zero.isidentifier() else zero
             scaled = f"libdevice.rint({scaled}) + {wide}"
-        clipped = self._variable(f"tl.minimum(tl.maximum({scaled}, {info.low}), {info.high})")
+        lowest = scaled
+        if zero or not self._at_least_zero(node.inputs[0]):
+            lowest = f"tl.maximum({scaled}, {info.low})"
+        clipped = self._variable(f"tl.minimum({lowest}, {info.high})")
         # Adding 1.5 * 2**23 leaves no bits for a fraction: rounds to nearest, ties to even, and
         # the sum's lowest bits are the integer.
         return self._variable(f"({clipped} + 12582912.0).to(tl.int32, bitcast=True) - 0x4B400000")
+
+    # -- scales taken in ------------------------------------------------------------------
+    def _times(self, name: str, factor: str) -> str:
+        """Text of a value times a positive number, which constants on the way take in.
+
+        A sum of scaled integers is then one multiplication and addition an element for each, and
+        an activation is computed on what is rounded.
+        """
+        if not self._positive or self._read_elsewhere(name):
+            return f"{self.at(name)} * {factor}"
+        if name in self._later:
+            return self._later[name](factor)
+        node = self._producers.get(name)
+        match node.op if node is not None else "":
+            case "Relu" if node is not None:
+                return f"tl.maximum({self._times(node.inputs[0], factor)}, 0.0, {NAN})"
+            case "Clip" if node is not None:
+                return self._clipped(node, factor)
+            case "Add" if node is not None:
+                parts = [self._variable(self._times(v, factor)) for v in node.inputs]
+                return f"({' + '.join(parts)})"
+            case "Cast" if node is not None and self.body.types[node.inputs[0]].dtype.is_float:
+                return self._times(node.inputs[0], factor)
+            case "DequantizeLinear" if node is not None and not self._parameter(node, 2):
+                scale = self._variable(f"{self._parameter(node, 1)} * {factor}")
+                return f"{self._centred(node)} * {scale}"
+            case _:
+                return f"{self.at(name)} * {factor}"
+
+    def _clipped(self, node: Node, factor: str) -> str:
+        text = self._times(node.inputs[0], factor)
+        for function, limit in zip(("maximum", "minimum"), node.inputs[1:], strict=False):
+            if limit:
+                scaled = self._variable(f"{self.at(limit)} * {factor}")
+                text = f"tl.{function}({text}, {scaled}, {NAN})"
+        return text
+
+    def _read_elsewhere(self, name: str) -> bool:
+        """Whether the value itself is needed, too: by another node, or as an output."""
+        readers = sum(v == name for n in self.body.nodes for v in n.inputs)
+        return readers > 1 or name in self.body.outputs or (name, None) in self._known
+
+    def _at_least_zero(self, name: str) -> bool:
+        """Whether the value times a positive number is not negative (it may be NaN)."""
+        node = self._producers.get(name)
+        if node is None or not self._positive:
+            return False
+        if node.op != "Clip" or len(node.inputs) < 2:
+            return node.op == "Relu"
+        low = self._producers.get(node.inputs[1])
+        return (
+            low is not None and low.operator is CONSTANT and low.attributes["value"].values[0] >= 0
+        )
