@@ -181,10 +181,12 @@ def compare(name: str, batch: int, kind: str, options: Any) -> list[dict[str, An
                 "load_ms": round(1e3 * ours.load_seconds),
                 "steps": dict(steps),
             }
+            if options.layers:
+                alone = statistics.median(timed({"workbench": ours})["workbench"])
+                print(f"    {alone:8.1f} us alone")
+                print_slowest(ours, options.layers)
             if PRECISIONS[kind].quantized:
                 facts["workbench"] |= same_graph(name, batch, ours, inputs, output, Path(folder))
-            if options.layers:
-                print_slowest(ours, options.layers)
         except Exception as e:
             traceback.print_exc()
             rows.append(_failed(name, batch, kind, "workbench", e))
