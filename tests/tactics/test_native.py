@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from workbench.tactics.native import (
     in_order,
     nothing,
 )
+from workbench.tactics.native_loop import mapped
 from workbench.tactics.numba.cache import KernelCache, KernelText
 from workbench.tactics.numba.entry import machine_call
 from workbench.tactics.onednn.library import Library, load
@@ -128,3 +131,32 @@ def test_pieces_run_on_one_openmp_team_whatever_its_size(count):
     team()
     np.testing.assert_array_equal(y, np.arange(1000) * 2 + 7)
     assert at_once([parts[0], call(0)], library.openmp) is None
+
+
+# -- the loop -----------------------------------------------------------------------------
+PROGRAM = """
+import sys
+from workbench.tactics.native_loop import loop
+assert loop()(0, 0) == 0
+print("llvmlite" in sys.modules)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="code is mapped from a file on Linux only")
+def test_a_second_process_maps_the_loop_and_loads_no_compiler():
+    ran = [
+        subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+        for _ in range(2)
+    ]
+    assert ran[1].stdout.strip() == "False"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="code is mapped from a file on Linux only")
+def test_a_damaged_file_and_a_folder_that_cannot_be_made_are_not_run(tmp_path):
+    assert mapped(tmp_path) is not None
+    (kept,) = tmp_path.iterdir()
+    data = kept.read_bytes()
+    kept.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert mapped(tmp_path) is None
+    (tmp_path / "file").write_text("")
+    assert mapped(tmp_path / "file") is None

@@ -8,8 +8,19 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
+import mmap
+import platform
+import sys
 from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from workbench.errors import WorkbenchError
+from workbench.files import cache_folder, make_folder, write_atomically
 
 KIND, FUNCTION, PIECES, ARGUMENTS, STRIDE, STATUS, PARALLEL, THREAD, TEAM = range(9)
 """Words of a row: how it is called, what, how often, with what; bytes from one piece's arguments
@@ -25,21 +36,93 @@ NO_VALUE = -2
 """What a numba function without result returns; see RETCODE_NONE in numba.core.callconv."""
 
 
+_KIND = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+
+
 @functools.cache
 def loop() -> Callable[[int, int], int]:
-    """``run(rows, count)``: 0, or one more than the index of the first row that failed."""
+    """``run(rows, count)``: 0, or one more than the index of the first row that failed.
+
+    Its code is compiled once a machine and mapped from the cache's folder: LLVM alone takes 60 MiB
+    of memory. Where it cannot be kept there, each process compiles it.
+    """
+    folder = cache_folder("kernels")
+    code = mapped(folder) if sys.platform == "linux" else None
+    if code is None:
+        return _in_process()
+    run = _KIND(np.frombuffer(code, np.uint8).ctypes.data + _HEAD)
+    run.owner = code  # pyright: ignore[reportAttributeAccessIssue]
+    return run
+
+
+def mapped(folder: Path) -> mmap.mmap | None:
+    """The loop's code, executable; None where this system or folder does not allow it."""
+    path = folder / f"loop-{_identity()}.bin"
+    try:
+        if not path.exists():
+            code = _self_contained(_object(_parsed()))
+            if code is None:
+                return None
+            make_folder(folder)
+            write_atomically(path, hashlib.sha256(code).digest() + bytes(_HEAD - 32) + code)
+        with path.open("rb") as f:
+            allowed = mmap.PROT_READ | mmap.PROT_EXEC
+            found = mmap.mmap(f.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=allowed)
+    except (OSError, WorkbenchError):
+        return None
+    whole = hashlib.sha256(found[_HEAD:]).digest() == found[:32]
+    return found if whole else None
+
+
+_HEAD = 64
+"""Bytes before the code: its digest."""
+
+
+def _identity() -> str:
+    own = Path(__file__).read_bytes()
+    about = f"{platform.machine()} {metadata.version('llvmlite')}".encode()
+    return hashlib.sha256(own + about).hexdigest()[:32]
+
+
+def _parsed() -> Any:
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     module = llvm.parse_assembly(loop_text())
     module.verify()
+    return module
+
+
+def _target() -> Any:
+    import llvmlite.binding as llvm
+
     # Without optimization: it is compiled in a few milliseconds, and only calls others.
-    machine = llvm.Target.from_default_triple().create_target_machine(opt=0)
-    engine = llvm.create_mcjit_compiler(module, machine)
+    return llvm.Target.from_default_triple().create_target_machine(
+        opt=0, reloc="pic", codemodel="small"
+    )
+
+
+def _object(module: Any) -> bytes:
+    return _target().emit_object(module)
+
+
+def _self_contained(data: bytes) -> bytes | None:
+    """The code of an object file that needs nothing else; None if it does."""
+    import llvmlite.binding as llvm
+
+    found = llvm.ObjectFileRef.from_data(data).sections()
+    sections: dict[bytes, bytes] = {s.name() or b"": s.data() for s in found}
+    relocated = sections.keys() & {b".rela.text", b".rel.text"}
+    return None if relocated else sections.get(b".text")
+
+
+def _in_process() -> Callable[[int, int], int]:
+    import llvmlite.binding as llvm
+
+    engine = llvm.create_mcjit_compiler(_parsed(), _target())
     engine.finalize_object()
-    kind = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
-    run = kind(engine.get_function_address("run"))
+    run = _KIND(engine.get_function_address("run"))
     run.owner = engine  # pyright: ignore[reportAttributeAccessIssue]
     return run
 
@@ -50,9 +133,10 @@ def loop_text() -> str:
 
     module = ir.Module("launches")
     word, half = ir.IntType(64), ir.IntType(32)
+    # First, so that its code is at the start.
+    run = ir.Function(module, ir.FunctionType(word, (word, word)), "run")
     call = _call_function(module)
     worker = _worker_function(module, call)
-    run = ir.Function(module, ir.FunctionType(word, (word, word)), "run")
     rows, count = run.args
     names = ("top", "test", "body", "one", "many", "after", "next", "failed", "done")
     blocks = {n: run.append_basic_block(n) for n in names}
@@ -98,16 +182,21 @@ def _call_function(module: Any) -> Any:
 
     word, half = ir.IntType(64), ir.IntType(32)
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), (word, word)), "call")
+    function.linkage = "internal"
     row, arguments = function.args
     b = ir.IRBuilder(function.append_basic_block("top"))
     done, failed = function.append_basic_block("done"), function.append_basic_block("failed")
     callee = _word(b, row, FUNCTION)
     cases = {n: function.append_basic_block(f"words{n}") for n in (IGNORED, CHECKED, *ARITIES)}
-    switch = b.switch(_word(b, row, KIND), cases[IGNORED])
+    # Compared one by one: a table of jumps would be data beside the code.
+    wanted = _word(b, row, KIND)
+    for kind in (CHECKED, *ARITIES):
+        following = function.append_basic_block(f"not{kind}")
+        b.cbranch(b.icmp_signed("==", wanted, word(kind)), cases[kind], following)
+        b = ir.IRBuilder(following)
+    b.branch(cases[IGNORED])
     found: list[tuple[Any, Any]] = []
     for kind, block in cases.items():
-        if kind != IGNORED:
-            switch.add_case(word(kind), block)
         b = ir.IRBuilder(block)
         count = kind or CHECKED
         type_ = ir.FunctionType(half, (word,) * count).as_pointer()
@@ -138,6 +227,7 @@ def _worker_function(module: Any, call: Any) -> Any:
 
     word, half = ir.IntType(64), ir.IntType(32)
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), (word,)), "worker")
+    function.linkage = "internal"
     (row,) = function.args
     top, test, body, done = (
         function.append_basic_block(n) for n in ("top", "test", "body", "done")
