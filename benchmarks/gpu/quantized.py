@@ -15,6 +15,7 @@ from workbench.datatypes import DataType
 from workbench.records import Stage
 
 PRODUCTS = ("Conv", "Gemm", "MatMul")
+MEANS = ("ReduceMean", "GlobalAveragePool", "AveragePool")
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,9 @@ def config_for(
 ) -> BuilderConfig:
     """The request. Quantized are products with weights; products of two activations are attention.
 
-    What surrounds quantized products joins convolutions' kernels in float32; in a transformer it is
-    FP16, as norms, attention and the residual stream are kernels of their own.
+    What surrounds quantized products joins convolutions' kernels in float32, but for means, which
+    are FP16; in a transformer all of it is FP16, as norms, attention and the residual stream are
+    kernels of their own.
     """
     config = BuilderConfig()
     config.builder_optimization_level = level
@@ -60,6 +62,8 @@ def config_for(
     for layer in folded.layers:
         if layer.op in PRODUCTS and any(t is not None and t.is_constant for t in layer.inputs):
             config.set_precision((layer.origin or (layer.name,))[0], precision.kind)
+        elif layer.op in MEANS:
+            config.set_precision((layer.origin or (layer.name,))[0], DataType.HALF)
     return config
 
 
