@@ -152,6 +152,21 @@ def test_arrays_of_other_libraries_go_in_and_come_out_by_dlpack(single):
     assert cupy.asnumpy(found).tobytes() == context.run({"x": 2 * x})["y"].tobytes()
 
 
+def test_host_arrays_may_be_addresses_run_after_run(single, device):
+    context = single.engine().create_execution_context()
+    x = images(4)
+    want = context.run({"x": x})["y"]
+    stream, found = device.stream(), np.zeros_like(want)
+    context.set_input_shape("x", x.shape)
+    context.set_tensor_address("x", x)
+    context.set_tensor_address("y", found)
+    for _ in range(3):
+        found[:] = 0
+        context.execute_async_v3(stream.ptr)
+        stream.synchronize()
+        assert found.tobytes() == want.tobytes()
+
+
 def test_nvtx_ranges_change_no_bit_and_switch_off_again(single):
     context = single.engine().create_execution_context()
     x = {"x": images(4)}
