@@ -22,7 +22,7 @@ ELEMENTS = {"cpu": 1 << 24, "gpu": 1 << 28}
 """FP32 values of the copy: several times what the caches hold."""
 EDGE = {"cpu": 1024, "gpu": 8192}
 """Rows and columns of the square product."""
-MOST_TACTICS = 24
+MOST_TACTICS = 12
 """Tactics tried of all sources together: their best guesses come first."""
 AS_STORED = frozenset({DataType.FLOAT, DataType.BF16, DataType.HALF, DataType.DOUBLE})
 """Types whose products read them as they are."""

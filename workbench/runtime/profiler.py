@@ -101,32 +101,27 @@ class Profiled:
 
 
 def profiled(plan: Profiled, device: Device, stream: Any, iterations: int) -> Profile:
-    """Time the whole end to end, then each step in its turn, then what surrounds them."""
-    ends = [device.time_us(plan.whole, 1, stream)[0] for _ in range(iterations)]
+    """Time the whole, each step, and what surrounds them, in turns: noise then meets all alike."""
     launches = [launch for _, _, launch in plan.steps]
-    rows = [device.steps_us(launches, stream) for _ in range(iterations)]
-    layers = tuple(
-        LayerProfile.of(step, kernel, [r[k] for r in rows])
-        for k, (step, kernel, _) in enumerate(plan.steps)
-    )
 
     def one_by_one() -> None:
         for launch in launches:
             launch()
 
-    def median(sample: Callable[[], float]) -> float:
-        return statistics.median(sample() for _ in range(iterations))
-
-    return Profile(
-        layers,
-        statistics.median(ends),
-        min(ends),
-        iterations,
-        plan.graph,
-        median(lambda: device.time_us(one_by_one, 1, stream)[0]),
-        median(lambda: host_us(plan.copies)),
-        median(lambda: host_us(plan.run)),
+    rounds: list[tuple[float, float, float, float]] = []
+    steps: list[list[float]] = []
+    for _ in range(iterations):
+        whole = device.time_us(plan.whole, 1, stream)[0]
+        steps.append(device.steps_us(launches, stream))
+        row = device.time_us(one_by_one, 1, stream)[0]
+        rounds.append((whole, row, host_us(plan.copies), host_us(plan.run)))
+    layers = tuple(
+        LayerProfile.of(step, kernel, [s[k] for s in steps])
+        for k, (step, kernel, _) in enumerate(plan.steps)
     )
+    whole, row, copies, run = (statistics.median(r[k] for r in rounds) for k in range(4))
+    least = min(r[0] for r in rounds)
+    return Profile(layers, whole, least, iterations, plan.graph, row, copies, run)
 
 
 def host_us(work: Callable[[], object]) -> float:
