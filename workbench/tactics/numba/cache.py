@@ -108,7 +108,9 @@ def kernel_key(text: KernelText) -> str:
 @functools.cache
 def _inlined_digest() -> str:
     folder = Path(__file__).parent
-    sources = (folder / name for name in ("mathematics.py", "blocks.py", "tiles.py"))
+    sources = (
+        folder / name for name in ("mathematics.py", "blocks.py", "tiles.py", "winograd_tiles.py")
+    )
     return hashlib.sha256(b"".join(s.read_bytes() for s in sources)).hexdigest()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from workbench.body import TensorType
 from workbench.datatypes import DataType
 from workbench.files import cache_folder
-from workbench.formats import FORMATS, LINEAR, Format
+from workbench.formats import FORMATS, HWC, LINEAR, Format
 from workbench.records import Refusal
 from workbench.tactics.arithmetic import emulated_in_float
 from workbench.tactics.launch import reformat_body
@@ -25,6 +25,7 @@ from workbench.tactics.numba.joins import join_call, plan_join
 from workbench.tactics.numba.pointwise import plan_pointwise, pointwise_call
 from workbench.tactics.numba.rows import plan_rows, rows_call
 from workbench.tactics.numba.windows import plan_windows, windows_call
+from workbench.tactics.numba.winograd import plan_winograd, winograd_call
 from workbench.tactics.protocol import Call, Problem, Tactic
 from workbench.tactics.views import VIEWS
 
@@ -63,6 +64,8 @@ class NumbaSource:
             found += self._rows(problem)
         if node is not None and node.op in windows.ANCHORS:
             found += self._windows(problem)
+        if node is not None and node.op == "Conv":
+            found += self._winograd(problem)
         if found:
             return _tactics_or_refusals(found)
         if all(n.op in (*VIEWS, "Concat", "Constant") for n in problem.body.nodes):
@@ -101,6 +104,11 @@ class NumbaSource:
                 if isinstance(plan, Refusal):
                     return plan
                 return windows_call(plan, problem, self.cache, threads)
+            case "winograd":
+                plan = plan_winograd(problem.body)
+                if isinstance(plan, Refusal):
+                    return plan
+                return winograd_call(plan, problem, self.cache, threads)
             case "copy":
                 plan = plan_copies(problem.body, tactic.outputs[0])
                 if isinstance(plan, Refusal):
@@ -217,6 +225,15 @@ class NumbaSource:
             for threads in thread_counts(problem, plan.elements):
                 found.append(self._tactic("window", problem, plan.layouts, outputs, threads))
         return found
+
+    def _winograd(self, problem: Problem) -> Sequence[Tactic | Refusal]:
+        plan = plan_winograd(problem.body)
+        if isinstance(plan, Refusal):
+            return (plan,)
+        return [
+            self._tactic("winograd", problem, plan.layouts, (HWC,), threads)
+            for threads in thread_counts(problem, plan.elements)
+        ]
 
     def _tactic(
         self,

@@ -88,7 +88,7 @@ def plan_windows(body: Body, layout: Format) -> WindowPlan | Refusal:
     operands: list[Operand] = []
     after = Translator(body, operands)
     try:
-        lines = _epilogue(node, body, after, lanes=layout.block == LANES)
+        lines = epilogue(node, body, after, lanes=layout.block == LANES)
     except Untranslatable as e:
         return Refusal(str(e), code="epilogue")
     layouts = tuple(input_layout(i.type.shape, output, layout) for i in body.dynamic_inputs)
@@ -148,7 +148,7 @@ def _unfit(node: Node, body: Body, layout: Format, output: tuple[int, ...]) -> R
     return None
 
 
-def _epilogue(node: Node, body: Body, after: Translator, *, lanes: bool) -> list[str]:
+def epilogue(node: Node, body: Body, after: Translator, *, lanes: bool) -> list[str]:
     """Code from y, the window's result, to every stored output."""
     y = "y"
     if node.op == "Conv" and len(node.inputs) > 2 and node.inputs[2]:
