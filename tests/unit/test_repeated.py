@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from engines import build, images
+from engines import build, config, images
 
 from workbench.builder import build as build_model
 from workbench.config import BuilderConfig
@@ -30,11 +30,11 @@ def chain(layers: int, size: int = 16) -> NetworkDefinition:
     return net
 
 
-def context_of(network, threads: int = 1):
-    config = BuilderConfig()
-    config.builder_optimization_level = 0
-    config.num_threads = threads
-    return build_model(network, config).engine().create_execution_context()
+def context_of(network):
+    made = BuilderConfig()
+    made.builder_optimization_level = 0
+    made.num_threads = 1
+    return build_model(network, made).engine().create_execution_context()
 
 
 @pytest.fixture(scope="module")
@@ -119,19 +119,26 @@ def test_python_goes_on_while_a_big_model_runs():
     assert turns > 5
 
 
-def test_contexts_on_threads_of_their_own_give_what_one_gives(small):
-    engines = small.create_execution_context(), small.create_execution_context(num_threads=2)
+@pytest.fixture(scope="module")
+def for_two():
+    made = config()
+    made.num_threads = 2
+    return build(made).engine()
+
+
+def test_contexts_on_threads_of_their_own_give_what_one_gives(for_two):
+    engines = for_two.create_execution_context(), for_two.create_execution_context(num_threads=1)
     x = images(4)
     expected = engines[0].run({"image": x})["logits"]
     wrong: list[int] = []
 
-    def work(context, factor) -> None:
+    def work(context, number) -> None:
         made = np.zeros_like(expected)
         context.set_input_shape("image", x.shape)
         for _ in range(50):
             context.execute_v2([x, made])
             if not np.allclose(made, expected, atol=1e-5):
-                wrong.append(factor)
+                wrong.append(number)
 
     workers = [threading.Thread(target=work, args=(c, k)) for k, c in enumerate(engines)]
     for w in workers:
@@ -141,15 +148,13 @@ def test_contexts_on_threads_of_their_own_give_what_one_gives(small):
     assert not wrong
 
 
-def test_a_context_may_use_another_number_of_threads_than_the_plan(small):
-    context = small.create_execution_context(num_threads=2)
-    assert (context.num_threads, small.create_execution_context().num_threads) == (2, 1)
+def test_a_context_may_use_fewer_threads_than_the_plan_was_tuned_for(for_two):
+    context, whole = for_two.create_execution_context(num_threads=1), for_two
+    assert (context.num_threads, whole.create_execution_context().num_threads) == (1, 2)
     x = images(8)
-    np.testing.assert_allclose(
-        context.run({"image": x})["logits"],
-        small.create_execution_context().run({"image": x})["logits"],
-        atol=1e-5,
-    )
-    assert small.create_execution_context(num_threads=2).engine is context.engine
-    with pytest.raises(ExecutionError, match="num_threads is 0"):
-        small.create_execution_context(num_threads=0)
+    expected = whole.create_execution_context().run({"image": x})["logits"]
+    np.testing.assert_allclose(context.run({"image": x})["logits"], expected, atol=1e-5)
+    assert whole.create_execution_context(num_threads=1).engine is context.engine
+    for count in (0, 3):
+        with pytest.raises(ExecutionError, match=f"num_threads is {count}, the plan .* for 2"):
+            whole.create_execution_context(num_threads=count)

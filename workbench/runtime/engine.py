@@ -211,20 +211,20 @@ class Engine:
     ) -> ExecutionContext:
         """A context of its own: arena, bound launches, current shapes. Weights are shared.
 
-        num_threads: that its CPU kernels use, where it is not the number that the plan was tuned
-        for: every layer is then prepared again, once. Raises ExecutionError.
+        num_threads: the most that its CPU kernels use, where that is less than what the plan was
+        tuned for: every layer is then prepared again, once. Raises ExecutionError.
         """
         from workbench.runtime.context import ExecutionContext
 
-        threads = self.plan.threads if num_threads is None else num_threads
-        return ExecutionContext(self._with_threads(threads), profile)
+        return ExecutionContext(self._with_threads(num_threads), profile)
 
-    def _with_threads(self, count: int) -> Engine:
-        if count == self.plan.threads:
+    def _with_threads(self, count: int | None) -> Engine:
+        if count is None or count == self.plan.threads:
             return self
-        if count < 1 or self.device.kind != "cpu":
+        if not 1 <= count < self.plan.threads:
             raise ExecutionError(
-                f"num_threads is {count}", place=str(self.device), remedy="1 or more, on a CPU"
+                f"num_threads is {count}, the plan was tuned for {self.plan.threads}",
+                remedy="give no more than that, or build with another num_threads in the config",
             )
         if count not in self._by_threads:
             self._by_threads[count] = Engine(replace(self.plan, threads=count), self.device)

@@ -104,7 +104,7 @@ class OneDnnSource:
             if isinstance(recipe, Refusal):
                 refusals.append(recipe)
                 continue
-            kernels = _kernels(library, recipe.descriptor)
+            kernels = dict(_kernels(library, recipe.descriptor))
             if not kernels:
                 layouts = " > ".join(map(str, (*variant.inputs, variant.output)))
                 reason = f"oneDNN has only its plain loop for {variant.primitive} in {layouts}"
@@ -124,7 +124,8 @@ class OneDnnSource:
 
     def prepare(self, tactic: Tactic, problem: Problem) -> Call | Refusal:
         """Find the implementation again at these sizes, generate its code, pack its constants."""
-        problem = replace(problem, threads=tactic.parameter("threads") or thread_counts(problem)[0])
+        chosen = tactic.parameter("threads") or thread_counts(problem)[0]
+        problem = replace(problem, threads=min(chosen, problem.threads))
         split = split_node(problem)
         library = load()
         if split is not None and isinstance(library, Library):
@@ -140,13 +141,13 @@ class OneDnnSource:
         if isinstance(recipe, Refusal):
             return recipe
         wanted = str(tactic.parameter("implementation"))
-        offers = _kernels(library, recipe.descriptor)
-        if wanted == _FIRST and offers:
-            wanted = next(iter(offers))
-        if wanted not in offers:
-            have = ", ".join(offers) or "none"
-            return layer.refusal(f"oneDNN has no {wanted} at these sizes, only: {have}")
-        return make_layer_call(library, layer, variant, recipe, offers[wanted])
+        others: list[str] = []
+        for name, descriptor in _kernels(library, recipe.descriptor):
+            if wanted in (name, _FIRST):
+                return make_layer_call(library, layer, variant, recipe, descriptor)
+            others.append(name)
+        have = ", ".join(others) or "none"
+        return layer.refusal(f"oneDNN has no {wanted} at these sizes, only: {have}")
 
     def reformat(self, type_: TensorType, source: Format, target: Format) -> Tactic | Refusal:
         """A reorder between two of the named layouts; oneDNN chooses the kernel by the sizes."""
@@ -279,17 +280,19 @@ def _saturates(kernel: str, layer: Layer) -> bool:
     return quantized and kernel.rpartition(":")[2] in ("sse41", "avx", "avx2", "avx512_core")
 
 
-def _kernels(library: Library, first: PrimitiveDescriptor) -> dict[str, PrimitiveDescriptor]:
-    """Implementations by name, best first by oneDNN's order; the hopeless ones are left out.
+def _kernels(
+    library: Library, first: PrimitiveDescriptor
+) -> Iterator[tuple[str, PrimitiveDescriptor]]:
+    """Implementations with their names, best first by oneDNN's order, without the hopeless ones.
 
     oneDNN 3.2 lists an implementation again once a primitive of an earlier one lies in its cache;
     the first of a name counts.
     """
     has_avx2 = library.isa & InstructionSet.AVX2 == InstructionSet.AVX2
-    found: dict[str, PrimitiveDescriptor] = {}
+    seen: set[str] = set()
     for descriptor in first.implementations():
         name = descriptor.implementation
         hopeless = has_avx2 and name.endswith(":sse41")
-        if not hopeless and not descriptor.is_reference:
-            found.setdefault(name, descriptor)
-    return found
+        if not hopeless and name not in seen and not descriptor.is_reference:
+            seen.add(name)
+            yield name, descriptor
