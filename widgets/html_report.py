@@ -17,6 +17,7 @@ from widgets.figures import (
     profile_figure,
     tactic_figure,
     timing_figure,
+    waterfall_figure,
 )
 from widgets.html_parts import Figures, table, text, tiles
 from workbench import __version__
@@ -38,6 +39,7 @@ from workbench.reports import (
     stage_rows,
     tactic_rows,
     timing_rows,
+    waterfall_rows,
 )
 from workbench.runtime import Profile
 from workbench.selection import Tuned
@@ -281,12 +283,14 @@ def _profile(page: _Page) -> _Section | None:
         return None
     rows = profile_rows(page.profile)
     runs = f"{page.profile.iterations} runs"
+    falls = waterfall_figure(waterfall_rows(page.profile), page.device, inputs=runs)
     figure = profile_figure(rows, page.device, inputs=runs)
     note = (
         '<p class="note">Each layer was timed alone, the whole apart; the residual is what '
         "launches cost and what neighbours gain from warm caches (it may be negative).</p>"
     )
-    place = page.figures.place(figure, "Where the execution's time goes")
+    place = page.figures.place(falls, "What a run's time is made of")
+    place += page.figures.place(figure, "Where the execution's time goes")
     return _Section("profile", "Profile", place + note + table(rows))
 
 
