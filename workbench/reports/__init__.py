@@ -16,7 +16,7 @@ from workbench.reports.model import (
     refusal_rows,
     weight_rows,
 )
-from workbench.reports.number_types import type_table
+from workbench.reports.number_types import spacing_rows, type_table
 from workbench.reports.precision import precision_rows
 from workbench.reports.profile import profile_rows, waterfall_rows
 from workbench.reports.qdq import qdq_rows, unfused_quantizers
@@ -73,6 +73,7 @@ __all__ = [
     "short_layer_rows",
     "short_tactic_rows",
     "sources_of",
+    "spacing_rows",
     "stage_rows",
     "tactic_rows",
     "timing_rows",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from workbench.datatypes import DataType
@@ -43,6 +45,28 @@ def type_table(
     for name, read in _MEASURED.items():
         table[name] = [math.nan if t is None else read(t) for t in trips]
     return table
+
+
+WINDOW = 24
+"""Neighbouring numbers of which the worst is told."""
+
+
+def spacing_rows(kinds: Sequence[str], *, largest: float = 1.0, decades: int = 6) -> pd.DataFrame:
+    """The worst relative error of storing a number of each size, where ``largest`` occurs too.
+
+    One scale for all, where the type needs a scale. Columns: Type, Magnitude, Relative error (%).
+    """
+    sizes = largest * np.logspace(-decades, 0, 100 * WINDOW).astype(np.float32)
+    sizes[-1] = largest
+    parts: list[pd.DataFrame] = []
+    for kind in kinds:
+        trip = round_trip(sizes, kind)
+        error = 100 * np.abs(trip.values - sizes) / sizes
+        worst = error.reshape(-1, WINDOW).max(axis=1)
+        middle = sizes.reshape(-1, WINDOW)[:, WINDOW // 2]
+        columns = {"Type": trip.label, "Magnitude": middle, "Relative error (%)": worst}
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
 
 
 _COLUMNS = (
