@@ -81,6 +81,7 @@ def test_an_int8_result_is_clipped_and_rounded_once():
     assert "rint" not in text and "-128" not in text
     after = text[text.index("tl.dot") :]
     assert after.count("tl.maximum") == after.count("tl.minimum") == 1
+    assert ", 0.0), 1.0)" in after  # what the hardware does for free
 
 
 def test_a_residual_is_asked_for_before_a_short_sum_and_scaled_once():

@@ -174,10 +174,12 @@ class Values:
             raise Untranslatable(f"quantizes to {dtype.value}")
         if not self.body.types[node.inputs[0]].dtype.is_float:
             raise Untranslatable("quantizes integers")
+        info, zero = dtype.info, self._parameter(node, 2)
+        if dtype is DataType.INT8 and self._positive and not zero:
+            return self._saturated(node)
         # One division a scale instead of one an element; a unit of roundoff more.
         inverse = self._variable(f"1.0 / {self._parameter(node, 1)}")
         scaled = self._times(node.inputs[0], inverse)
-        info, zero = dtype.info, self._parameter(node, 2)
         if dtype.is_float:
             if zero:
                 scaled = f"{scaled} + {zero}"
@@ -189,13 +191,33 @@ class Values:
             # A literal is a number of Python's, which has no type to be cast to.
             wide = f"{zero}.to(tl.float32)" if zero.isidentifier() else zero
             scaled = f"libdevice.rint({scaled}) + {wide}"
-        lowest = scaled
-        if zero or not self._at_least_zero(node.inputs[0]):
-            lowest = f"tl.maximum({scaled}, {info.low})"
-        clipped = self._variable(f"tl.minimum({lowest}, {info.high})")
+        clipped = self._variable(f"tl.minimum(tl.maximum({scaled}, {info.low}), {info.high})")
+        return self._rounded(clipped)
+
+    def _rounded(self, text: str, offset: int = 0) -> str:
+        """Numbers below 2**22, and ``offset`` more, rounded to integers."""
         # Adding 1.5 * 2**23 leaves no bits for a fraction: rounds to nearest, ties to even, and
         # the sum's lowest bits are the integer.
-        return self._variable(f"({clipped} + 12582912.0).to(tl.int32, bitcast=True) - 0x4B400000")
+        added = 12582912.0 + offset
+        return self._variable(f"({text} + {added}).to(tl.int32, bitcast=True) - 0x4B400000")
+
+    def _saturated(self, node: Node) -> str:
+        """An INT8 result clipped as a share of its range: a multiplication clips to 0..1 for free.
+
+        What is not negative has 127 steps, anything else 255, the lowest at -128.
+        """
+        name = node.inputs[0]
+        whole = not self._at_least_zero(name)
+        relu = self._producers.get(name)
+        if relu is not None and relu.op == "Relu" and not self._read_elsewhere(name):
+            name = relu.inputs[0]
+        steps, lowest = (255.0, -128) if whole else (127.0, 0)
+        factor = self._variable(f"1.0 / ({self._parameter(node, 1)} * {steps})")
+        text = self._times(name, factor)
+        if whole:
+            text = f"{text} + {-lowest / steps!r}"
+        share = self._variable(f"tl.minimum(tl.maximum({text}, 0.0), 1.0)")
+        return self._rounded(f"{share} * {steps}", lowest)
 
     # -- scales taken in ------------------------------------------------------------------
     def _times(self, name: str, factor: str) -> str:
