@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from workbench.body import Body, TensorType
@@ -25,7 +25,8 @@ class KernelText:
     Arguments: dynamic inputs, outputs, then constant inputs, in the Body's order, then the
     workspace where there is one. aligned: bytes to which every address must be aligned. since: the
     least compute capability, times ten. later: grid and block of ``run1``, ``run2``... which are
-    launched one after the other. workspace: bytes.
+    launched one after the other. workspace: bytes. packing: of constants that are not read as they
+    are, by their position among the Body's inputs; see ``weight_only``.
     """
 
     code: str
@@ -35,6 +36,11 @@ class KernelText:
     since: int = 0
     later: tuple[tuple[int, int], ...] = ()
     workspace: int = 0
+    packing: tuple[tuple[int, str], ...] = ()
+
+    def with_packing(self, position: int, name: str, *, aligned: int) -> KernelText:
+        """The same kernel, which reads a constant packed and its operands ``aligned``."""
+        return replace(self, packing=((position, name),), aligned=aligned)
 
     @property
     def launches(self) -> tuple[tuple[str, int, int], ...]:

@@ -18,6 +18,7 @@ from workbench.tactics.nvrtc.recurrence import BLOCKS, RECURRENT, recurrent_kern
 from workbench.tactics.nvrtc.row_families import FAMILIES
 from workbench.tactics.nvrtc.rows import row_shapes, rows_kernel
 from workbench.tactics.nvrtc.scalars import STORAGE
+from workbench.tactics.nvrtc.weight_only import COLUMNS, dequantizer, weight_only_kernel
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,9 @@ def variants(body: Body) -> tuple[Variant, ...] | Refusal:
             )
             for s in (() if isinstance(shapes, Refusal) else shapes)
         )
+    if dequantizer(body) is not None:
+        narrow = (Variant(f"int4 c{c}", LINEAR, (("columns", c),)) for c in COLUMNS)
+        offered = (*narrow, *offered)
     if any(not isinstance(kernel(body, v), Refusal) for v in offered):
         return offered
     return (*offered, *_elements(body, layouts))
@@ -88,28 +92,36 @@ def kernel(body: Body, variant: Variant) -> KernelText | Refusal:
     given = dict(variant.parameters)
     if "program" in given:
         return program_kernel(body)
+    if "columns" in given:
+        return weight_only_kernel(body, given["columns"])
     if "threads" in given:
         return recurrent_kernel(body, given["threads"])
     if "tile" in given:
         return direct_kernel(body, variant.layout, given["tile"])
     if "lanes" in given:
-        shapes = row_shapes(body)
-        if isinstance(shapes, Refusal):
-            return shapes
-        wanted = (given["lanes"], given["vector"])
-        shape = next((s for s in shapes if (s.lanes, s.vector) == wanted), None)
-        return rows_kernel(body, shape) if shape else _no_such(body, wanted)
-    return pointwise_kernel(body, variant.layout, given["vector"])
+        return _rows(body, given["lanes"], given["vector"])
+    # Chosen at another size, perhaps: as wide as this one allows.
+    kinds = [i.type.dtype for i in body.inputs] + [t.dtype for t in body.output_types]
+    fitting = [v for v in _widths(body, variant.layout, kinds) if v <= given["vector"]]
+    return pointwise_kernel(body, variant.layout, max(fitting, default=1))
 
 
-def _no_such(body: Body, wanted: tuple[int, int]) -> Refusal:
-    return Refusal(f"rows of this size are not spread over {wanted[0]}x{wanted[1]}", code="rows")
+def _rows(body: Body, lanes: int, vector: int) -> KernelText | Refusal:
+    """Rows spread so, or, where rows of this size cannot be, in the way that suits them best."""
+    shapes, anchor = row_shapes(body), body.anchor_node
+    if isinstance(shapes, Refusal):
+        by_one = anchor is not None and anchor.op in ELEMENT_RULES
+        return pointwise_kernel(body, LINEAR, 1) if by_one else shapes
+    shape = next((s for s in shapes if (s.lanes, s.vector) == (lanes, vector)), shapes[0])
+    return rows_kernel(body, shape)
 
 
 def variant_of(name: str, layout: str, parameters: Any) -> Variant:
     """The variant that a tactic stores."""
     kept = tuple(
-        (k, v) for k, v in parameters if k in ("tile", "lanes", "vector", "program", "threads")
+        (k, v)
+        for k, v in parameters
+        if k in ("tile", "lanes", "vector", "program", "threads", "columns")
     )
     return Variant(name, format_named(layout), kept)
 

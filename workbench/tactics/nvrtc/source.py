@@ -8,11 +8,18 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from workbench.body import Body, TensorType
+from workbench.body import Array, Body, TensorType
 from workbench.devices import Buffer, usable_cpus
 from workbench.errors import DeviceError
 from workbench.formats import HWC, LINEAR, Format
-from workbench.gpu_device import GpuDevice, gpu_of, import_cupy, not_installed, require_aligned
+from workbench.gpu_device import (
+    DeviceConstant,
+    GpuDevice,
+    gpu_of,
+    import_cupy,
+    not_installed,
+    require_aligned,
+)
 from workbench.gpu_targets import carried, least_capability, runnable
 from workbench.records import Refusal
 from workbench.tactics.arithmetic import has_product
@@ -28,6 +35,7 @@ from workbench.tactics.nvrtc.kernels import (
 )
 from workbench.tactics.nvrtc.pointwise import followed_layouts
 from workbench.tactics.nvrtc.scalars import STORAGE
+from workbench.tactics.nvrtc.weight_only import packed
 from workbench.tactics.protocol import Call, Launch, Problem, Tactic
 
 REVISION = "4"
@@ -189,7 +197,9 @@ def _call(text: KernelText, tactic: Tactic, problem: Problem) -> Call:
     module.load(next(iter(carries.values())))
     launches = [(module.get_function(n), (g,), (b,)) for n, g, b in text.launches]
     constants = [
-        device.constant((problem.constants[i.name],)) for i in problem.body.inputs if i.constant
+        _constant(device, text, k, problem.constants[i.name])
+        for k, i in enumerate(problem.body.inputs)
+        if i.constant
     ]
 
     names = [*(i.name for i in problem.body.dynamic_inputs), *problem.body.outputs]
@@ -216,6 +226,14 @@ def _call(text: KernelText, tactic: Tactic, problem: Problem) -> Call:
     packed = {f"c{k}": c for k, c in enumerate(constants)}
     kept = {"module": module, **packed}
     return Call(f"nvrtc {tactic.name}", bind, text.workspace, packed=kept, code=carries)
+
+
+def _constant(device: GpuDevice, text: KernelText, position: int, array: Array) -> DeviceConstant:
+    """A constant on the device, as the kernel reads it."""
+    packing = dict(text.packing).get(position)
+    if packing is None:
+        return device.constant((array,))
+    return device.constant((array,), packing, lambda: packed(packing, array))
 
 
 def compile_text(cupy: Any, text: str, target: str) -> bytes:
