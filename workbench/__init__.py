@@ -44,6 +44,7 @@ _PUBLIC = {
     "type_table": "workbench.reports",
     "export_onnx": "workbench.onnx_export",
     "inspect_model": "workbench.lab",
+    "trtexec_line": "workbench.onnx_export",
     "support_matrix": "workbench.reports.support",
 }
 

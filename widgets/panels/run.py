@@ -18,6 +18,7 @@ from workbench.builder import BuildState
 from workbench.datatypes import DataType
 from workbench.errors import WorkbenchError
 from workbench.lab import Ceilings, measure_ceilings
+from workbench.onnx_export import trtexec_line
 from workbench.records import Stage
 from workbench.reports import (
     arithmetic_types,
@@ -138,7 +139,8 @@ class RunPanel(Panel):
             self.show_failure(Failure(error))
             return
         self._say(
-            f"{path.resolve()}: {path.stat().st_size:,} bytes, for any engine that reads ONNX"
+            f"{path.resolve()}: {path.stat().st_size:,} bytes, for any engine that reads ONNX; "
+            f"TensorRT: {trtexec_line(path, self.session.config)}"
         )
 
     def report(self) -> None:
