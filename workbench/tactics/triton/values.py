@@ -174,6 +174,8 @@ class Values:
             raise Untranslatable(f"quantizes to {dtype.value}")
         if not self.body.types[node.inputs[0]].dtype.is_float:
             raise Untranslatable("quantizes integers")
+        if dtype.is_float and not node.attributes["saturate"]:
+            raise Untranslatable("quantizes to FP8 without saturating")
         info, zero = dtype.info, self._parameter(node, 2)
         if dtype is DataType.INT8 and self._positive and not zero:
             return self._saturated(node)
@@ -181,12 +183,8 @@ class Values:
         inverse = self._variable(f"1.0 / {self._parameter(node, 1)}")
         scaled = self._times(node.inputs[0], inverse)
         if dtype.is_float:
-            if zero:
-                scaled = f"{scaled} + {zero}"
-            clipped = scaled
-            if not self._at_least_zero(node.inputs[0]):
-                clipped = f"tl.maximum({scaled}, {info.low}, {NAN})"
-            return self._variable(f"tl.minimum({clipped}, {info.high}, {NAN})")
+            # Stores saturate: beyond the range lies the largest number, NaN stays NaN.
+            return self._variable(f"{scaled} + {zero}" if zero else scaled)
         if zero:
             # A literal is a number of Python's, which has no type to be cast to.
             wide = f"{zero}.to(tl.float32)" if zero.isidentifier() else zero
