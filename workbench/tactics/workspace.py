@@ -53,7 +53,9 @@ def over_limit(space: int, limit: int) -> Refusal | None:
 
 
 def size_text(nbytes: int) -> str:
-    """``40.0 MiB``, ``12 KiB`` or ``64 B``."""
+    """``1.0 GiB``, ``40.0 MiB``, ``12.0 KiB`` or ``64 B``."""
+    if nbytes >= 1 << 30:
+        return f"{nbytes / 2**30:.1f} GiB"
     if nbytes >= 1 << 20:
         return f"{nbytes / 2**20:.1f} MiB"
     return f"{nbytes / 1024:,.1f} KiB" if nbytes >= 1024 else f"{nbytes} B"
