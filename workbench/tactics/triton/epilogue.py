@@ -55,7 +55,8 @@ def finish(
         bias.append(repr(attributes["beta"]))
 
     def total(factor: str) -> str:
-        by = [*scales, factor] if factor else scales
+        # The numbers first: the other factor's scales may be one a channel.
+        by = [*scales[:1], factor, *scales[1:]] if factor else scales
         text = f"{sums} * ({' * '.join(by)})" if by else sums
         added = " * ".join([*bias, factor] if factor else bias)
         return f"{text} + {added}" if bias else text
