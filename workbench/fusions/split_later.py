@@ -110,5 +110,6 @@ SPLIT_LATER = RewriteRule(
     _refuse,
     shares_inner=True,
     changes_weights=True,
+    any_size=True,
     about="Parts that all go through the same layer are split after it.",
 )

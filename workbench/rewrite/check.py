@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +19,8 @@ from workbench.sampling import sample_inputs, small_bindings
 
 SMALL_SIZES = (6, 8, 12, 16, 32, 64)
 """Sizes behind the channels at which a rewrite is tried, until its layers accept them."""
+SMALL_BATCH = 2
+"""Leading size at which it is tried first."""
 SEEDS = (0, 1)
 
 
@@ -225,28 +227,33 @@ def _retyped(body: Body, inputs: Mapping[str, Array]) -> Body:
 
 
 def _smallest(body: Body) -> Body:
-    for largest in SMALL_SIZES:
-        small = _cut(body, largest)
-        if _fits(small):
-            return small
-    return body
+    return next((small for small in _cuts(body) if _fits(small)), body)
 
 
 # -- smaller sizes ----------------------------------------------------------------------------
 def at_small_sizes(before: Body, after: Body) -> tuple[Body, Body]:
-    """Both Bodies with the data's sizes behind the channels cut to the first that fits."""
-    for largest in SMALL_SIZES:
-        small, changed = _cut(before, largest), _cut(after, largest)
-        if _fits(small) and _fits(changed):
+    """Both Bodies with the data's batch and sizes behind the channels cut to the first that fit."""
+    for small, changed in zip(_cuts(before), _cuts(after), strict=True):
+        if _fits(small) and _fits(changed) and small.output_types == changed.output_types:
             return small, changed
     return before, after
 
 
-def _cut(body: Body, largest: int) -> Body:
+def _cuts(body: Body) -> Iterator[Body]:
+    """The Body at smaller sizes, smallest first; sizes written into it may not take them."""
+    for rows in (SMALL_BATCH, None):
+        for largest in (*SMALL_SIZES, None):
+            yield _cut(body, rows, largest)
+
+
+def _cut(body: Body, rows: int | None, largest: int | None) -> Body:
     def cut(i: BodyInput) -> BodyInput:
-        shape = i.type.shape
-        small = tuple(min(d, largest) if isinstance(d, int) else d for d in shape[2:])
-        return i if i.constant else replace(i, type=replace(i.type, shape=(*shape[:2], *small)))
+        limits = (rows, None, *(largest for _ in i.type.shape[2:]))
+        small = tuple(
+            min(d, most) if isinstance(d, int) and most else d
+            for d, most in zip(i.type.shape, limits, strict=False)
+        )
+        return i if i.constant else replace(i, type=replace(i.type, shape=small))
 
     return Body(tuple(map(cut, body.inputs)), body.nodes, body.outputs, body.anchor)
 

@@ -44,7 +44,8 @@ class RewriteRule:
     other readers (their layers then stay). changes_weights: each use is checked numerically by
     itself. exact: the result is the old computation itself, so that there is nothing to check.
     host: it may also move layers that only the host runs (see ``Layer.on_host``).
-    any_size: it holds whatever the sizes behind the channels are, and is checked at small ones.
+    any_size: it holds whatever the batch and the sizes behind the channels are, and is checked at
+        small ones.
     about: one line for people.
     """
 
