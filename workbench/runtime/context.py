@@ -217,7 +217,9 @@ class ExecutionContext:
         if self.engine.plan.is_late:
             return profile_of([self._late_run(inputs) for _ in range(iterations)])
         bound = self._bind()
-        alone = self._bind_at(bound.bindings, NONE, on_one_stream=True)
+        alone = bound
+        if self.engine.num_aux_streams:
+            alone = self._bind_at(bound.bindings, NONE, on_one_stream=True)
         parts = Profiled(
             lambda: self._launcher.launch(bound),
             tuple(zip(self.engine.plan.steps, bound.kernels, alone.launches, strict=True)),
