@@ -99,6 +99,9 @@ def test_the_contract_names_asked_built_and_executed_for_each_layer():
     conv = rows[rows["Operator"] == "Conv"]
     assert set(conv["Requested"]) == set(conv["Built as"]) == {"INT8"}
     assert all(t.startswith("INT8") for t in conv["Executed"])
+    joined = rows[rows["Operator"] == "Relu"]
+    assert set(joined["Built as"]) == {"INT8"}, "they are part of an INT8 kernel"
+    assert set(joined["Blocker"]) == {""}
     mean = rows[rows["Operator"] == "ReduceMean"].iloc[0]
     assert (mean["Built as"], mean["Executed"]) == ("FP32", "FP32")
     assert "no INT8 kernel of its own" in mean["Blocker"]

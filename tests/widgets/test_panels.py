@@ -249,6 +249,18 @@ def test_a_dragged_clip_line_changes_scale_share_sqnr_and_outputs_but_builds_not
     assert panel.session.actions == actions
 
 
+def test_a_typed_threshold_answers_as_a_dragged_one_and_a_bad_one_is_explained():
+    panel = int8_panel()
+    panel.show_tensor("relu_1")
+    panel.clip.number.value = 1.5
+    assert panel.clip.threshold == 1.5
+    assert "SQNR of the outputs" in panel.clip.numbers.value
+    assert panel.clip.slider.value == pytest.approx(1.5, rel=0.01)
+    panel.clip.number.value = -2.0
+    assert "gives no usable scale" in panel.clip.words.value
+    assert panel.clip.threshold == 1.5
+
+
 def test_a_threshold_is_used_and_given_back_to_calibration():
     panel = int8_panel()
     panel.show_tensor("relu_1")

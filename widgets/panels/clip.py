@@ -56,6 +56,15 @@ class ClipControl(ipw.VBox):
             layout={"width": "420px"},
         )
         self.slider.observe(self._slid, "value")
+        self.number = ipw.FloatText(
+            value=_short(found.threshold),
+            step=None,
+            description="or exactly",
+            tooltip="a magnitude; Enter measures it",
+            style={"description_width": "initial"},
+            layout={"width": "170px"},
+        )
+        self.number.observe(self._typed, "value")
         self.apply_button = button(
             "Use this threshold",
             lambda: self._apply(found.tensor, self.threshold),
@@ -67,8 +76,10 @@ class ClipControl(ipw.VBox):
         )
         self.reset_button.disabled = not found.by_hand
         self.numbers = tiles(_of_histogram(found.scale, found.clipped_share, found.sqnr_db))
-        self.words = note("Drag the red line, or move the slider, to see what another clip does.")
-        controls = row(self.slider, self.apply_button, self.reset_button)
+        self.words = note(
+            "Drag the red line, move the slider or type a number, to see what another clip does."
+        )
+        controls = row(self.slider, self.number, self.apply_button, self.reset_button)
         super().__init__([self._box, controls, self.numbers, self.words])
 
     def set_threshold(self, threshold: float) -> None:
@@ -85,6 +96,7 @@ class ClipControl(ipw.VBox):
         self._setting = True
         try:
             self.slider.value = min(max(threshold, 10**self.slider.min), 10**self.slider.max)
+            self.number.value = _short(threshold)
             self._move(clipped)
         finally:
             self._setting = False
@@ -142,6 +154,15 @@ class ClipControl(ipw.VBox):
     def _slid(self, change: Any) -> None:
         if not self._setting:
             self.set_threshold(float(change["new"]))
+
+    def _typed(self, change: Any) -> None:
+        if not self._setting and change["new"] != _short(self.threshold):
+            self.set_threshold(float(change["new"]))
+
+
+def _short(threshold: float) -> float:
+    """Four digits: what a person types, and the calibrated number without its noise."""
+    return float(f"{threshold:.4g}")
 
 
 def _of_histogram(scale: float, clipped_share: float, sqnr_db: float) -> list[tuple[str, str]]:
