@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import platform
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from workbench.cpu_clock import samples_us, timer
 from workbench.datatypes import DataType
 from workbench.errors import DeviceError
 from workbench.foreign_arrays import host_array
@@ -158,8 +158,9 @@ class Device(Protocol):
     def timer(self, launch: Callable[[], None], stream: Any) -> Callable[[int], list[float]]:
         """Times a bound launch by itself: given a number of samples, microseconds of a run each.
 
-        The CPU's caches are warm (a layer's inputs were just written by its neighbour) and a sample
-        is long enough for its clock; the GPU's L2 cache is emptied before each run.
+        On the CPU a long launch finds its data in the last-level cache, as it does among the other
+        layers of a run, and a short one is repeated until its clock can tell; the GPU's L2 cache is
+        emptied before each run.
         """
         ...
 
@@ -176,21 +177,6 @@ class Device(Protocol):
     def steps_us(self, launches: Sequence[Callable[[], None]], stream: Any = None) -> list[float]:
         """Microseconds of each of several launches in a row, without the gaps of launching."""
         ...
-
-
-RETAKES = 2
-"""Samples taken again, for each one asked for, when the system gave the processor to others."""
-SAMPLE_US = 60.0
-"""Shortest sample worth reading off a CPU's clock."""
-
-
-def _preemptions() -> int:
-    """How often the system took a processor from this process; 0 where it does not say."""
-    if sys.platform == "win32":
-        return 0
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 class CpuStream:
@@ -319,14 +305,7 @@ class CpuDevice:
         """Nothing: what was launched has ended."""
 
     def timer(self, launch: Callable[[], None], stream: Any) -> Callable[[int], list[float]]:
-        first = self.time_us(launch, 1)[0]
-        inner = max(1, min(256, int(SAMPLE_US / max(first, 0.1))))
-
-        def run() -> None:
-            for _ in range(inner):
-                launch()
-
-        return lambda count: [s / inner for s in self.time_us(run, count)]
+        return timer(launch)
 
     def fixed_work(self) -> Callable[[], None]:
         values = np.linspace(0.0, 1.0, 1 << 14)
@@ -341,20 +320,7 @@ class CpuDevice:
             stream.synchronize()
 
     def time_us(self, launch: Callable[[], None], repeats: int, stream: Any = None) -> list[float]:
-        from time import perf_counter_ns
-
-        samples: list[float] = []
-        retakes = RETAKES * repeats
-        while len(samples) < repeats:
-            before = _preemptions()
-            start = perf_counter_ns()
-            launch()
-            elapsed = perf_counter_ns() - start
-            if retakes and _preemptions() != before:
-                retakes -= 1
-                continue
-            samples.append(elapsed / 1e3)
-        return samples
+        return samples_us(launch, repeats)
 
     def steps_us(self, launches: Sequence[Callable[[], None]], stream: Any = None) -> list[float]:
         return [self.time_us(launch, 1, stream)[0] for launch in launches]

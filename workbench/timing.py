@@ -21,7 +21,7 @@ from workbench.errors import TimingCacheError
 from workbench.files import read_file, write_atomically
 from workbench.tactics.protocol import Tactic, tactic_to_json
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Version of the timing method; part of every key."""
 STEADY_SAMPLES = 20
 BUSY_SPREAD = 0.25
