@@ -9,10 +9,10 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from workbench import __version__
-from workbench.cli import build, demo, doctor, lab, record, run
+from workbench.cli import build, demo, doctor, lab, record, run, search
 from workbench.errors import WorkbenchError
 
-COMMANDS = (demo, lab, build, run, record, doctor)
+COMMANDS = (demo, lab, build, search, run, record, doctor)
 """Each module has NAME, HELP, ``arguments(parser)`` and ``main(options) -> exit code``."""
 
 

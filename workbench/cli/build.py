@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from workbench.builder import STAGES, BuildState, run_stages, start
+from workbench.builder import STAGES, BuildState, run_stages, start, weak_types
 from workbench.calibration import load_data
 from workbench.cli.text import say, stage_line, table, wrapped
-from workbench.config import PERCENTILE, BuilderConfig, Calibrator, OptimizationProfile
+from workbench.config import (
+    PERCENTILE,
+    WEAK_FLAGS,
+    BuilderConfig,
+    BuilderFlag,
+    Calibrator,
+    OptimizationProfile,
+)
 from workbench.datatypes import CALIBRATED, PRECISIONS, DataType
 from workbench.devices import Device, open_device
 from workbench.dimensions import Shape, symbols_of
@@ -66,6 +74,13 @@ def build_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="INPUT=MIN,OPT,MAX",
         help="such as image=1x1x8x8,8x1x8x8,64x1x8x8",
+    )
+    parser.add_argument(
+        "--weak",
+        nargs="+",
+        choices=sorted(f.value for f in WEAK_FLAGS),
+        default=(),
+        help="weak typing (TensorRT ≤ 10): types that the tuner may choose by time",
     )
     parser.add_argument("--timing-cache", metavar="FILE", help="read before and merged after")
     parser.add_argument("--level", type=int, default=3, help="builder optimization level, 0 to 5")
@@ -130,6 +145,7 @@ def built(options: argparse.Namespace, config: BuilderConfig, device: Device) ->
             remedy=f"give its smallest, usual and largest, such as {' '.join(given)}",
         )
     kinds = {config.default_precision, *(kind for _, kind in config.precisions)}
+    kinds |= set(weak_types(config))
     cache = Path(options.calibration_cache) if options.calibration_cache else None
     cached = cache is not None and cache.exists()
     ranged = [k.info.label for k in CALIBRATED if k in kinds]
@@ -169,20 +185,27 @@ def configured(options: argparse.Namespace) -> BuilderConfig:
     config.max_aux_streams = options.aux_streams
     config.hardware_compatibility_level = HardwareCompatibilityLevel(options.compatibility)
     if options.shapes:
-        profile = OptimizationProfile()
-        for text in options.shapes:
-            name, _, shapes = text.partition("=")
-            try:
-                low, mid, high = (tuple(map(int, s.split("x"))) for s in shapes.split(","))
-            except ValueError:
-                raise ConfigError(
-                    f"{text!r} is not INPUT=MIN,OPT,MAX",
-                    place="--shapes",
-                    remedy="write sizes joined by x, such as image=1x1x8x8,8x1x8x8,64x1x8x8",
-                ) from None
-            profile.set_shape(name, low, mid, high)
-        config.add_optimization_profile(profile)
+        config.add_optimization_profile(profile_of(options.shapes))
+    if options.weak:
+        config.flags = config.flags | {BuilderFlag(f) for f in options.weak}
     return config
+
+
+def profile_of(texts: Sequence[str]) -> OptimizationProfile:
+    """The profile of ``INPUT=MIN,OPT,MAX`` texts. Raises ConfigError."""
+    profile = OptimizationProfile()
+    for text in texts:
+        name, _, shapes = text.partition("=")
+        try:
+            low, mid, high = (tuple(map(int, s.split("x"))) for s in shapes.split(","))
+        except ValueError:
+            raise ConfigError(
+                f"{text!r} is not INPUT=MIN,OPT,MAX",
+                place="--shapes",
+                remedy="write sizes joined by x, such as image=1x1x8x8,8x1x8x8,64x1x8x8",
+            ) from None
+        profile.set_shape(name, low, mid, high)
+    return profile
 
 
 def _datatype(name: str) -> DataType:

@@ -81,7 +81,8 @@ class PrecisionTrials:
                 place=self._base.name,
                 remedy="give samples=..., or calibration=...",
             )
-        self.batches: tuple[Batch, ...] = load_data(given, self._base.network).batches
+        loaded = load_data(given, self._base.network).batches
+        self.batches: tuple[Batch, ...] = tuple(_fitting(loaded, self.config))
         self.labels, self.task = labels, task
         self._check_labels()
         self._ranges: dict[Any, CalibrationResult] = {}
@@ -328,6 +329,19 @@ class PrecisionTrials:
             "task": task,
             "device": str(self.device.fingerprint),
         }
+
+
+def _fitting(batches: Sequence[Batch], config: BuilderConfig) -> Iterator[Batch]:
+    """The batches, cut where they are larger than the profile's largest."""
+    shapes = config.optimization_profiles[0].shapes if config.optimization_profiles else {}
+    most = min((s[2][0] for s in shapes.values() if s[2]), default=0)
+    for batch in batches:
+        size = next(iter(batch.values())).shape[0]
+        if not most or size <= most:
+            yield batch
+            continue
+        for at in range(0, size, most):
+            yield {n: np.ascontiguousarray(a[at : at + most]) for n, a in batch.items()}
 
 
 def network_digest(network: NetworkDefinition) -> str:
