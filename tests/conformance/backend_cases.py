@@ -7,7 +7,7 @@ import unittest
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from onnx.backend.test.loader import load_model_tests
 from onnx.backend.test.runner import Runner
 
 from workbench.onnx_backend import WorkbenchBackend
+from workbench.operators import OPERATORS
 
 KINDS = ("simple", "pytorch-converted", "pytorch-operator")
 """Beside the node cases. The kind ``real`` is whole models of up to 570 MB: not run here."""
@@ -79,14 +80,14 @@ def summary(outcomes: Mapping[str, Outcome]) -> str:
 
 def run_case(case: TestCase, backend: type[WorkbenchBackend]) -> Outcome:
     """Prepare, run twice, and compare as onnx's own runner does."""
-    model = _model(case)
+    model = model_of(case)
     try:
         rep = backend.prepare(copy.deepcopy(model))
     except unittest.SkipTest as e:
         return Outcome("declined", str(e))
     except Exception as e:  # an outcome like others: the rest of the suite goes on
         return Outcome("error", f"prepare: {type(e).__name__}: {e}")
-    for inputs, expected in _data(case, model):
+    for inputs, expected in data_of(case, model):
         fed = copy.deepcopy(inputs)
         try:
             outputs, again = rep.run(fed), rep.run(copy.deepcopy(inputs))
@@ -125,14 +126,43 @@ def _same(some: Any, others: Any) -> bool:
     return a.tobytes() == b.tobytes()
 
 
-def _model(case: TestCase) -> ModelProto:
+def known_sizes(case: TestCase) -> TestCase | None:
+    """The case with the inputs that decide sizes as constants; None where there are none.
+
+    So they stand in real models; as inputs, only the host could run what reads them.
+    """
+    model = model_of(case)
+    data = data_of(case, model)
+    names = [v.name for v in model.graph.input]
+    reads = [(n, i, v) for n in model.graph.node for i, v in enumerate(n.input) if v in names]
+    decided = {
+        v for n, i, v in reads if (o := OPERATORS.get(n.op_type)) is not None and i in o.structural
+    }
+    if not decided or len(data) != 1:
+        return None
+    inputs, outputs = data[0]
+    known = ModelProto()
+    known.CopyFrom(model)
+    del known.graph.input[:]
+    known.graph.input.extend(v for v in model.graph.input if v.name not in decided)
+    given = dict(zip(names, inputs, strict=False))
+    known.graph.initializer.extend(
+        numpy_helper.from_array(given[n], n) for n in names if n in decided and n in given
+    )
+    fed = [given[v.name] for v in known.graph.input]
+    return replace(case, model=known, model_dir=None, data_sets=[(fed, outputs)])
+
+
+def model_of(case: TestCase) -> ModelProto:
+    """The case's model."""
     if case.model is not None:
         return case.model
     assert case.model_dir is not None
     return onnx.load(str(Path(case.model_dir) / "model.onnx"))
 
 
-def _data(case: TestCase, model: ModelProto) -> list[tuple[list[Any], list[Any]]]:
+def data_of(case: TestCase, model: ModelProto) -> list[tuple[list[Any], list[Any]]]:
+    """Inputs and expected outputs of each of the case's data sets."""
     if case.data_sets is not None:
         return [([_array(v) for v in i], [_array(v) for v in o]) for i, o in case.data_sets]
     assert case.model_dir is not None

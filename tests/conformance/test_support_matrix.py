@@ -84,10 +84,18 @@ def test_the_page_of_operators_is_up_to_date() -> None:
 def test_kernels_types_and_refusals_are_asked_for() -> None:
     found = {r.key: r for r in support_matrix()}
     conv = found["Conv"]
-    assert {"NUMBA", "NUMPY", "NVRTC"} <= set(conv.kernels)
+    assert {"NUMBA", "NUMPY"} <= set(conv.kernels)
+    assert {"CUDNN", "NVRTC"} <= set(conv.gpu)
     assert types_in_words(conv.types) == "floats"
-    assert found["MatMul"].kernels.count("CUBLAS_LT") == 1
+    assert found["MatMul"].gpu.count("CUBLAS_LT") == 1
     assert found["NonZero"].host and not found["NonZero"].kernels
     assert found["CastLike"].becomes == ("Cast",)
     assert found["ai.onnx.ml::ZipMap"].reason
-    assert found["DFT"].kernels == ()
+    assert found["DFT"].kernels == () and found["DFT"].gpu == ("NVRTC",)
+
+
+@pytest.mark.slow
+def test_every_operator_has_a_gpu_kernel_or_a_reason_for_the_host() -> None:
+    rows = [r for r in support_matrix() if r.route == ROW and r.family != "constant"]
+    assert not [r.key for r in rows if not r.gpu and not r.host_on_gpu]
+    assert not [r.key for r in rows if r.host and not r.host_on_gpu]

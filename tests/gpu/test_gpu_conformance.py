@@ -17,16 +17,15 @@ from zlib import crc32
 
 import numpy as np
 import pytest
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto
 from onnx.backend.test.case.test_case import TestCase
 
 from workbench.datatypes import DataType
 from workbench.onnx_backend import WorkbenchBackend, WorkbenchRep
-from workbench.operators import OPERATORS
 from workbench.reports.support_gpu import HOST_ON_GPU
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "conformance"))
-from backend_cases import _data, _model, all_cases, run_case, summary, unfit
+from backend_cases import all_cases, data_of, known_sizes, model_of, run_case, summary, unfit
 
 pytestmark = pytest.mark.gpu
 SHARDS = 16
@@ -43,37 +42,13 @@ class OnGpu(WorkbenchBackend):
         return super().prepare(model, device, **kwargs)
 
 
-def with_known_sizes(case: TestCase) -> TestCase | None:
-    """The case with the inputs that decide sizes as constants; None where there are none."""
-    model = _model(case)
-    data = _data(case, model)
-    names = [v.name for v in model.graph.input]
-    reads = [(n, i, v) for n in model.graph.node for i, v in enumerate(n.input) if v in names]
-    decided = {
-        v for n, i, v in reads if (o := OPERATORS.get(n.op_type)) is not None and i in o.structural
-    }
-    if not decided or len(data) != 1:
-        return None
-    inputs, outputs = data[0]
-    known = ModelProto()
-    known.CopyFrom(model)
-    del known.graph.input[:]
-    known.graph.input.extend(v for v in model.graph.input if v.name not in decided)
-    given = dict(zip(names, inputs, strict=False))
-    known.graph.initializer.extend(
-        numpy_helper.from_array(given[n], n) for n in names if n in decided and n in given
-    )
-    fed = [given[v.name] for v in known.graph.input]
-    return dataclasses.replace(case, model=known, model_dir=None, data_sets=[(fed, outputs)])
-
-
 def with_room(case: TestCase) -> TestCase:
     """The case with room for two last digits of its narrowest output.
 
     The standard's half outputs are rounded after every operator, which kernels need not do.
     """
     outputs = [
-        np.asarray(v) for _, made in _data(case, _model(case)) for v in made if v is not None
+        np.asarray(v) for _, made in data_of(case, model_of(case)) for v in made if v is not None
     ]
     kinds = [DataType.of(v) for v in outputs if v.dtype != object]
     digits = max((k.info.eps for k in kinds if k.is_float and k.itemsize == 2), default=0.0)
@@ -83,7 +58,7 @@ def with_room(case: TestCase) -> TestCase:
 def share(shard: int) -> dict[str, TestCase]:
     """Cases of one test."""
     own = {n: c for n, c in all_cases().items() if crc32(n.encode()) % SHARDS == shard}
-    known = {f"{n} (sizes known)": with_known_sizes(c) for n, c in own.items()}
+    known = {f"{n} (sizes known)": known_sizes(c) for n, c in own.items()}
     return own | {n: c for n, c in known.items() if c is not None}
 
 
