@@ -20,7 +20,13 @@ pytestmark = pytest.mark.gpu
 TACTICS = 6
 RUN = {
     "CUDNN": {"resnet_3x3", "resnet_1x1", "resnet_1x1_residual", "linear", "attention"},
-    "CUBLAS_LT": {"resnet_1x1", "resnet_1x1_residual", "linear", "linear_residual"},
+    "CUBLAS_LT": {
+        "resnet_1x1",
+        "resnet_1x1_residual",
+        "linear",
+        "linear_residual",
+        "fp8_linear_halves",
+    },
 }
 """Bodies that a source must run; of the others it may refuse any tactic, with its reason."""
 
