@@ -15,7 +15,7 @@ from workbench.gpu_targets import HardwareCompatibilityLevel as Level
 from workbench.records import Refusal
 from workbench.runtime import Engine
 from workbench.selection import Candidate
-from workbench.selection.portability import cost_us, portable
+from workbench.selection.portability import compiled_for, cost_us, portable
 from workbench.tactics.protocol import Tactic
 from workbench.timing import Timing
 
@@ -50,6 +50,13 @@ def test_a_librarys_tactic_goes_as_far_as_the_library_does(source, level, goes):
     if not goes:
         assert str(found.refusal).startswith(f"{level.name}: ")
         assert "NONE" in found.refusal.remedy
+
+
+def test_timings_are_shared_with_other_builds_where_the_level_changes_no_kernel():
+    assert compiled_for("TRITON", Level.AMPERE_PLUS) == "AMPERE_PLUS"
+    assert compiled_for("CUDNN", Level.AMPERE_PLUS) == ""
+    for level in (Level.NONE, Level.SAME_COMPUTE_CAPABILITY):
+        assert compiled_for("TRITON", level) == compiled_for("NVRTC", level) == ""
 
 
 def test_what_was_refused_before_keeps_its_reason():

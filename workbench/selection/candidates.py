@@ -12,13 +12,12 @@ from workbench.config import BuilderConfig, BuilderFlag, MemoryPoolType
 from workbench.datatypes import DataType
 from workbench.devices import Device
 from workbench.errors import ConfigError
-from workbench.gpu_targets import HardwareCompatibilityLevel
 from workbench.records import Refusal
 from workbench.selection.budget import TACTICS_BY_LEVEL, in_turns
 from workbench.selection.candidate import Candidate
 from workbench.selection.choice import LayerChoice
 from workbench.selection.layer_problem import LayerProblem
-from workbench.selection.portability import cost_us, portable
+from workbench.selection.portability import compiled_for, cost_us, portable
 from workbench.selection.trial import Trial
 from workbench.tactics import COMPILED_FOR_LONG_LAYERS, SOURCES, sources_for
 from workbench.tactics.deciding import Deciding
@@ -136,9 +135,8 @@ class Workshop:
 
     def key(self, tactic: Tactic, layer: LayerProblem) -> str:
         """What the cache knows a layer's timing by."""
-        level, decided = self.config.hardware_compatibility_level, layer.decided
-        if level is not HardwareCompatibilityLevel.NONE:
-            decided = f"{decided} {level.name}"
+        own = compiled_for(tactic.source, self.config.hardware_compatibility_level)
+        decided = f"{layer.decided} {own}" if own else layer.decided
         return self.cache.key(tactic, layer.opt, self.threads, decided)
 
     @cached_property

@@ -37,6 +37,15 @@ def portable(candidate: Candidate, level: HardwareCompatibilityLevel) -> Candida
     return replace(candidate, refusal=refusal)
 
 
+def compiled_for(source: str, level: HardwareCompatibilityLevel) -> str:
+    """What timings of a source belong to beside this GPU: kernels that other targets refuse.
+
+    Empty where the level changes nothing of its kernels.
+    """
+    travels = (source, level) not in _BOUND
+    return level.name if level is HardwareCompatibilityLevel.AMPERE_PLUS and travels else ""
+
+
 def cost_us(choices: Sequence[LayerChoice]) -> float:
     """What the layers would take less with the tactics that were refused for other GPUs' sake."""
     total = 0.0
