@@ -97,7 +97,7 @@ class Pipeline:
         for t in outputs:
             lane.reserve(t, self.context.get_tensor_shape(t.name))
         for t in self._tensors:
-            self.context.set_tensor_address(t.name, lane.there[t.name].address)
+            self.context.set_tensor_address(t.name, lane.there[t.name].memory)  # kept alive
         self.device.wait(self._compute, self._in)
         self.context.execute_async_v3(self._compute)
         self.device.wait(self._out, self._compute)
