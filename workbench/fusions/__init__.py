@@ -31,6 +31,7 @@ from workbench.fusions.sibling_pointwise import SIBLING_POINTWISE
 from workbench.fusions.sizes_only import SIZES_ONLY
 from workbench.fusions.split_later import SPLIT_LATER
 from workbench.fusions.split_views import SPLIT_VIEWS
+from workbench.fusions.weight_only import WEIGHT_ONLY
 from workbench.network import NetworkDefinition
 from workbench.records import Attempt, Stage
 from workbench.rewrite import RewriteRule, apply_rules
@@ -76,6 +77,7 @@ FUSIONS: tuple[RewriteRule, ...] = (
     DUPLICATE_DEQUANTIZE,
     ABSORB_DEQUANTIZE,
     ABSORB_QUANTIZE,
+    WEIGHT_ONLY,
     # Horizontal: what is still on its own.
     SIBLING_POINTWISE,
 )
