@@ -30,7 +30,8 @@ from workbench.onnx_parser.schemas import OPSETS, Formal, Schema, operator_key, 
 from workbench.onnx_parser.upgrade import UPGRADES
 from workbench.onnx_parser.value_types import schema_type
 from workbench.operators import OPERATORS
-from workbench.reports.support_cases import Sample, kernels_for, samples
+from workbench.reports.support_cases import Sample, gpu_kernels_for, kernels_for, samples
+from workbench.reports.support_gpu import HOST_ON_GPU
 
 ROW = "row"
 LOWER = "lowered"
@@ -48,9 +49,11 @@ class OperatorSupport:
     ``lowered``: written as other operators by a rule of ours; ``standard body``: as its function
     body in the standard; ``upgrade``: its old versions are written as newer operators;
     ``not supported``. becomes: the operators of those layers. types: of its first input (of the
-    output, where it has none). kernels: tactic sources that have one for it; empty where only the
-    reference runs it. host: only the host runs it, value by value. reason: why it is not
-    supported. refusals: what of ONNX's own cases is refused, and why.
+    output, where it has none). kernels: the CPU's tactic sources that have one for it; empty where
+    only the reference runs it. gpu: the GPU's tactic sources that have one. host: only the host
+    runs it, value by value. host_on_gpu: why the host runs it, or what it becomes, in a GPU's
+    engine too. reason: why it is not supported. refusals: what of ONNX's own cases is refused, and
+    why.
     """
 
     operator: str
@@ -63,7 +66,9 @@ class OperatorSupport:
     becomes: tuple[str, ...] = ()
     types: tuple[DataType, ...] = ()
     kernels: tuple[str, ...] = ()
+    gpu: tuple[str, ...] = ()
     host: bool = False
+    host_on_gpu: str = ""
     reason: str = ""
     refusals: tuple[str, ...] = ()
 
@@ -81,8 +86,8 @@ def support_matrix(*, ask: bool = True) -> tuple[OperatorSupport, ...]:
     """A row an operator: ai.onnx first, by name; then the other domains of the standard.
 
     ask: parse ONNX's own node cases, and ask each tactic source about what they become (a minute,
-    once); without it ``types`` are the standard's, and ``kernels``, ``refusals`` and what a
-    lowered operator becomes are empty.
+    once); without it ``types`` are the standard's, and ``kernels``, ``gpu``, ``refusals`` and what
+    a lowered operator becomes are empty.
     """
     rows = [_from_tables(key) for key in standard_operators()]
     if not ask:
@@ -99,6 +104,7 @@ def support_matrix(*, ask: bool = True) -> tuple[OperatorSupport, ...]:
                 becomes=row.becomes or (tuple(sample.becomes) if own is None else ()),
                 types=_probed(own, row, sample.layers) if own is not None else row.types,
                 kernels=kernels_for(sample.layers, device) if own is not None else (),
+                gpu=gpu_kernels_for(sample.layers, device) if own is not None else (),
                 refusals=tuple(sample.refusals) if row.supported else (),
             )
         )
@@ -129,6 +135,7 @@ def _from_tables(key: str) -> OperatorSupport:
         becomes=_upgrade_targets(key) if route == UPGRADE else (),
         types=_standard_types(newest) if opsets else (),
         host=own is not None and own.host,
+        host_on_gpu=HOST_ON_GPU.get(key, "") if route == ROW else "",
         reason="" if opsets else _reason(key, OPSETS[domain]),
     )
 

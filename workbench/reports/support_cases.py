@@ -11,9 +11,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
-from onnx import ModelProto
+from onnx import ModelProto, numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
 from workbench.body import Body, HostType
@@ -23,6 +24,7 @@ from workbench.network import Layer, NetworkDefinition
 from workbench.onnx_parser import OnnxParser
 from workbench.onnx_parser.functions import domain
 from workbench.onnx_parser.schemas import operator_key
+from workbench.operators import OPERATORS
 from workbench.records import Refusal
 from workbench.tactics import SOURCES, TacticSource
 from workbench.tactics.cublas_lt.product import product_of
@@ -66,18 +68,58 @@ def samples() -> Mapping[str, Sample]:
         cases = load_model_tests(kind="node")
     for case in cases:
         if "_expanded" not in case.name and case.model is not None:
+            known = _with_known_sizes(case.model, next(iter(case.data_sets or ()), ((), ()))[0])
             _read(case.model, found, seen)
+            if known is not None:
+                _add_layers(known, _parsed(known)[0], found, seen)
     return found
 
 
-def _read(model: ModelProto, found: dict[str, Sample], seen: set[tuple[str, str]]) -> None:
+def _with_known_sizes(model: ModelProto, inputs: Sequence[Any]) -> ModelProto | None:
+    """The model with the inputs that decide sizes as constants, as they stand in real ones."""
+    given = dict(zip((v.name for v in model.graph.input), inputs, strict=False))
+    decided = {
+        v
+        for n in model.graph.node
+        if (o := OPERATORS.get(operator_key(domain(n.domain), n.op_type))) is not None
+        for i, v in enumerate(n.input)
+        if i in o.structural and isinstance(given.get(v), np.ndarray)
+    }
+    if not decided:
+        return None
+    known = ModelProto()
+    known.CopyFrom(model)
+    del known.graph.input[:]
+    known.graph.input.extend(v for v in model.graph.input if v.name not in decided)
+    known.graph.initializer.extend(numpy_helper.from_array(given[n], n) for n in sorted(decided))
+    return known
+
+
+def _parsed(model: ModelProto) -> tuple[NetworkDefinition, OnnxParser]:
     network = NetworkDefinition()
     parser = OnnxParser(network)
     parser.parse(model.SerializeToString())
+    return network, parser
+
+
+def _read(model: ModelProto, found: dict[str, Sample], seen: set[tuple[str, str]]) -> None:
+    network, parser = _parsed(model)
     for i in range(parser.num_errors):
         reason = parser.get_error(i)
         if reason.rule != "operator":
             found[reason.node_operator].refusals.setdefault(reason.desc)
+    _add_layers(model, network, found, seen)
+    nodes = {operator_key(domain(n.domain), n.op_type) for n in model.graph.node}
+    if len(model.graph.node) == 1:
+        found[nodes.pop()].becomes.update((x.op, None) for x in network.layers)
+
+
+def _add_layers(
+    model: ModelProto,
+    network: NetworkDefinition,
+    found: dict[str, Sample],
+    seen: set[tuple[str, str]],
+) -> None:
     nodes = {operator_key(domain(n.domain), n.op_type) for n in model.graph.node}
     for layer in network.layers:
         assert layer.operator is not None
@@ -86,19 +128,29 @@ def _read(model: ModelProto, found: dict[str, Sample], seen: set[tuple[str, str]
             seen.add((key, layer.body.signature))
             sample = found[key]
             (sample.own if key in nodes else sample.others).append(layer)
-    if len(model.graph.node) == 1:
-        found[nodes.pop()].becomes.update((x.op, None) for x in network.layers)
 
 
 def kernels_for(layers: Sequence[Layer], device: Device) -> tuple[str, ...]:
-    """Names of the sources with a kernel for one of these layers, in order.
+    """Names of the CPU's sources with a kernel for one of these layers, in order.
 
-    The NumPy source runs every Body by its reference; it counts where it has more than that. The
-    GPU's sources say from the Body alone what they generate or call, without a GPU.
+    The NumPy source runs every Body by its reference; it counts where it has more than that.
     """
+    return _with_kernel("cpu", layers, device)
+
+
+def gpu_kernels_for(layers: Sequence[Layer], device: Device) -> tuple[str, ...]:
+    """Names of the GPU's sources with a kernel for one of these layers, in order.
+
+    They say from the Body alone what they generate or call, without a GPU.
+    """
+    return _with_kernel("gpu", layers, device)
+
+
+def _with_kernel(kind: str, layers: Sequence[Layer], device: Device) -> tuple[str, ...]:
     bodies = [b for x in layers if not x.on_host for b in _asked(x.body)]
     usable = [b for b in bodies if _is_bound(b)][: 2 * ASKED]
-    return tuple(s.name for s in SOURCES if any(_has_kernel(s, b, device) for b in usable))
+    sources = (s for s in SOURCES if s.device_kind == kind)
+    return tuple(s.name for s in sources if any(_has_kernel(s, b, device) for b in usable))
 
 
 def _asked(body: Body) -> tuple[Body, ...]:

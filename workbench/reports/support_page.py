@@ -22,10 +22,14 @@ Every operator of the ONNX standard up to opset {OPSET} that the installed `onnx
 - **Layer**: TensorRT's `LayerType`, for operators that are a layer of their own. *as* others: the
   operators that its nodes become, by a rule of ours (*lowered*), by the standard's own function
   body (*body*), or because only old opsets have it (*upgrade*).
-- **Kernels**: the tactic sources that offer one for at least one of ONNX's own node cases, asked
-  when this page was made. *reference*: NumPy runs the operator's reference. *host*: the interpreter
-  runs it on the host, value by value; so it does, for any operator, where strings, sequences or
-  sizes that only the data decides are involved.
+- **CPU**: the CPU's tactic sources that offer a kernel for at least one of ONNX's own node cases,
+  asked when this page was made. *reference*: NumPy runs the operator's reference. *host*: the
+  interpreter runs it on the host, value by value; so it does, for any operator, where strings,
+  sequences or sizes that only the data decides are involved.
+- **GPU**: the same of the GPU's sources, asked without a GPU. *host*, with the reason: in a GPU's
+  engine, too, the interpreter runs it, if `allow_host_layers` is set. So it does where a kernel
+  refuses a layer: complex numbers, and integers divided by what may be 0, where the reference stops
+  the run, which a kernel cannot. *layers*: as those that it becomes.
 - **Types**: of the first input, which the standard allows and the operator's type rule takes.
 - **Notes**: why some of ONNX's own cases are refused.
 """
@@ -42,8 +46,8 @@ def _lines(matrix: Sequence[OperatorSupport]) -> Iterator[str]:
     yield f"{len(supported)} of {len(matrix)} operators are supported."
     for domain in dict.fromkeys(r.domain for r in supported):
         yield f"\n## {domain or 'ai.onnx'}\n"
-        yield "| Operator | Since | Opsets | Layer | Family | Kernels | Types | Notes |"
-        yield "|---|---|---|---|---|---|---|---|"
+        yield "| Operator | Since | Opsets | Layer | Family | CPU | GPU | Types | Notes |"
+        yield "|---|---|---|---|---|---|---|---|---|"
         yield from (_row(r) for r in supported if r.domain == domain)
     yield "\n## Not supported\n"
     yield "| Operator | Domain | Why |"
@@ -58,7 +62,7 @@ def _row(r: OperatorSupport) -> str:
     notes = "; ".join(r.refusals)
     cells = (
         *(r.operator, str(r.since), r.opsets, layer, r.family),
-        *(_kernels(r), types_in_words(r.types), _cell(notes)),
+        *(_kernels(r), _gpu(r), types_in_words(r.types), _cell(notes)),
     )
     return f"| {' | '.join(cells)} |"
 
@@ -76,6 +80,15 @@ def _kernels(r: OperatorSupport) -> str:
     if r.host:
         return "*host*"
     return ", ".join(r.kernels) or "*reference*"
+
+
+def _gpu(r: OperatorSupport) -> str:
+    """The GPU's sources; where there are none, why the host runs it."""
+    if r.route != ROW:
+        return "*layers*"
+    if r.host_on_gpu and not r.gpu:
+        return f"*host*: {r.host_on_gpu}"
+    return ", ".join(r.gpu) or ("nothing to run" if r.family == "constant" else "*host*")
 
 
 def _cell(text: str) -> str:
