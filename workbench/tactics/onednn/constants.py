@@ -57,13 +57,17 @@ class Tag(IntEnum):
     ACDB = 22
     ACDEB = 33
     ABC16B = 56  # aBc16b
+    ABC8B = 69  # aBc8b
     ABCD16B = 78  # aBcd16b
+    ABCD8B = 102  # aBcd8b
     ABCDE16B = 121  # aBcde16b
+    ABCDE8B = 142  # aBcde8b
 
 
 LINEAR_TAGS = {1: Tag.A, 2: Tag.AB, 3: Tag.ABC, 4: Tag.ABCD, 5: Tag.ABCDE, 6: Tag.ABCDEF}
 CHANNELS_LAST_TAGS = {3: Tag.ACB, 4: Tag.ACDB, 5: Tag.ACDEB}
 BLOCKED_16_TAGS = {3: Tag.ABC16B, 4: Tag.ABCD16B, 5: Tag.ABCDE16B}
+BLOCKED_8_TAGS = {3: Tag.ABC8B, 4: Tag.ABCD8B, 5: Tag.ABCDE8B}
 
 
 class Argument(IntEnum):

@@ -12,6 +12,7 @@ from workbench.formats import CHW16, HWC, LINEAR, Format
 from workbench.records import Refusal
 from workbench.tactics.onednn.constants import Algorithm, Argument
 from workbench.tactics.onednn.descriptors import MemoryDescriptor
+from workbench.tactics.onednn.layouts import has_tag, own
 from workbench.tactics.onednn.library import Library
 from workbench.tactics.onednn.parts import Combine, Layer, Operand, PostOperation
 from workbench.tactics.onednn.primitives import convolution_forward
@@ -20,7 +21,6 @@ from workbench.tactics.onednn.recipe import (
     Recipe,
     Variant,
     assigned,
-    has_tag,
     real_values,
 )
 from workbench.tactics.onednn.window import read_transposed_window, read_window
@@ -47,7 +47,7 @@ _ALGORITHMS = {
 def variants(layer: Layer) -> Iterator[Variant]:
     """Every algorithm in every pair of layouts."""
     rank = len(layer.result.shape)
-    for source, target in LAYOUTS:
+    for source, target in [(own(a), own(b)) for a, b in LAYOUTS]:
         inputs = assigned(layer, [(layer.operand(0), source)], target)
         if inputs is not None and has_tag(source, rank) and has_tag(target, rank):
             for algorithm in _algorithms(layer):

@@ -18,6 +18,7 @@ from workbench.records import Refusal
 from workbench.tactics.onednn.activations import Eltwise
 from workbench.tactics.onednn.constants import Algorithm, Argument, ElementType
 from workbench.tactics.onednn.descriptors import MemoryDescriptor
+from workbench.tactics.onednn.layouts import has_tag, own
 from workbench.tactics.onednn.library import Library
 from workbench.tactics.onednn.parts import Combine, Layer, Operand, PostOperation
 from workbench.tactics.onednn.primitives import binary, eltwise_forward, reorder
@@ -28,7 +29,6 @@ from workbench.tactics.onednn.recipe import (
     assigned,
     broadcast_view,
     describe_tensor,
-    has_tag,
     real_values,
 )
 
@@ -45,7 +45,7 @@ def variants(layer: Layer) -> Iterator[Variant]:
     """The same layout throughout; a reorder also from one to another."""
     rank = len(layer.output.shape)
     pairs = _SAME if layer.post else _SAME + _FROM_OR_TO_LINEAR
-    for source, target in pairs:
+    for source, target in [(own(a), own(b)) for a, b in pairs]:
         inputs = assigned(layer, [(layer.operand(0), source)], target)
         if inputs is not None and has_tag(source, rank) and has_tag(target, rank):
             yield Variant(_primitive(layer), inputs, target)

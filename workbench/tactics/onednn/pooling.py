@@ -9,10 +9,11 @@ import numpy as np
 from workbench.formats import CHW16, HWC, LINEAR, Format
 from workbench.records import Refusal
 from workbench.tactics.onednn.constants import Algorithm, Argument
+from workbench.tactics.onednn.layouts import has_tag, own
 from workbench.tactics.onednn.library import Library
 from workbench.tactics.onednn.parts import Affine, Layer
 from workbench.tactics.onednn.primitives import pooling_forward
-from workbench.tactics.onednn.recipe import Describer, Recipe, Variant, assigned, has_tag
+from workbench.tactics.onednn.recipe import Describer, Recipe, Variant, assigned
 from workbench.tactics.onednn.window import Window, read_window
 
 ANCHORS = ("MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool")
@@ -23,7 +24,7 @@ _SAME: tuple[tuple[Format, Format], ...] = ((HWC, HWC), (CHW16, CHW16), (LINEAR,
 def variants(layer: Layer) -> Iterator[Variant]:
     """Each layout in and out."""
     rank = len(layer.result.shape)
-    for source, target in _SAME:
+    for source, target in [(own(a), own(b)) for a, b in _SAME]:
         inputs = assigned(layer, [(layer.operand(0), source)], target)
         if inputs is not None and has_tag(source, rank):
             yield Variant("pooling", inputs, target)

@@ -64,7 +64,7 @@ class PrimitiveDescriptor(Handle):
 
     @property
     def is_reference(self) -> bool:
-        """Whether this is, or calls, oneDNN's plain loop: up to 1,000 times slower than a kernel."""
+        """Whether it is, or calls, oneDNN's plain loop: up to 1,000 times slower than a kernel."""
         return any(part.startswith("ref") for part in self.implementation.split("+"))
 
     def implementations(self) -> Iterator[PrimitiveDescriptor]:

@@ -17,8 +17,6 @@ from workbench.formats import LINEAR, Format
 from workbench.records import Refusal
 from workbench.tactics.onednn.activations import Eltwise
 from workbench.tactics.onednn.constants import (
-    BLOCKED_16_TAGS,
-    CHANNELS_LAST_TAGS,
     Algorithm,
     Argument,
     ElementType,
@@ -31,6 +29,7 @@ from workbench.tactics.onednn.descriptors import (
     MemoryDescriptor,
     row_major_strides,
 )
+from workbench.tactics.onednn.layouts import tags_of
 from workbench.tactics.onednn.library import Library
 from workbench.tactics.onednn.parts import Combine, Layer, Operand, PostOperation
 from workbench.tactics.onednn.primitives import PrimitiveDescriptor
@@ -102,19 +101,7 @@ def describe_tensor(
     """The descriptor of a tensor in one of the workbench's formats."""
     if layout == LINEAR:
         return MemoryDescriptor.strided(library, shape or (1,), element)
-    tags = CHANNELS_LAST_TAGS if layout.channels_last else BLOCKED_16_TAGS
-    return MemoryDescriptor.tagged(library, shape, element, tags[len(shape)])
-
-
-def has_tag(layout: Format, rank: int) -> bool:
-    """Whether oneDNN knows this format at this rank."""
-    if layout == LINEAR:
-        return True
-    return (
-        rank in CHANNELS_LAST_TAGS
-        if layout.channels_last
-        else layout.block == 16 and (rank in BLOCKED_16_TAGS)
-    )
+    return MemoryDescriptor.tagged(library, shape, element, tags_of(layout)[len(shape)])
 
 
 def as_read(

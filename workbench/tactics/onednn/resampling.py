@@ -15,11 +15,12 @@ from workbench.formats import CHW16, HWC, LINEAR
 from workbench.operators.resizing import AxisPlan, dense_taps, plan_axes, taps_of
 from workbench.records import Refusal
 from workbench.tactics.onednn.constants import Algorithm, Argument
+from workbench.tactics.onednn.layouts import has_tag, own
 from workbench.tactics.onednn.library import Library
 from workbench.tactics.onednn.parts import Layer
 from workbench.tactics.onednn.pooling import same_affine
 from workbench.tactics.onednn.primitives import resampling_forward
-from workbench.tactics.onednn.recipe import Describer, Recipe, Variant, assigned, has_tag
+from workbench.tactics.onednn.recipe import Describer, Recipe, Variant, assigned
 
 ANCHORS = ("Resize",)
 
@@ -30,7 +31,7 @@ _TOLERANCE = 1e-6
 def variants(layer: Layer) -> Iterator[Variant]:
     """Each layout in and out."""
     rank = len(layer.result.shape)
-    for layout in (HWC, CHW16, LINEAR):
+    for layout in (HWC, own(CHW16), LINEAR):
         inputs = assigned(layer, [(layer.operand(0), layout)], layout)
         if inputs is not None and has_tag(layout, rank):
             yield Variant("resampling", inputs, layout)

@@ -11,6 +11,7 @@ from workbench.formats import CHW16, HWC, LINEAR
 from workbench.records import Refusal
 from workbench.tactics.onednn.constants import Algorithm, Argument, NormalizationFlag
 from workbench.tactics.onednn.descriptors import MemoryDescriptor
+from workbench.tactics.onednn.layouts import has_tag, own
 from workbench.tactics.onednn.library import Library
 from workbench.tactics.onednn.parts import Combine, Layer, Operand
 from workbench.tactics.onednn.pooling import same_affine
@@ -26,7 +27,6 @@ from workbench.tactics.onednn.recipe import (
     Recipe,
     Variant,
     assigned,
-    has_tag,
     linear_formats,
     real_values,
 )
@@ -60,7 +60,7 @@ def variants(layer: Layer) -> Iterator[Variant]:
         return
     first = layer.operand(0)
     assert first is not None
-    for layout in (HWC, CHW16):
+    for layout in (HWC, own(CHW16)):
         target = layout if has_tag(layout, len(layer.output.shape)) and op == "Concat" else LINEAR
         inputs = assigned(layer, [(o, layout) for o in layer.operands], target)
         if inputs is not None and has_tag(layout, len(first.shape)):

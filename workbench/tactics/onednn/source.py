@@ -23,11 +23,12 @@ from workbench.tactics.onednn import (
 from workbench.tactics.onednn.constants import InstructionSet
 from workbench.tactics.onednn.descriptors import ELEMENT_TYPES
 from workbench.tactics.onednn.layer import POINTWISE, read_layer
+from workbench.tactics.onednn.layouts import has_tag
 from workbench.tactics.onednn.library import Library, Unavailable, load
 from workbench.tactics.onednn.parts import Layer
 from workbench.tactics.onednn.preparation import make_layer_call
 from workbench.tactics.onednn.primitives import PrimitiveDescriptor
-from workbench.tactics.onednn.recipe import Recipe, Variant, has_tag
+from workbench.tactics.onednn.recipe import Recipe, Variant
 from workbench.tactics.onednn.splitting import make_split_call, split_layouts, split_node
 from workbench.tactics.onednn.steps import use_threads
 from workbench.tactics.protocol import Call, Problem, Tactic
@@ -158,7 +159,7 @@ class OneDnnSource:
         if type_.dtype not in ELEMENT_TYPES:
             return Refusal(f"oneDNN reorders no {type_.dtype.value}", NAME)
         for layout in (source, target):
-            if layout.owner or not has_tag(layout, rank):
+            if not has_tag(layout, rank):
                 return Refusal(f"oneDNN has no layout {layout} at rank {rank}", NAME)
         parameters = _parameters("reorder", _FIRST, "", 0)
         return Tactic(

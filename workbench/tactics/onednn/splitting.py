@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from workbench.body import CONSTANT, Node, TensorType
 from workbench.datatypes import DataType
 from workbench.errors import DeviceError
-from workbench.formats import CHW16, FORMATS, HWC, LINEAR, Format
+from workbench.formats import CHW16, HWC, LINEAR, Format
 from workbench.records import Refusal
 from workbench.tactics.onednn.constants import Argument, ElementType, Status
 from workbench.tactics.onednn.descriptors import ELEMENT_TYPES, MemoryDescriptor
+from workbench.tactics.onednn.layouts import has_tag, own
 from workbench.tactics.onednn.library import Library
 from workbench.tactics.onednn.primitives import Primitive, reorder
-from workbench.tactics.onednn.recipe import describe_tensor, has_tag
+from workbench.tactics.onednn.recipe import describe_tensor
 from workbench.tactics.onednn.steps import (
     InputSlot,
     OutputSlot,
@@ -43,9 +44,11 @@ def split_layouts(problem: Problem, node: Node) -> Sequence[Format] | Refusal:
     parts = problem.body.output_types
     if not all(all(p.shape) for p in parts):
         return Refusal("a part is empty", f"Split '{node.outputs[0]}'")
-    whole_blocks = _axis(node, source) != 1 or all(p.shape[1] % 16 == 0 for p in parts[:-1])
-    able = {LINEAR: True, HWC: True, CHW16: whole_blocks}
-    return [f for f in FORMATS if able[f] and has_tag(f, rank)]
+    blocked = own(CHW16)
+    inside = _axis(node, source) != 1
+    whole_blocks = inside or all(p.shape[1] % blocked.block == 0 for p in parts[:-1])
+    layouts = (LINEAR, HWC, blocked) if whole_blocks else (LINEAR, HWC)
+    return [f for f in layouts if has_tag(f, rank)]
 
 
 def make_split_call(library: Library, problem: Problem, node: Node, layout: Format) -> Call:
