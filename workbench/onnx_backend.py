@@ -19,7 +19,7 @@ from onnx.backend.base import Backend, BackendRep
 
 from workbench.body import Array, HostType, Value
 from workbench.builder import run_stages, start
-from workbench.config import BuilderConfig, OptimizationProfile
+from workbench.config import BuilderConfig, BuilderFlag, OptimizationProfile
 from workbench.datatypes import DataType
 from workbench.devices import Device, open_device
 from workbench.dimensions import is_static
@@ -126,12 +126,14 @@ class WorkbenchBackend(Backend):
 
     preferred: the tactic source that is asked first, before the others in their own order.
     sources: where given, only these are asked, in this order.
-    host_layers: whether the host may run layers of a GPU's engine.
+    host_layers: whether the host may run layers of a GPU's engine. tf32: whether its products may
+    read FLOAT as TF32.
     """
 
     preferred: str | None = None
     sources: tuple[str, ...] | None = None
     host_layers: bool = False
+    tf32: bool = True
 
     @classmethod
     def supports_device(cls, device: str) -> bool:
@@ -151,6 +153,8 @@ class WorkbenchBackend(Backend):
         config = BuilderConfig()
         config.builder_optimization_level = 0
         config.allow_host_layers = cls.host_layers
+        if not cls.tf32:
+            config.clear_flag(BuilderFlag.TF32)
         names = cls.sources or tuple(s.name for s in sources_for(opened.kind))
         config.set_tactic_sources(sorted(names, key=lambda n: n != cls.preferred))
         try:

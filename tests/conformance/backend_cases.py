@@ -102,7 +102,7 @@ def run_case(case: TestCase, backend: type[WorkbenchBackend]) -> Outcome:
                 flat = _flat(expected), _flat(outputs)
                 Runner.assert_similar_outputs(*flat, case.rtol, case.atol)
         except AssertionError as e:
-            return Outcome("wrong", str(e))
+            return Outcome("wrong", str(e), rep.executed)
         if not _same(fed, inputs) or not _same(outputs, again):
             return Outcome("impure", "it changed its inputs, or its second run differs")
     return Outcome("passed", sources=rep.executed, host=rep.on_host)

@@ -58,8 +58,8 @@ def strip_of(parameters: Sequence[tuple[str, Any]]) -> Strip:
 
 
 def is_depthwise(product: Product) -> bool:
-    """Whether every output channel reads one input channel."""
-    if product.anchor.op != "Conv":
+    """Whether every output channel reads one input channel, by a constant kernel."""
+    if product.anchor.op != "Conv" or not product.right.constant:
         return False
     return product.body.types[product.right.value].shape[1] == 1
 
