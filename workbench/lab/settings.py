@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from workbench.calibration import channel_groups
 from workbench.config import BuilderConfig, Calibrator
 from workbench.datatypes import DataType
 from workbench.lab.search import default_metric
@@ -76,9 +77,12 @@ def compare_settings(
 ) -> tuple[SettingTrial, ...]:
     """Every layer lowered under each setting, the one that loses least first.
 
-    The data runs once for each channel scaling; the calibrators read the same histograms.
+    The data runs once for each channel scaling; the calibrators read the same histograms. Where no
+    channels of the network can be scaled, only those as they are are tried.
     """
     name = metric or default_metric(trials)
+    if all(g.refusal is not None for g in channel_groups(trials.network)):
+        scalings = tuple(s for s in scalings if s == ChannelScaling())
     pairs = list(itertools.product(scalings, calibrators))
     found: list[SettingTrial] = []
     with Progress(monitor or ProgressMonitor(), "Settings", len(pairs)) as progress:
