@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from widgets.columns import records
 from widgets.figures.style import (
     BLUE,
     GREEN,
@@ -160,6 +161,9 @@ def _level(value: float) -> dict[str, Any]:
 
 def front_figure(rows: pd.DataFrame, metric: str, source: str) -> go.Figure:
     """Points from ``reports.front_rows``: latency against loss, the front joined by steps."""
+    times = [r["Latency (µs)"] for r in records(rows)]
+    low, high = min(times), max(times)
+    margin = 0.06 * (high - low) or 0.1 * high
     best = pd.DataFrame(rows[rows["On the front"] == "yes"])
     rest = pd.DataFrame(rows[rows["On the front"] != "yes"])
     traces = [
@@ -174,20 +178,26 @@ def front_figure(rows: pd.DataFrame, metric: str, source: str) -> go.Figure:
         layout={
             "showlegend": True,
             "margin": {"b": 86},
-            "xaxis": {"title": {"text": "latency (µs), sum of the kernels"}},
+            "xaxis": {
+                "title": {"text": "latency (µs), sum of the kernels"},
+                "range": [low - margin, high + margin],
+            },
             "yaxis": {"title": {"text": f"loss of {metric}"}, "rangemode": "tozero"},
         },
     )
 
 
 def _points(rows: pd.DataFrame, name: str, colour: str, *, joined: bool) -> dict[str, Any]:
+    times = [r["Latency (µs)"] for r in records(rows)]
+    middle = (min(times) + max(times)) / 2 if times else 0.0
     return {
         "type": "scatter",
         "mode": "lines+markers+text" if joined else "markers",
-        "x": rows["Latency (µs)"].tolist(),
+        "x": times,
         "y": rows["Loss"].tolist(),
         "text": rows["Point"].tolist(),
-        "textposition": "top right",
+        # Towards the middle, where there is room.
+        "textposition": ["top right" if t <= middle else "top left" for t in times],
         "textfont": {"size": 11, "color": MUTED},
         "name": name,
         "line": {"shape": "hv", "color": colour, "width": 2},

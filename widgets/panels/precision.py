@@ -48,6 +48,9 @@ class PrecisionPanel(Panel):
             layout={"width": "300px"},
         )
         self.kind = dropdown("to", tuple(LABELS), "INT8", lambda _: None, width="120px")
+        # Made once: a click that comes while the panel is redrawn is not lost.
+        self.undo_button = button("Undo", self.undo, tooltip="take the last request back")
+        self.redo_button = button("Redo", self.redo, tooltip="bring it back")
         self.lowered = dropdown("Sensitivity to", LOWERED, "INT8", lambda _: None, width="190px")
 
     def draw(self, state: BuildState) -> Sequence[ipw.Widget]:
@@ -67,8 +70,6 @@ class PrecisionPanel(Panel):
             self.table.rows = rows
         default = self.session.config.default_precision.info.label
         everything = dropdown("Default", tuple(LABELS), default, self.set_default)
-        self.undo_button = button("Undo", self.undo, tooltip="take the last request back")
-        self.redo_button = button("Redo", self.redo, tooltip="bring it back")
         self.undo_button.disabled = not self.session.actions
         self.redo_button.disabled = not self.session.undone
         measure = button(
@@ -96,7 +97,8 @@ class PrecisionPanel(Panel):
         ]
 
     def lasting(self) -> Sequence[ipw.Widget]:
-        return [w for w in (self.table, self.pattern, self.kind, self.lowered) if w is not None]
+        made = (self.pattern, self.kind, self.undo_button, self.redo_button, self.lowered)
+        return made if self.table is None else (self.table, *made)
 
     # -- what the controls do -------------------------------------------------------------
     def set_default(self, label: str) -> None:
