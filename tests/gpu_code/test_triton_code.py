@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from triton_on_host import run_on_host
 
@@ -24,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tactics"))
 from attention_bodies import ATTENTIONS
 from code_device import CodeDevice
 from product_bodies import Attention, Convolution, Linear
-from tactic_bodies import BF16, BODIES, FLOAT, HALF, INT8
+from tactic_bodies import BF16, BODIES, FLOAT, HALF, INT8, Draft
 
 from workbench.datatypes import DataType
 
@@ -120,3 +121,21 @@ def test_a_kernel_that_does_not_compile_says_why():
 
     (reason,) = compile_all([replace(kernel, text=kernel.text + "    nowhere(1)\n")], "sm_90")
     assert isinstance(reason, CompileError) and "nowhere" in str(reason)
+
+
+def test_a_row_of_masked_keys_is_zero_where_the_body_says_so_and_no_number_elsewhere():
+    d = Draft()
+    q, k, v = d.input(1, 2, 6, 4), d.input(1, 2, 4, 6), d.input(1, 2, 6, 4)
+    bias, dark = d.input(6, 6), d.input(6, 1, dtype=DataType.BOOL)
+    p = d.anchored("Softmax", d("Add", d("MatMul", q, k), bias), axis=-1)
+    body = d.body(d("MatMul", d("Where", dark, d.literal(0.0), p), v))
+    problem, values = problem_of(body, 90)
+    values[bias] = np.zeros((6, 6), np.float32)
+    values[bias][[1, 4]] = -np.inf
+    values[dark] = np.array([0, 1, 0, 0, 0, 1], np.bool_).reshape(6, 1)
+    (wanted,) = body.evaluate(values).values()
+    assert np.isnan(wanted[..., 4, :]).all() and not wanted[..., [1, 5], :].any()
+    for tactic in offered(problem):
+        with np.errstate(invalid="ignore"):  # 0 / 0, as it should be
+            (made,) = run_on_host(program_for(tactic, problem), tactic, problem, values).values()
+        np.testing.assert_allclose(made, wanted, rtol=1e-2, atol=1e-2)

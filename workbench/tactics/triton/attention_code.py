@@ -107,6 +107,7 @@ class _Writer:
         self.body = attention.body
         self.arguments = Arguments(self.body)
         self.count = 0
+        self.darkens = any(n.op == "Where" for n in attention.after)
 
     def kernel(self) -> Kernel:
         a, b = self.attention, self.block
@@ -132,6 +133,7 @@ class _Writer:
             f'high = tl.full(({b.queries},), float("-inf"), tl.float32)',
             f"total = tl.zeros(({b.queries},), tl.float32)",
             f"acc = tl.zeros(({b.queries}, {wide}), tl.float32)",
+            *([f"lit = tl.zeros(({b.queries},), tl.float32)"] if self.darkens else []),
             f"for t in range(0, {-(-keys // b.keys)}):",
         ]
         ragged = keys % b.keys != 0
@@ -140,6 +142,9 @@ class _Writer:
         if a.zeroed:
             # A row of which every key is masked: zeros instead of 0 / 0.
             total = "tl.where(total == 0.0, 1.0, total)"
+        elif self.darkens:
+            # The same where a condition of the Body's own zeroes the whole row, and there alone.
+            total = "tl.where((total == 0.0) & (lit == 0.0), 1.0, total)"
         lines.append(f"y = acc / ({total})[:, None]")
         lines += self._through(a.result.nodes, a.mix.outputs[0], "y")
         row = f"(rm < {queries})[:, None]" if queries % b.queries else ""
@@ -182,6 +187,13 @@ class _Writer:
         if a.after:
             values = self._values(a.softmax.outputs[0], "p", column)
             lines += [*values.lines_of(a.mix.inputs[0]), f"p = {values.text}"]
+        if self.darkens:
+            kept = self._values(a.softmax.outputs[0], "one", column)
+            lines.append(f"one = tl.full(({b.queries}, {b.keys}), 1.0, tl.float32)")
+            lines += [*kept.lines_of(a.mix.inputs[0]), f"one = {kept.text}"]
+            if inside:
+                lines.append(f"one = tl.where({column}, one, 0.0)")
+            lines.append("lit = tl.maximum(lit, tl.max(one.to(tl.float32), 1))")
         width = f"{vmask}[None, :]" if vmask else ""
         lines += self._load(a.values, "v", "rn[:, None]", "rv[None, :]", [down, width])
         lines.append(f"v = v.to({second})")
