@@ -32,6 +32,13 @@ from workbench.reports.trials import (
     search_rows,
     sensitivity_rows,
 )
+from workbench.reports.weights_and_types import (
+    headroom_rows,
+    overflow_rows,
+    pruning_rows,
+    sparsity_rows,
+    weak_typing_rows,
+)
 from workbench.reports.what_if import sources_of, what_if_rows
 
 __all__ = [
@@ -81,4 +88,9 @@ __all__ = [
     "waterfall_rows",
     "weight_rows",
     "what_if_rows",
+    "headroom_rows",
+    "overflow_rows",
+    "pruning_rows",
+    "sparsity_rows",
+    "weak_typing_rows",
 ]
