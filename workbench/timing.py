@@ -55,6 +55,14 @@ class Timing:
         noisy = len(samples_us) > 2 and spread > 0.2 * median
         return cls(median, min(samples_us), spread, len(samples_us), today, noisy, cut_off)
 
+    @property
+    def likely_us(self) -> float:
+        """What it takes when left alone: the median, or on a busy machine the least.
+
+        What others take of a processor only ever adds.
+        """
+        return self.min_us if self.noisy else self.median_us
+
     def distinguishable(self, other: Timing) -> bool:
         """Whether the two medians differ by more than their spreads and 3%, or by half.
 

@@ -175,7 +175,7 @@ def test_too_little_workspace_is_refused_with_both_numbers():
     problem, _, _ = problem_of(BODIES["conv_3x3_residual"](2))
     refusal = COMPOSED.prepare(compose(problem), replace(problem, workspace_limit=64))
     assert isinstance(refusal, Refusal)
-    assert "64 are allowed" in refusal.reason
+    assert "limit 64 B" in refusal.reason
 
 
 def test_an_output_that_is_an_input_is_refused():

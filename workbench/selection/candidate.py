@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from workbench.records import Refusal
@@ -32,7 +31,3 @@ class Candidate:
     @property
     def eligible(self) -> bool:
         return self.tactic is not None and self.refusal is None
-
-    def rank(self, order: Mapping[str, int]) -> tuple[int, str, str]:
-        """What decides between tactics that time cannot tell apart."""
-        return (order.get(self.source, len(order)), self.title, str(self.tactic))

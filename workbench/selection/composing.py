@@ -86,7 +86,7 @@ class _Composer:
                 return (self._refused(Refusal(f"its part {names} has no tactic: {why}")),)
             menus.append(able)
         trial = Trial(self.shop, self.layer)
-        times = [c.timing.median_us for c in fused if c.eligible and c.timing]
+        times = [c.timing.likely_us for c in fused if c.eligible and c.timing]
         trial.best_us = min(times, default=float("inf"))
         made: dict[Tactic, Candidate] = {}
         for boundary in self._boundaries(fused):
@@ -112,7 +112,7 @@ class _Composer:
             (LINEAR,) * len(self.layer.opt.outputs),
         )
         timed = [c for c in fused if c.eligible and c.timing]
-        timed.sort(key=lambda c: c.timing.median_us if c.timing else 0.0)
+        timed.sort(key=lambda c: c.timing.likely_us if c.timing else 0.0)
         wanted = dict.fromkeys(formats_of(c) for c in timed)
         first = list(wanted)[: MOST_BOUNDARIES - 1]
         return list(dict.fromkeys([*first, linear]))
@@ -148,7 +148,7 @@ class _Composer:
         wanted = dict(zip(body.outputs, boundary[1], strict=True))
         writer = {v: p for p, part in enumerate(self.parts) for v in part.body.outputs}
         nodes = [
-            np.array([c.timing.median_us if c.timing else float(k) for k, c in enumerate(m)])
+            np.array([c.timing.likely_us if c.timing else float(k) for k, c in enumerate(m)])
             for m in menus
         ]
         edges: dict[tuple[int, int], Matrix] = {}
@@ -176,4 +176,4 @@ class _Composer:
         if source == target:
             return 0.0
         best = self.reformat(type_, source, target)
-        return best.timing.median_us if best and best.timing else np.inf if best is None else 0.25
+        return best.timing.likely_us if best and best.timing else np.inf if best is None else 0.25

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from workbench.formats import Format
 from workbench.selection.candidate import Candidate
 
+CLOSE = 1.05
+
 Layouts = tuple[tuple[Format, ...], tuple[Format, ...]]
 
 
@@ -26,11 +28,16 @@ def menu(candidates: Sequence[Candidate], order: Mapping[str, int]) -> list[Cand
 
 
 def fastest(candidates: Sequence[Candidate], order: Mapping[str, int]) -> Candidate:
-    """The fastest; among those that time cannot tell from it, the first by source, then name."""
-    timed = [(c.timing.median_us, c.rank(order), c) for c in candidates if c.timing is not None]
+    """The fastest; among those that time cannot tell from it, the first by source, then as offered.
+
+    A source offers its best guess first. However wide the spreads: who is likely to take CLOSE
+    times as long is no equal.
+    """
+    timed = [(c.timing, c) for c in candidates if c.timing is not None]
     if not timed:
         return candidates[0]
-    best = min(timed, key=lambda t: t[:2])[2]
-    assert best.timing is not None
-    close = [c for c in candidates if c.timing and not c.timing.distinguishable(best.timing)]
-    return min(close or [best], key=lambda c: c.rank(order))
+    best = min((t for t, _ in timed), key=lambda t: t.likely_us)
+    close = [
+        c for t, c in timed if not t.distinguishable(best) and t.likely_us <= CLOSE * best.likely_us
+    ]
+    return min(close, key=lambda c: order.get(c.source, len(order)))

@@ -212,7 +212,7 @@ class _Tuning:
         best = self.reformat(type_, source, target)
         if best is None:
             return np.inf
-        return best.timing.median_us if best.timing else UNTIMED_REFORMAT
+        return best.timing.likely_us if best.timing else UNTIMED_REFORMAT
 
     # -- selection ------------------------------------------------------------------------
     def _select(
@@ -249,7 +249,7 @@ class _Tuning:
     ) -> tuple[list[Matrix], dict[tuple[int, int], Matrix]]:
         index = {x.name: i for i, x in enumerate(layers)}
         nodes = [
-            np.array([c.timing.median_us if c.timing else float(k) for k, c in enumerate(m)])
+            np.array([c.timing.likely_us if c.timing else float(k) for k, c in enumerate(m)])
             for m in menus
         ]
         edges: dict[tuple[int, int], Matrix] = {}

@@ -1,0 +1,40 @@
+"""Which of several tactics is chosen: the fastest, and what decides where time does not."""
+
+from __future__ import annotations
+
+from workbench.selection.candidate import Candidate
+from workbench.selection.ranking import fastest
+from workbench.timing import Timing
+
+ORDER = {"ONEDNN": 0, "NUMBA": 1}
+
+
+def timed(
+    title: str, median_us: float, *, least: float = 0.0, spread: float = 0.1, source: str = "ONEDNN"
+) -> Candidate:
+    noisy = spread > 0.2 * median_us
+    timing = Timing(median_us, least or median_us, spread, 8, "2026-11-21", noisy)
+    return Candidate(source, title, None, timing)
+
+
+def test_the_fastest_is_chosen_whatever_its_place() -> None:
+    slow, fast = timed("a", 20.0), timed("b", 10.0, source="NUMBA")
+    assert fastest([slow, fast], ORDER) is fast
+
+
+def test_of_equals_the_earlier_source_and_what_it_offers_first_is_chosen() -> None:
+    wide, narrow = timed("brgconv:avx512", 10.1), timed("brgconv:avx2", 10.0)
+    other = timed("a", 10.0, source="NUMBA")
+    assert fastest([other, wide, narrow], ORDER) is wide
+
+
+def test_on_a_busy_machine_the_least_times_decide_not_the_medians() -> None:
+    disturbed = timed("disturbed", 40.0, least=10.0, spread=30.0)
+    slower = timed("slower", 20.0, least=15.0, spread=10.0)
+    assert fastest([slower, disturbed], ORDER) is disturbed
+
+
+def test_a_wide_spread_makes_no_slower_tactic_an_equal() -> None:
+    first = timed("first", 14.0, least=13.0, spread=10.0)
+    best = timed("best", 12.0, least=10.0, spread=10.0)
+    assert fastest([first, best], ORDER) is best
