@@ -22,6 +22,7 @@ from workbench.records import Refusal
 from workbench.tactics.launch import bind, run_once
 from workbench.tactics.numba import NUMBA, NumbaSource, mathematics
 from workbench.tactics.numba.cache import KernelCache, KernelText
+from workbench.tactics.numba.images import SUPPORTED
 from workbench.tactics.numba.nests import Stream, load_lines, nest_text, store_line
 
 UNIT = 2.0**-24
@@ -65,8 +66,7 @@ source = NumbaSource(KernelCache(Path({folder!r})))
 problem, dynamic, _ = problem_of(BODIES["softmax_masked"](2))
 tactic = source.candidates(problem)[0]
 run_once(source.prepare(tactic, problem), tactic, problem, dynamic)
-(kernel,) = source.cache.kernels()
-print(sum(kernel.stats.cache_hits.values()), sum(kernel.stats.cache_misses.values()))
+print(len(source.cache.kernels()), "numba" in sys.modules)
 """
 
 
@@ -79,7 +79,8 @@ def test_a_second_process_compiles_nothing(tmp_path):
         ).stdout.split()
         for _ in range(2)
     ]
-    assert found == [["0", "1"], ["1", "0"]]
+    # Where no images are kept, numba loads what it compiled.
+    assert found == [["1", "True"], ["1", str(not SUPPORTED)]]
 
 
 def test_a_folder_that_cannot_be_written_is_named_in_a_warning(tmp_path):

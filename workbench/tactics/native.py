@@ -34,6 +34,9 @@ from workbench.tactics.native_loop import (
 )
 from workbench.tactics.protocol import Launch
 
+MOST_WORDS = ARITIES[-1] - 2
+"""Arguments of a compiled kernel that ``piece`` passes."""
+
 Words = npt.NDArray[np.int64]
 
 

@@ -1,7 +1,8 @@
 """Compiled kernels: generated source, compiled by numba, kept on disk by content.
 
 The source is generated from a Body each time and never read from a plan; the file on disk only
-gives numba's own cache a place and an identity. A second process compiles nothing.
+gives numba's own cache a place and an identity. A second process compiles nothing; on Linux and
+x86-64 it maps the kernel's image and does not even load numba.
 """
 
 from __future__ import annotations
@@ -20,7 +21,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-Compiled = Callable[..., Any]
+from workbench.tactics.native import MOST_WORDS
+from workbench.tactics.numba.entry import entry_of
+from workbench.tactics.numba.images import SUPPORTED, MappedKernel, keep, kept, processor
+
+Compiled = Callable[..., Any] | MappedKernel
+"""Numba's dispatcher, or only the machine code that it made (see ``images``)."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +56,33 @@ class KernelCache:
                 self._compiled[key] = self._build(text, key)
             return self._compiled[key]
 
+    def function(self, text: KernelText) -> Callable[..., Any]:
+        """A kernel that returns a value, for Python to call."""
+        compiled = self.compile(text)
+        assert not isinstance(compiled, MappedKernel), "images have no results"
+        return compiled
+
     def kernels(self) -> tuple[Compiled, ...]:
         """What this process compiled or loaded, in order."""
         return tuple(self._compiled.values())
 
     def _build(self, text: KernelText, key: str) -> Compiled:
+        path = self._file(text, key)
+        image = path.with_name(f"k{key}-{processor()}.image") if path and SUPPORTED else None
+        mapped = kept(image) if image else None
+        if mapped is not None:
+            return mapped
+        compiled = self._compiled_by_numba(text, key, path)
+        entry = entry_of(compiled)
+        # What numba took from its own files comes without the text that an image is made of.
+        if not image or not entry or entry[1] > MOST_WORDS or compiled.stats.cache_hits:
+            return compiled
+        (only,) = compiled.overloads.values()
+        return keep(image, only, entry[1]) or compiled
+
+    def _compiled_by_numba(self, text: KernelText, key: str, path: Path | None) -> Any:
         from numba import njit
 
-        path = self._file(text, key)
         filename = str(path) if path else f"<kernel {key}>"
         # numba finds the globals of a kernel from its disk cache by the name of its module.
         module = ModuleType(f"workbench_kernel_{key}", "A generated kernel.")
@@ -99,9 +124,13 @@ def _write(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
+REVISION = "2"
+"""Changes when what is kept for a kernel changes."""
+
+
 def kernel_key(text: KernelText) -> str:
     """Identity of a kernel: its source, its type, and the functions that it may inline."""
-    parts = (text.source, text.signature, _inlined_digest(), numba_version())
+    parts = (text.source, text.signature, _inlined_digest(), numba_version(), REVISION)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
@@ -109,7 +138,14 @@ def kernel_key(text: KernelText) -> str:
 def _inlined_digest() -> str:
     folder = Path(__file__).parent
     sources = (
-        folder / name for name in ("mathematics.py", "blocks.py", "tiles.py", "winograd_tiles.py")
+        folder / name
+        for name in (
+            "mathematics.py",
+            "blocks.py",
+            "tiles.py",
+            "winograd_tiles.py",
+            "winograd_transforms.py",
+        )
     )
     return hashlib.sha256(b"".join(s.read_bytes() for s in sources)).hexdigest()
 

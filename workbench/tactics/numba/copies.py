@@ -273,7 +273,7 @@ def gather_call(problem: Problem, cache: KernelCache, threads: int) -> Call:
     g = np.array([rows, length, count], np.int64)
     word = f"uint{data.dtype.itemsize * 8}[::1]"
     signature = f"int64(int64, int64, int64[::1], {word}, {word}, {chosen.dtype.numpy}[::1])"
-    kernel = cache.compile(KernelText(GATHER, signature))
+    kernel = cache.function(KernelText(GATHER, signature))
     dynamic = {i.name: k for k, i in enumerate(body.dynamic_inputs)}
 
     def array(name: str, inputs: Sequence[Buffer], dtype: Any) -> Array:

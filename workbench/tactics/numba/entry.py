@@ -13,6 +13,7 @@ import numpy as np
 
 from workbench.body import Array
 from workbench.tactics.native import Native, piece
+from workbench.tactics.numba.images import MappedKernel
 
 
 def machine_call(kernel: Any, arguments: tuple[int | Array, ...]) -> Native | None:
@@ -24,7 +25,7 @@ def machine_call(kernel: Any, arguments: tuple[int | Array, ...]) -> Native | No
     words: list[int] = []
     for a in arguments:
         words += _array_words(a) if isinstance(a, np.ndarray) else [a]
-    entry = _entry(kernel)
+    entry = entry_of(kernel)
     if entry is None or entry[1] != len(words):
         return None
     return piece(entry[0], words, "numba kernel", (kernel, arguments))
@@ -38,8 +39,10 @@ def _array_words(array: Array) -> list[int]:
 _entries: weakref.WeakKeyDictionary[Any, tuple[int, int] | None] = weakref.WeakKeyDictionary()
 
 
-def _entry(kernel: Any) -> tuple[int, int] | None:
+def entry_of(kernel: Any) -> tuple[int, int] | None:
     """Address and number of argument words of a kernel without result; else None."""
+    if isinstance(kernel, MappedKernel):
+        return kernel.address, kernel.words
     if kernel not in _entries:
         _entries[kernel] = _found(kernel)
     return _entries[kernel]

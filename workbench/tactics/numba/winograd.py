@@ -29,7 +29,7 @@ from workbench.tactics.numba.pointwise import input_layout
 from workbench.tactics.numba.scalars import STORAGE, loaded
 from workbench.tactics.numba.threads import pieces, together
 from workbench.tactics.numba.windows import epilogue
-from workbench.tactics.numba.winograd_tiles import F2, LANES
+from workbench.tactics.numba.winograd_transforms import F2, LANES
 from workbench.tactics.protocol import Call, Launch, Problem
 from workbench.tactics.scalar_text import Untranslatable
 
