@@ -12,6 +12,7 @@ from workbench.errors import ConfigError
 from workbench.network import NetworkDefinition
 from workbench.records import Stage
 from workbench.reports.weights_and_types import weak_typing_rows
+from workbench.session import Session, SetFlag, SetOption
 
 FLAGS = (wb.BuilderFlag.FP16, wb.BuilderFlag.BF16, wb.BuilderFlag.INT8)
 
@@ -107,3 +108,19 @@ def small_config() -> wb.BuilderConfig:
     profile = wb.OptimizationProfile().set_shape("image", (1, *shape), (4, *shape), (8, *shape))
     config.add_optimization_profile(profile)
     return config
+
+
+def test_a_session_chooses_when_the_flag_is_set_and_undo_takes_it_back() -> None:
+    data = np.random.default_rng(1).standard_normal((64, 1024)).astype(np.float32)
+    session = Session(wide(), calibration={"image": data})
+    session.do(
+        SetOption("builder_optimization_level", 1),
+        SetOption("num_threads", 1),
+        SetOption("avg_timing_iterations", 2),
+        SetFlag(wb.BuilderFlag.INT8),
+    )
+    assert "config.set_flag(wb.BuilderFlag.INT8)" in session.code()
+    facts = session.run(Stage.PRECISION).log[Stage.PRECISION].facts
+    assert "INT8" in facts["weak"].totals_us
+    session.undo()
+    assert "weak" not in session.run(Stage.PRECISION).log[Stage.PRECISION].facts

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.config import BuilderConfig, Calibrator, MemoryPoolType, OptimizationProfile
+from workbench.config import (
+    BuilderConfig,
+    BuilderFlag,
+    Calibrator,
+    MemoryPoolType,
+    OptimizationProfile,
+)
 from workbench.datatypes import DataType
 from workbench.errors import SessionError
 from workbench.network.remedies import GraphEdits
@@ -51,6 +57,22 @@ class SetPrecisions:
         if self.default is not None:
             lines.append(f"config.default_precision = wb.DataType.{self.default.name}")
         lines += [f"config.set_precision({p!r}, {k.info.label!r})" for p, k in self.requests]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class SetWeakTyping:
+    """TensorRT ≤ 10's weak typing: the types that the tuner may choose by time, as flags."""
+
+    flags: tuple[BuilderFlag, ...]
+
+    def apply(self, config: BuilderConfig) -> None:
+        config.flags = (config.flags - WEAK_FLAGS) | set(self.flags)
+
+    def code(self) -> str:
+        cleared = [f for f in sorted(WEAK_FLAGS, key=str) if f not in self.flags]
+        lines = [f"config.clear_flag(wb.BuilderFlag.{f.name})" for f in cleared]
+        lines += [f"config.set_flag(wb.BuilderFlag.{f.name})" for f in self.flags]
         return "\n".join(lines)
 
 
@@ -162,6 +184,20 @@ class SetOption:
 
 
 @dataclass(frozen=True)
+class SetFlag:
+    """Set one of the config's flags, or clear it."""
+
+    flag: BuilderFlag
+    on: bool = True
+
+    def apply(self, config: BuilderConfig) -> None:
+        (config.set_flag if self.on else config.clear_flag)(self.flag)
+
+    def code(self) -> str:
+        return f"config.{'set' if self.on else 'clear'}_flag(wb.BuilderFlag.{self.flag.name})"
+
+
+@dataclass(frozen=True)
 class SetWorkspace:
     """Largest scratch memory of a tactic, in bytes."""
 
@@ -205,12 +241,14 @@ class UseCalibrationData:
 Action = (
     SetPrecision
     | SetPrecisions
+    | SetWeakTyping
     | SetDefaultPrecision
     | ClearPrecisions
     | SetProfile
     | SetCalibrator
     | SetThreshold
     | SetOption
+    | SetFlag
     | SetWorkspace
     | EditNetwork
     | UseCalibrationData
