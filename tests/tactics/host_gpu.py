@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 from types import SimpleNamespace
 from weakref import WeakValueDictionary
@@ -12,6 +13,12 @@ import numpy as np
 from workbench.body import Body
 from workbench.devices import ALIGNMENT, Buffer, Fingerprint
 from workbench.gpu_device import GpuDevice
+
+
+class _Memory(np.ndarray):
+    """An array that tells its address as CuPy's do."""
+
+    data = property(lambda self: SimpleNamespace(ptr=self.ctypes.data))
 
 
 class HostGpu(GpuDevice):
@@ -27,10 +34,16 @@ class HostGpu(GpuDevice):
         self._constants = WeakValueDictionary()
         module = SimpleNamespace(load=lambda code: None, get_function=lambda name: self._launch)
         function = SimpleNamespace(Module=lambda: module)
-        self.cupy = SimpleNamespace(cuda=SimpleNamespace(function=function))
+        self.cupy = SimpleNamespace(
+            cuda=SimpleNamespace(function=function), empty=self._empty, uint8=np.uint8
+        )
+        self._staging = SimpleNamespace(upload=_copied)
 
     def _launch(self, grid, block, arguments, **options):
         self.launched.append(arguments)
+
+    def _empty(self, size, dtype):
+        return self.allocate(size).memory.view(_Memory)
 
     def allocate(self, nbytes):
         memory = np.zeros(max(nbytes, 1) + ALIGNMENT, np.uint8)
@@ -40,6 +53,11 @@ class HostGpu(GpuDevice):
     def upload(self, array, buffer, stream=None):
         flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         buffer.memory[: flat.size] = flat
+
+
+def _copied(array, address):
+    own = np.ascontiguousarray(array)
+    ctypes.memmove(address, own.ctypes.data, own.nbytes)
 
 
 def renamed(body, names):
