@@ -9,7 +9,7 @@ import pytest
 from workbench.bundle import bundled
 from workbench.cli import main
 from workbench.lab import ceilings
-from workbench.reports.replay import load_recording
+from workbench.reports import load_recording
 
 MODEL = bundled("datasets", "digits_cnn.onnx")
 SHAPES = "image=1x1x8x8,4x1x8x8,8x1x8x8"

@@ -13,7 +13,7 @@ from workbench.datatypes import DataType
 from workbench.lab import Ceilings
 from workbench.records import Stage
 from workbench.reports import sources_of, tactic_rows, timing_rows, waterfall_rows, what_if_rows
-from workbench.reports.replay import Recording, load_recording, record
+from workbench.reports.recording import Recording, load_recording, record
 from workbench.session import SetOption
 
 LAYER = "node_Conv_82"

@@ -9,7 +9,7 @@ from widgets.panels.tactic_view import TacticView
 from widgets.panels.what_if import WhatIf
 from widgets.parts import plot, stylesheet, text_of, tiles
 from widgets.table import Table
-from workbench.reports.replay import Recording
+from workbench.reports import Recording
 
 
 class RecordedBuild(ipw.VBox):

@@ -13,7 +13,7 @@ from workbench.devices import open_device
 from workbench.files import check_target, read_npz
 from workbench.lab import measure_ceilings
 from workbench.reports import arithmetic_types, layer_work, waterfall_rows
-from workbench.reports.replay import record
+from workbench.reports.recording import record
 from workbench.timing import TimingCache
 
 NAME = "record"

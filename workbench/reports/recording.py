@@ -5,9 +5,11 @@ A recording names device, driver and date and carries a checksum; what shows it 
 
 from __future__ import annotations
 
-import datetime
+import gzip
 import hashlib
 import json
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,31 +17,79 @@ from typing import Any
 import pandas as pd
 
 from workbench.builder import BuildState
-from workbench.errors import WorkbenchError
+from workbench.errors import RecordingError
 from workbench.files import read_file, write_atomically
-from workbench.reports.layers import layer_rows, tactic_rows
-from workbench.reports.profile import profile_rows
+from workbench.lab.ceilings import Ceilings
+from workbench.records import Stage
+from workbench.reports import layers, profile, recorded, roofline, timing
 from workbench.runtime import Profile
+from workbench.selection import LayerChoice, Tuned
 
 FORMAT = "inference-workbench-recording"
+VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """Tables measured on another machine.
+    """A build of another day or machine: the same records as a live one, and where they are from.
 
-    label: the line that must stand beside every number of it. tactics: per layer.
+    device, driver: as the device calls itself. versions: of the libraries. inputs: what the
+    profile ran. stages: per stage, seconds and what it did. work, ceilings: None without roofline.
     """
 
-    label: str
     device: str
+    driver: str
     date: str
+    versions: Mapping[str, str]
     model: str
     precision: str
-    layers: pd.DataFrame
-    tactics: dict[str, pd.DataFrame]
-    profile: pd.DataFrame | None
-    facts: dict[str, Any]
+    inputs: str
+    level: int
+    plan_sha256: str
+    stages: Mapping[str, tuple[float, str]]
+    tuned: Tuned
+    profile: Profile
+    work: tuple[roofline.LayerWork, ...]
+    ceilings: Ceilings
+
+    @property
+    def label(self) -> str:
+        """The line that must stand beside every number of it."""
+        return f"recorded on {self.device}, {self.date}"
+
+    def choice(self, layer: str) -> LayerChoice:
+        """One layer's tactics. Raises RecordingError for a layer that it does not have."""
+        for c in self.tuned.layers:
+            if c.layer == layer:
+                return c
+        raise RecordingError(
+            f"it has no layer '{layer}'",
+            place=self.label,
+            remedy=f"its layers: {', '.join(c.layer for c in self.tuned.layers)}",
+        )
+
+    # -- the rows of a live build, labelled -------------------------------------------------
+    def layer_rows(self) -> pd.DataFrame:
+        return self._labelled(layers.layer_rows(self.tuned))
+
+    def tactic_rows(self, layer: str) -> pd.DataFrame:
+        return self._labelled(layers.tactic_rows(self.choice(layer)))
+
+    def timing_rows(self) -> pd.DataFrame:
+        return self._labelled(timing.timing_rows(self.tuned))
+
+    def profile_rows(self) -> pd.DataFrame:
+        return self._labelled(profile.profile_rows(self.profile))
+
+    def waterfall_rows(self) -> pd.DataFrame:
+        return self._labelled(profile.waterfall_rows(self.profile))
+
+    def roofline_rows(self) -> pd.DataFrame:
+        return self._labelled(roofline.roofline_rows(self.work, self.profile, self.ceilings))
+
+    def _labelled(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The label in the corner of the table, wherever it is shown."""
+        return rows.rename_axis(columns=self.label)
 
 
 def record(
@@ -47,60 +97,93 @@ def record(
     path: str | Path,
     *,
     precision: str,
-    profile: Profile | None = None,
-    facts: dict[str, Any] | None = None,
-) -> None:
-    """Write a finished build's tables, with device, driver, date and checksum."""
-    assert state.tuned is not None
+    profile: Profile,
+    sizes: Mapping[str, int],
+    inputs: str,
+    ceilings: Ceilings,
+    date: str,
+) -> int:
+    """Write a finished build with its profile and the device's ceilings; the file's size in bytes.
+
+    sizes: values of the plan's symbols in the profiled run. inputs: what ran, in words. date: of
+    the measurements, as YYYY-MM-DD.
+    """
+    assert state.tuned is not None and state.plan is not None
     content: dict[str, Any] = {
-        "device": str(state.device),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "device": state.device.fingerprint.name,
+        "driver": getattr(state.device, "driver", ""),
+        "date": date,
+        "versions": dict(state.plan.versions),
         "model": state.name,
         "precision": precision,
+        "inputs": inputs,
+        "level": state.config.builder_optimization_level,
         "plan_sha256": state.sha256,
-        "layers": _table(layer_rows(state.tuned)),
-        "tactics": {c.layer: _table(tactic_rows(c)) for c in state.tuned.layers},
-        "profile": _table(profile_rows(profile)) if profile else None,
-        "end_to_end_us": profile.end_to_end_us if profile else None,
-        "facts": facts or {},
+        "stages": [[r.stage.value, round(r.seconds, 4), r.summary] for r in state.log.records],
+        "tuned": recorded.tuned_to_json(state.tuned),
+        "profile": recorded.profile_to_json(profile),
+        "work": recorded.work_to_json(roofline.layer_work(state.plan, sizes)),
+        "ceilings": recorded.ceilings_to_json(ceilings),
     }
-    data = {"format": FORMAT, "sha256": _digest(content), "content": content}
-    write_atomically(Path(path), json.dumps(data, indent=1).encode())
+    text = _text(content)
+    data = {"format": FORMAT, "version": VERSION, "sha256": _digest(text), "content": content}
+    packed = gzip.compress(_text(data), 9, mtime=0)
+    write_atomically(Path(path), packed)
+    return len(packed)
 
 
 def load_recording(path: str | Path) -> Recording:
-    """What ``record`` wrote. Raises WorkbenchError if it was changed since."""
+    """What ``record`` wrote. Raises RecordingError, naming the file, where it is damaged."""
+    content = _content(Path(path))
     try:
-        data = json.loads(read_file(Path(path)))
-        content = data["content"]
-        intact = data["format"] == FORMAT and data["sha256"] == _digest(content)
-    except (ValueError, KeyError, TypeError) as e:
-        raise WorkbenchError(f"it cannot be read ({e})", place=str(path)) from None
-    if not intact:
-        raise WorkbenchError(
-            "its content does not have its checksum",
-            place=str(path),
-            remedy="restore the file as it was recorded",
-        )
+        return _recording(content)
+    except (ValueError, KeyError, TypeError, IndexError) as e:
+        raise _damaged(path, f"a record is not what it should be ({e})") from None
+
+
+def _recording(content: Mapping[str, Any]) -> Recording:
+    stages = {str(Stage(name).value): (s, text) for name, s, text in content["stages"]}
+    plain = "device driver date versions model precision inputs level plan_sha256".split()
     return Recording(
-        f"Recorded on {content['device']}, {content['date']}: not measured on this machine",
-        content["device"],
-        content["date"],
-        content["model"],
-        content["precision"],
-        pd.DataFrame(**content["layers"]),
-        {k: pd.DataFrame(**v) for k, v in content["tactics"].items()},
-        pd.DataFrame(**content["profile"]) if content["profile"] else None,
-        {**content["facts"], "end_to_end_us": content["end_to_end_us"]},
+        **{name: content[name] for name in plain},
+        stages=stages,
+        tuned=recorded.tuned_from_json(content["tuned"]),
+        profile=recorded.profile_from_json(content["profile"]),
+        work=recorded.work_from_json(content["work"]),
+        ceilings=recorded.ceilings_from_json(content["ceilings"]),
     )
 
 
-def _table(rows: pd.DataFrame) -> dict[str, Any]:
-    text: Any = rows.to_json(orient="split")  # without a path it is a string
-    plain = json.loads(text)
-    return {"columns": plain["columns"], "data": plain["data"]}
+def _content(path: Path) -> dict[str, Any]:
+    """The recording's content, verified."""
+    try:
+        data = json.loads(gzip.decompress(read_file(path)))
+        form, version, content = data["format"], data["version"], data["content"]
+        stated = data["sha256"]
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as e:
+        raise _damaged(path, f"it cannot be read ({e})") from None
+    if form != FORMAT:
+        raise _damaged(path, f"its format is {form!r}, not {FORMAT!r}")
+    if version != VERSION:
+        raise RecordingError(
+            f"its version is {version}, this workbench reads {VERSION}",
+            place=str(path),
+            remedy="record it again: workbench record",
+        )
+    found = _digest(_text(content))
+    if found != stated:
+        raise _damaged(path, f"its content has the checksum {found[:16]}, not {str(stated)[:16]}")
+    return content
 
 
-def _digest(content: dict[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+def _damaged(path: str | Path, problem: str) -> RecordingError:
+    remedy = "restore the file as it was recorded, or record it again: workbench record"
+    return RecordingError(problem, place=str(path), remedy=remedy)
+
+
+def _text(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _digest(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()
