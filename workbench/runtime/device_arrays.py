@@ -22,7 +22,7 @@ def run_on_device(
     Raises ExecutionError on a misfit, DeviceError for what is no array.
     """
     engine, device = context.engine, context.engine.device
-    own = device.stream() if stream is None else stream
+    own = device.stream() if stream is None else device.as_stream(stream)
     given = {name: device.array(value, own) for name, value in inputs.items()}
     for t in engine.io_tensors:
         if t.kind == "input":
