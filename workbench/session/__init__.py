@@ -12,7 +12,6 @@ from workbench.session.actions import (
     SetPrecisions,
     SetProfile,
     SetThreshold,
-    SetWeakTyping,
     SetWorkspace,
     UseCalibrationData,
 )
@@ -33,7 +32,6 @@ __all__ = [
     "SetPrecisions",
     "SetProfile",
     "SetThreshold",
-    "SetWeakTyping",
     "SetWorkspace",
     "UseCalibrationData",
     "open_model",

@@ -61,22 +61,6 @@ class SetPrecisions:
 
 
 @dataclass(frozen=True)
-class SetWeakTyping:
-    """TensorRT ≤ 10's weak typing: the types that the tuner may choose by time, as flags."""
-
-    flags: tuple[BuilderFlag, ...]
-
-    def apply(self, config: BuilderConfig) -> None:
-        config.flags = (config.flags - WEAK_FLAGS) | set(self.flags)
-
-    def code(self) -> str:
-        cleared = [f for f in sorted(WEAK_FLAGS, key=str) if f not in self.flags]
-        lines = [f"config.clear_flag(wb.BuilderFlag.{f.name})" for f in cleared]
-        lines += [f"config.set_flag(wb.BuilderFlag.{f.name})" for f in self.flags]
-        return "\n".join(lines)
-
-
-@dataclass(frozen=True)
 class SetDefaultPrecision:
     """The precision of every node that no pattern names."""
 
@@ -241,7 +225,6 @@ class UseCalibrationData:
 Action = (
     SetPrecision
     | SetPrecisions
-    | SetWeakTyping
     | SetDefaultPrecision
     | ClearPrecisions
     | SetProfile
