@@ -54,7 +54,6 @@ def test_a_product_takes_in_its_four_bit_weights(stored):
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        ({"stored": DataType.INT8}, "not of 4 bits"),
         ({"first": True}, "second factor"),
         ({"known": False}, "'s'"),
     ],
@@ -63,6 +62,11 @@ def test_it_refuses_other_weights_with_the_reason(given, reason):
     layers, tried = fused(model(**given))
     assert ("DequantizeLinear", "MatMul", "Relu") not in layers
     assert tried and all(reason in str(a.refusal) for a in tried)
+
+
+def test_weights_of_eight_bits_are_none_of_its_business():
+    layers, tried = fused(model(DataType.INT8))
+    assert ("DequantizeLinear",) in layers and not tried
 
 
 def test_the_fused_layer_gives_what_the_model_gives():

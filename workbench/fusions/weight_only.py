@@ -5,17 +5,21 @@ from __future__ import annotations
 from workbench.datatypes import DataType
 from workbench.fusions.anchors import too_large
 from workbench.fusions.dequantize import factor_index
+from workbench.network import Layer
 from workbench.records import Refusal
 from workbench.rewrite import Match, RewriteRule, not_constant
 
 FOUR_BITS = frozenset({DataType.INT4, DataType.UINT4})
 
 
+def _stores_four_bits(layer: Layer) -> bool:
+    stored = layer.get_input(0) if layer.op == "DequantizeLinear" else None
+    return layer.operator is not None and stored is not None and stored.dtype in FOUR_BITS
+
+
 def _refuse(match: Match) -> Refusal | None:
     reader, dq = match.layer("reader"), match.layer("dq")
-    stored, tensor = dq.inputs[0], dq.outputs[0]
-    if stored is None or stored.dtype not in FOUR_BITS:
-        return Refusal("its weights are not of 4 bits", code="not_four_bits")
+    tensor = dq.outputs[0]
     if dq.cause is not None:
         return Refusal(
             f"'{dq.name}' was written for an INT4 request, which shows what the weights lose",
@@ -35,7 +39,8 @@ def _refuse(match: Match) -> Refusal | None:
 WEIGHT_ONLY = RewriteRule(
     "weight_only",
     lambda op: op.anchored(
-        frozenset({"Gemm", "MatMul"}), op.DequantizeLinear(...).called("dq")
+        frozenset({"Gemm", "MatMul"}),
+        op.layer(_stores_four_bits, described="a DequantizeLinear of 4 bits").called("dq"),
     ).called("reader"),
     refuse=_refuse,
     about="A product reads its 4-bit weights itself: a GPU's kernel, two from each byte.",

@@ -38,9 +38,9 @@ class KernelText:
     workspace: int = 0
     packing: tuple[tuple[int, str], ...] = ()
 
-    def with_packing(self, position: int, name: str, *, aligned: int) -> KernelText:
-        """The same kernel, which reads a constant packed and its operands ``aligned``."""
-        return replace(self, packing=((position, name),), aligned=aligned)
+    def with_packing(self, packing: Sequence[tuple[int, str]], *, aligned: int) -> KernelText:
+        """The same kernel, which reads constants packed and its operands ``aligned``."""
+        return replace(self, packing=tuple(packing), aligned=aligned)
 
     @property
     def launches(self) -> tuple[tuple[str, int, int], ...]:

@@ -38,7 +38,7 @@ from workbench.tactics.nvrtc.scalars import STORAGE
 from workbench.tactics.nvrtc.weight_only import packed
 from workbench.tactics.protocol import Call, Launch, Problem, Tactic
 
-REVISION = "4"
+REVISION = "5"
 
 
 MESSAGE_LENGTH = 600

@@ -87,7 +87,19 @@ def _kernel(body: Body, columns: int, lanes: int) -> KernelText:
     text = program_text(body, (Stage(lines, blocks, lanes * WARPS),), e.tables, helpers=HELPERS)
     weights = [i.name for i in body.inputs].index(dq.inputs[0])
     packing = "nibbles of rows" if rows_first else "nibbles of columns"
-    return text.with_packing(weights, packing, aligned=16)
+    turned = ((k, "transposed") for k in turned_grains(body, dq, rows_first=rows_first))
+    return text.with_packing(((weights, packing), *turned), aligned=16)
+
+
+def turned_grains(body: Body, dq: Node, *, rows_first: bool) -> tuple[int, ...]:
+    """Scales and zero points by block that are stored a column after the other.
+
+    So a warp reads those of a column side by side, as it does the weights.
+    """
+    if rows_first or not dq.attributes["block_size"] or dq.attributes["axis"] % 2:
+        return ()
+    constants = {i.name: k for k, i in enumerate(body.inputs) if i.constant}
+    return tuple(constants[v] for v in dq.inputs[1:] if v in constants)
 
 
 def _along_depth(body: Body, dq: Node, *, rows_first: bool) -> int:
@@ -123,8 +135,15 @@ def _walk(
     words, wide = step // 8, "u128" if step == 32 else "unsigned"
     index = ("n", "k") if rows_first else ("k", "n")
     own = _grain(body, dq, index)
+    turned = turned_grains(body, dq, rows_first=rows_first)
+    for k in turned:
+        kind_of = body.inputs[k].type
+        place = f"in{k}[n * {kind_of.shape[0]} + k / {dq.attributes['block_size']}]"
+        e.ready[names[k]] = lambda asked, p=place, t=kind_of: loaded(t.dtype, p)
     scale = e.at(dq.inputs[1], own)
     zero = e.at(dq.inputs[2], own) if operand(dq, 2) else "0"
+    for k in turned:
+        del e.ready[names[k]]
     shift = "+ 8" if body.types[dq.inputs[0]].dtype is DataType.INT4 else ""
     grain, e.lines = e.lines, []
     e.helper("struct alignas(16) u128 { unsigned v[4]; };")
@@ -133,6 +152,7 @@ def _walk(
     value = loaded(kind, f"part.v[q % {each}]")
     word = "word[c].v[p]" if step == 32 else "word[c]"
     return [
+        '_Pragma("unroll 2")',
         f"for (idx k = lane * {step}; k < {depth}; k += {lanes * step}) {{",
         f"{wide} word[{columns}]; float scale[{columns}], zero[{columns}];",
         f'_Pragma("unroll") for (int c = 0; c < {columns}; ++c) {{',
@@ -206,6 +226,8 @@ def _nibbles(matrix: Array) -> Array:
 
 def packed(name: str, matrix: Array) -> Array:
     """A constant as a kernel reads it: rows of nibbles, of the matrix or of the transposed one."""
+    if name == "transposed":
+        return np.ascontiguousarray(matrix.T)
     return _nibbles(matrix if name == "nibbles of rows" else matrix.T)
 
 
