@@ -36,12 +36,18 @@ def check(status: int, call: str) -> None:
         raise DeviceError(f"cublasLt{call} answers status {status}", place="CUBLAS_LT")
 
 
+_PLACES = (
+    f"{sysconfig.get_path('purelib')}/nvidia/*/lib",
+    "/usr/local/cuda*/lib64",
+    "/usr/local/cuda*/targets/*/lib",
+)
+"""Folders of the wheels (nvidia/cublas, nvidia/cu13) and of CUDA's own installation."""
+
+
 @functools.cache
 def load() -> Any:
     """The library, or why it cannot be loaded. Prefers the wheels' over the system's."""
-    roots = [sysconfig.get_path("purelib"), "/usr/local/cuda"]
-    found = [p for r in roots for p in glob.glob(f"{r}/nvidia/**/libcublasLt.so.*", recursive=True)]
-    found += glob.glob("/usr/local/cuda*/**/libcublasLt.so.1[23]", recursive=True)
+    found = [p for place in _PLACES for p in glob.glob(f"{place}/libcublasLt.so.1[23]")]
     tried: list[str] = []
     for name in (*sorted(found), "libcublasLt.so.13", "libcublasLt.so.12"):
         try:
