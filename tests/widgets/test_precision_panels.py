@@ -10,6 +10,7 @@ import workbench as wb
 from widgets.figures.accuracy import noise_percent
 from widgets.panels import PrecisionPanel
 from widgets.panels.accuracy import BETWEEN, OURS, PEER, AccuracyPanel
+from workbench.config import BuilderFlag
 from workbench.datatypes import DataType
 from workbench.records import Stage
 from workbench.session import Session, SetDefaultPrecision, SetOption
@@ -115,6 +116,22 @@ def test_sensitivity_without_data_says_what_is_missing():
     assert "no samples to measure on" in panel.bar.error.value
 
 
+def test_weak_typing_shows_what_the_tuner_would_choose_and_is_labelled_as_of_old():
+    session = quick_session()
+    session.run(Stage.PRECISION)
+    panel = PrecisionPanel(session)
+    assert "TensorRT ≤ 10, removed in 11" in texts(panel)
+    panel.weak[BuilderFlag.INT8].value = True
+    assert panel.runner.failure is None
+    chosen = panel.chosen.rows
+    assert {"Nodes", "Chosen", "FP32 (µs)", "INT8 (µs)"} <= set(chosen.columns)
+    asked = set(panel.table.rows.query("Operator == 'Conv'")["Requested"])
+    assert asked <= {"FP32", "INT8"}
+    assert "config.set_flag(wb.BuilderFlag.INT8)" in session.code()
+    panel.undo_button.click()
+    assert not panel.weak[BuilderFlag.INT8].value
+
+
 # -- accuracy -------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def compared() -> AccuracyPanel:
@@ -157,6 +174,7 @@ def test_the_search_finds_a_fix_shows_its_code_and_applies_it():
     assert fix.loss <= 2.0 < fix.lowered.quality.loss("accuracy", fix.reference)
     assert panel.code.code == fix.code
     panel.apply()
+    assert "requested here: FP32, INT8" in texts(panel), "Precision has run for what was asked"
     config = session.config
     assert config.default_precision is DataType.INT8
     assert [p for p, _ in config.precisions] == list(fix.nodes)

@@ -49,6 +49,7 @@ class AccuracyPanel(Panel):
 
     heading: ClassVar[str] = "Accuracy"
     stage: ClassVar[Stage] = Stage.PRECISION
+    reruns: ClassVar[Stage | None] = Stage.PRECISION
 
     def __init__(
         self,

@@ -18,12 +18,13 @@ from widgets.parts import button, dropdown, note, plot, row, tiles
 from widgets.runner import Failure
 from widgets.table import Table
 from workbench.builder import BuildState
+from workbench.config import WEAK_FLAGS, BuilderFlag
 from workbench.datatypes import PRECISIONS, DataType
 from workbench.errors import ConfigError, WorkbenchError
 from workbench.lab import Sensitivity, measure_sensitivity
 from workbench.records import Stage
-from workbench.reports import precision_rows, sensitivity_rows
-from workbench.session import ClearPrecisions, SetDefaultPrecision, SetPrecisions
+from workbench.reports import precision_rows, sensitivity_rows, weak_typing_rows
+from workbench.session import ClearPrecisions, SetDefaultPrecision, SetFlag, SetPrecisions
 
 LABELS = {p.info.label: p for p in PRECISIONS}
 LOWERED = tuple(label for label in LABELS if label != "FP32")
@@ -92,6 +93,7 @@ class PrecisionPanel(Panel):
             ),
             ipw.HTML(_contract(rows)),
             self.table,
+            *self._weak(state),
             row(self.lowered, measure),
             *self._bars(),
         ]
@@ -123,6 +125,10 @@ class PrecisionPanel(Panel):
             return
         kind = LABELS[str(self.kind.value)]
         self.request(SetPrecisions(tuple((p, kind) for p in patterns)))
+
+    def set_weak_typing(self, flag: BuilderFlag, *, on: bool) -> None:
+        """Let the tuner choose a type where it is faster, or no longer."""
+        self.request(SetFlag(flag, on))
 
     def clear(self) -> None:
         """Forget the requests that name nodes."""
@@ -159,6 +165,28 @@ class PrecisionPanel(Panel):
             noise = [noise_percent(measured.get(str(n), math.nan)) for n in rows["Layer"]]
             rows.insert(rows.columns.get_loc("Blocker"), NOISE, noise)  # pyright: ignore
         return rows
+
+    def _weak(self, state: BuildState) -> list[ipw.Widget]:
+        """TensorRT ≤ 10's flags; with one set, what the tuner chose and the times it chose by."""
+        now = self.session.config.flags
+        self.weak = {
+            flag: ipw.ToggleButton(
+                flag in now,
+                description=flag.name,
+                tooltip=f"BuilderFlag.{flag.name}: the tuner may choose it where it is faster",
+                layout={"width": "70px"},
+            )
+            for flag in sorted(WEAK_FLAGS, key=str)
+        }
+        for flag, made in self.weak.items():
+            made.observe(lambda c, f=flag: self.set_weak_typing(f, on=c["new"]), "value")
+        text = "Weak typing (TensorRT ≤ 10, removed in 11): let the tuner choose by time among"
+        parts: list[ipw.Widget] = [row(note(text), *self.weak.values())]
+        found = state.log[Stage.PRECISION].facts.get("weak")
+        if found is not None:
+            self.chosen = Table(weak_typing_rows(found), label="what the tuner chose", height=260)
+            parts += [note(state.log[Stage.PRECISION].summary), self.chosen]
+        return parts
 
     def _bars(self) -> list[ipw.Widget]:
         found = self.sensitivity
