@@ -61,8 +61,12 @@ def state() -> BuildState:
 def html(state: BuildState) -> str:
     context = state.engine().create_execution_context()
     profile = context.profile({"image": np.zeros((8, 1, 8, 8), np.float32)}, iterations=3)
-    accuracy = accuracy_rows({"FP32": 99.0, "INT8": 98.5}, 360)
+    accuracy = accuracy_rows({"FP32": 99.0, "INT8": 98.5}, 360, {"INT8": "6 of 6 layers"})
     return report_html(state, accuracy=accuracy, profile=profile)
+
+
+def test_coverage_stands_beside_accuracy(html: str):
+    assert "6 of 6 layers" in html
 
 
 def test_nothing_is_fetched_to_show_the_report(html: str):

@@ -201,15 +201,13 @@ def _print_comparison(states: dict[DataType, BuildState], digits: dict[str, Arra
         )
         for kind in ordered
     }
-    rows = accuracy_rows(accuracies, len(labels))
-    covered: list[str] = []
+    covered: dict[str, str] = {}
     for kind in ordered:
         tuned = states[kind].tuned
         assert tuned is not None
-        found = coverage(tuned, kind)
-        emulated = f", {found.emulated} emulated on this device" if found.emulated else ""
-        covered.append(f"{found.executed} of {found.products}{emulated}")
-    say(table(rows.assign(**{"Conv/Gemm/MatMul in it": covered})))
+        covered[kind.info.label] = str(coverage(tuned, kind))
+    rows = accuracy_rows(accuracies, len(labels), covered)
+    say(table(rows, width=80))
     return rows
 
 

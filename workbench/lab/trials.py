@@ -364,4 +364,5 @@ def _products(state: BuildState, kind: DataType) -> tuple[int, int, int]:
         if d.quantizable and d.origin and d.origin[0] in ran
     ]
     own = [c for d, c in found if d.precision is kind and c.executed is d.arithmetic]
-    return len(found), len(own), sum(c.emulated for c in own)
+    weights_only = kind is DataType.INT4  # no device multiplies its numbers
+    return len(found), len(own), sum(c.emulated or weights_only for c in own)

@@ -28,10 +28,20 @@ def classification_accuracy(
     return 100.0 * right / len(labels)
 
 
-def accuracy_rows(accuracies: Mapping[str, float], samples: int) -> pd.DataFrame:
-    """Columns: Precision, Accuracy (%), Change (points), Test samples. The first is the base."""
+def accuracy_rows(
+    accuracies: Mapping[str, float], samples: int, covered: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """Columns: Precision, Accuracy (%), Change (points), Coverage, Test samples.
+
+    The first is the base. covered: by precision, how many layers of those that could really run in
+    it (``str(coverage(tuned, kind))``): an accuracy says nothing without.
+    """
     base = next(iter(accuracies.values()))
+    known = covered or {}
     return pd.DataFrame(
-        [(name, value, value - base, samples) for name, value in accuracies.items()],
-        columns=["Precision", "Accuracy (%)", "Change (points)", "Test samples"],
+        [
+            (name, value, value - base, known.get(name, "not told"), samples)
+            for name, value in accuracies.items()
+        ],
+        columns=["Precision", "Accuracy (%)", "Change (points)", "Coverage", "Test samples"],
     )
