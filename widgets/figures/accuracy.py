@@ -164,6 +164,7 @@ def front_figure(rows: pd.DataFrame, metric: str, source: str) -> go.Figure:
     times = [r["Latency (µs)"] for r in records(rows)]
     low, high = min(times), max(times)
     margin = 0.06 * (high - low) or 0.1 * high
+    most = max(max(r["Loss"] for r in records(rows)), 1e-6)
     best = pd.DataFrame(rows[rows["On the front"] == "yes"])
     rest = pd.DataFrame(rows[rows["On the front"] != "yes"])
     traces = [
@@ -182,7 +183,7 @@ def front_figure(rows: pd.DataFrame, metric: str, source: str) -> go.Figure:
                 "title": {"text": "latency (µs), sum of the kernels"},
                 "range": [low - margin, high + margin],
             },
-            "yaxis": {"title": {"text": f"loss of {metric}"}, "rangemode": "tozero"},
+            "yaxis": {"title": {"text": f"loss of {metric}"}, "range": [-0.1 * most, 1.1 * most]},
         },
     )
 
@@ -196,8 +197,11 @@ def _points(rows: pd.DataFrame, name: str, colour: str, *, joined: bool) -> dict
         "x": times,
         "y": rows["Loss"].tolist(),
         "text": rows["Point"].tolist(),
-        # Towards the middle, where there is room.
-        "textposition": ["top right" if t <= middle else "top left" for t in times],
+        # Towards the middle, where there is room; neighbours above and below.
+        "textposition": [
+            f"{'bottom' if i % 2 else 'top'} {'right' if t <= middle else 'left'}"
+            for i, t in enumerate(times)
+        ],
         "textfont": {"size": 11, "color": MUTED},
         "name": name,
         "line": {"shape": "hv", "color": colour, "width": 2},
