@@ -30,6 +30,7 @@ def roofline_figure(
         x = [low, ridge, max(high, 2 * ridge)]
         y = [min(peak, v * ceilings.bytes_per_s) / 1e9 for v in x]
         label = kind.info.label
+        rounded = " by TF32" if "TF32" in ceilings.kernels[label] else ""
         traces.append(
             dict(
                 type="scatter",
@@ -37,7 +38,7 @@ def roofline_figure(
                 y=y,
                 mode="lines",
                 line={"color": precision_colour(label), "width": 2},
-                name=f"{label}: {peak / 1e9:,.0f} GFLOP/s",
+                name=f"{label}{rounded}: {peak / 1e9:,.0f} GFLOP/s",
                 hovertemplate=f"{ceilings.kernels[label]}<extra>{label}</extra>",
             )
         )

@@ -91,11 +91,11 @@ def waterfall_figure(rows: pd.DataFrame, device: str, *, inputs: str = "") -> go
         [bar, labels],
         f"Where {number_text(whole)} µs go",
         f"medians; hatched: saved{said} · {device}",
-        height=110 + 34 * len(names),
+        height=128 + 34 * len(names),
         layout={
             "bargap": 0.28,
             "shapes": steps,
-            "margin": {"l": 12, "r": 20, "t": 68, "b": 44},
+            "margin": {"l": 12, "r": 20, "t": 68, "b": 60},
             "yaxis": {
                 "categoryorder": "array",
                 "categoryarray": names,

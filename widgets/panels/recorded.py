@@ -46,7 +46,8 @@ class RecordedBuild(ipw.VBox):
         rows = r.roofline_rows()
         box, self.roofline = plot(roofline_figure(rows, r.ceilings, inputs=r.inputs, where=r.label))
         label = f"work and ceiling of each layer, {r.label}"
-        return ipw.VBox([box, Table(rows.drop(columns=["Type"]), label=label, height=380)])
+        hidden = ["Type"] if any(rows["Note"]) else ["Type", "Note"]
+        return ipw.VBox([box, Table(rows.drop(columns=hidden), label=label, height=380)])
 
 
 def _head(r: Recording) -> ipw.VBox:

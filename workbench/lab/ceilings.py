@@ -91,8 +91,9 @@ def _fastest(shop: Workshop, body: Body) -> tuple[str, float] | None:
     if not timed:
         return None
     best = min(timed, key=lambda c: c.timing.min_us if c.timing else 0.0)
-    assert best.timing is not None
-    return best.kernel, best.timing.min_us / 1e6
+    assert best.timing is not None and best.tactic is not None
+    rounded = best.tactic.tf32 and "TF32" not in best.kernel
+    return best.kernel + (" in TF32" if rounded else ""), best.timing.min_us / 1e6
 
 
 def _relu(count: int) -> Body:
