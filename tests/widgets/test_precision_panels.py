@@ -158,6 +158,15 @@ def test_the_first_divergence_is_named_and_drawn(compared: AccuracyPanel):
     assert list(ring.x) == [first.layer]
 
 
+def test_a_comparison_says_when_it_is_of_earlier_requests(compared: AccuracyPanel):
+    assert "compare again" not in texts(compared)
+    compared.request(SetDefaultPrecision(DataType.FLOAT))
+    assert "compare again" in texts(compared)
+    compared.session.undo()
+    compared.refresh()
+    assert "compare again" not in texts(compared)
+
+
 def test_the_search_finds_a_fix_shows_its_code_and_applies_it():
     session = rescaled(DataType.FLOAT)
     session.run(Stage.PRECISION)

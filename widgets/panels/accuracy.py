@@ -31,7 +31,7 @@ from workbench.lab import (
 from workbench.lab.peer import peer_installed, peer_outputs
 from workbench.records import Stage
 from workbench.reports import divergence_rows, front_rows, quality_rows, search_rows
-from workbench.session import Session, SetPrecisions
+from workbench.session import Action, Session, SetPrecisions
 
 OURS, PEER, BETWEEN = (
     "this build beside the float reference",
@@ -67,6 +67,7 @@ class AccuracyPanel(Panel):
         self.fix: MinimalFix | None = None
         self.quality: dict[str, Quality] = {}
         self._coverage = self._compared = ""
+        self._of: tuple[Action, ...] = ()
         self._known: dict[tuple[str, str], PrecisionTrials] = {}
         metrics = ("accuracy",) if self._labels is not None else ()
         self.metric = dropdown(
@@ -118,6 +119,7 @@ class AccuracyPanel(Panel):
                 self._add_peer(trials, config)
             self._coverage = trial.coverage
             self._compared = f"{trial.quality.samples} samples · {self.session.device}"
+            self._of = self.session.actions
             self.runner.outcome = "compared"
 
         self.runner.run(work, "comparing with the float model")
@@ -150,6 +152,8 @@ class AccuracyPanel(Panel):
         rows = divergence_rows(found)
         box, self.divergence_figure = plot(divergence_figure(rows, found.tolerance, self._compared))
         lines = [note(f"{self._coverage}; {self._compared}")]
+        if self._of != self.session.actions:
+            lines.insert(0, note("This is of the requests before the present ones: compare again."))
         first = found.first
         if first is not None:
             read = f", of which {100 * first.read:.3g}% it read" if first.read else ""
