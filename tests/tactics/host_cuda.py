@@ -19,6 +19,7 @@ import numpy as np
 from workbench.body import Array, Body
 from workbench.formats import Format
 from workbench.tactics.nvrtc.frame import KernelText
+from workbench.tactics.nvrtc.weight_only import packed_constant
 
 SHIM = r"""
 #define HOST_SHIM
@@ -109,7 +110,9 @@ def run_on_host(
         for t in body.output_types
     ]
     arrays = [packed[i.name] for i in body.dynamic_inputs] + results
-    arrays += [packed[i.name] for i in body.inputs if i.constant]
+    arrays += [
+        packed_constant(text, k, packed[i.name]) for k, i in enumerate(body.inputs) if i.constant
+    ]
     if text.workspace:
         arrays.append(np.full(text.workspace, 0xFF, np.uint8))
     addresses = (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays))
