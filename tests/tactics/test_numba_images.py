@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from workbench.errors import ExecutionError
 from workbench.tactics.numba.cache import KernelCache, KernelText
 from workbench.tactics.numba.calls import part
-from workbench.tactics.numba.entry import machine_call
 from workbench.tactics.numba.images import SUPPORTED, Image, MappedKernel, kept
 
 pytestmark = pytest.mark.skipif(not SUPPORTED, reason="images are for Linux on x86-64")
@@ -17,11 +17,12 @@ KERNELS = {
     "constants": "        o[i] = a[i] * np.float32(0.1) + np.float32(3.7)\n",
     "a function of the C library": "        o[i] = math.exp(a[i])\n",
     "a row of zeros": "        o[i] = 0\n",
+    "slices and a division that may fail": "        o[i:stop][0] = a[i:][0] / g[0]\n",
     "a choice": "        o[i] = a[i] if a[i] > g[0] else -a[i]\n",
 }
 HEAD = "import math\nimport numpy as np\n\ndef kernel(start, stop, g, a, o):\n"
 LOOP = HEAD + "    for i in range(start, stop):\n"
-RAISES = HEAD + "    if g[0] == 1:\n        raise ValueError(start)\n"
+RAISES = HEAD + "    if g[0] == 1:\n        raise ValueError\n"
 
 
 def results(kernel) -> np.ndarray:
@@ -53,12 +54,19 @@ def test_a_damaged_image_is_not_run(tmp_path):
         np.testing.assert_array_equal(results(KernelCache(tmp_path).compile(text)), expected)
 
 
-def test_a_kernel_that_needs_more_than_its_own_code_has_no_image(tmp_path):
+def test_an_image_reports_that_its_kernel_failed(tmp_path):
     kernel = KernelCache(tmp_path).compile(KernelText(RAISES, SIGNATURE))
-    assert not isinstance(kernel, MappedKernel)
-    assert not list(tmp_path.glob("*.image"))
+    assert isinstance(kernel, MappedKernel)
     x = np.zeros(1, np.float32)
-    assert machine_call(kernel, (0, 1, np.array([0]), x, x)) is not None
+    part(kernel, 0, 1, np.array([0]), x, x)()
+    with pytest.raises(ExecutionError, match="it returned status"):
+        part(kernel, 0, 1, np.array([1]), x, x)()
+
+
+def test_a_kernel_that_returns_a_value_has_no_image(tmp_path):
+    text = KernelText("def kernel(x):\n    return x + 1\n", "int64(int64)")
+    assert KernelCache(tmp_path).function(text)(2) == 3
+    assert not list(tmp_path.glob("*.image"))
 
 
 def test_a_function_that_this_system_lacks_leaves_the_image_unmapped():

@@ -16,7 +16,7 @@ import numpy as np
 
 from workbench.body import CONSTANT, Array, Body, BodyInput, Node, TensorType
 from workbench.datatypes import DataType
-from workbench.devices import Buffer
+from workbench.devices import Buffer, CpuDevice
 from workbench.formats import LINEAR
 from workbench.records import Refusal
 from workbench.tactics.arithmetic import is_reduced
@@ -68,6 +68,10 @@ class AttentionPlan:
 
 @functools.cache
 def _has_wide_registers() -> bool:
+    known = CpuDevice().fingerprint.features
+    if known:
+        return "avx512f" in known
+    # Not Linux: LLVM knows, but takes 40 MiB to say so.
     from llvmlite import binding
 
     return bool(binding.get_host_cpu_features().get("avx512f"))

@@ -124,7 +124,7 @@ def _write(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-REVISION = "2"
+REVISION = "3"
 """Changes when what is kept for a kernel changes."""
 
 

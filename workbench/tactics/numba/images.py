@@ -31,7 +31,9 @@ _ALIGN = 64
 _SLOT = 16
 """Bytes a called function takes: a jump to the address in its second half."""
 _JUMP = b"\xff\x25\x02\0\0\0\0\0"
-_PC32, _PLT32, _GOTPCREL, _GOTPCRELX, _REX_GOTPCRELX = 2, 4, 9, 41, 42
+_ABSOLUTE, _PC32, _PLT32, _GOTPCREL, _GOTPCRELX, _REX_GOTPCRELX = 1, 2, 4, 9, 41, 42
+_DESTRUCTOR = "NRT_MemInfo_call_dtor"
+"""Called for an owner without users; arrays that we pass have no owner."""
 _ALLOCATED, _WITH_BITS, _RELOCATIONS = 2, 1, 4
 
 
@@ -46,16 +48,20 @@ class MappedKernel:
 
 @dataclass(frozen=True)
 class Image:
-    """A linked kernel: where it starts, the functions that its slots stand for, in order."""
+    """A linked kernel: where it starts, the functions that its slots stand for, in order.
+
+    fixups: (where, to what) its own addresses are written once it is mapped.
+    """
 
     code: bytes
     entry: int
     words: int
     calls: tuple[str, ...]
+    fixups: tuple[tuple[int, int], ...] = ()
 
     def save(self, path: Path) -> None:
         """Write it with its digest."""
-        about = json.dumps([self.entry, self.words, self.calls]).encode()
+        about = json.dumps([self.entry, self.words, self.calls, self.fixups]).encode()
         data = struct.pack("<Q", len(about)) + about + self.code
         write_atomically(path, hashlib.sha256(data).digest() + data)
 
@@ -69,8 +75,9 @@ class Image:
         if hashlib.sha256(whole[32:]).digest() != whole[:32]:
             return None
         (size,) = struct.unpack_from("<Q", whole, 32)
-        entry, words, calls = json.loads(whole[40 : 40 + size])
-        return cls(whole[40 + size :], entry, words, tuple(calls))
+        entry, words, calls, fixups = json.loads(whole[40 : 40 + size])
+        fixed = tuple((place, target) for place, target in fixups)
+        return cls(whole[40 + size :], entry, words, tuple(calls), fixed)
 
     def mapped(self) -> MappedKernel | None:
         """Executable in this process; None where a function is missing or memory may not run."""
@@ -81,8 +88,10 @@ class Image:
                 return None
             struct.pack_into("<Q", code, k * _SLOT + 8, address)
         memory = mmap.mmap(-1, len(code), prot=mmap.PROT_READ | mmap.PROT_WRITE)
-        memory[:] = bytes(code)
         start = np.frombuffer(memory, np.uint8).ctypes.data
+        for place, target in self.fixups:
+            struct.pack_into("<Q", code, place, start + target)
+        memory[:] = bytes(code)
         allowed = mmap.PROT_READ | mmap.PROT_EXEC
         if _libc().mprotect(ctypes.c_void_p(start), ctypes.c_size_t(len(code)), allowed):
             return None
@@ -97,6 +106,8 @@ def _libc() -> ctypes.CDLL:
 @functools.cache
 def _address(name: str) -> int | None:
     """Where the C library or its mathematics have a function."""
+    if name == _DESTRUCTOR:
+        name = "abort"
     for library in (_libc(), ctypes.CDLL("libm.so.6")):
         if hasattr(library, name):
             return ctypes.cast(getattr(library, name), ctypes.c_void_p).value
@@ -182,12 +193,16 @@ def link(data: bytes, name: str, words: int) -> Image | None:
             image += bytes(-len(image) % _ALIGN)
             places[index] = len(image)
             image += data[s.offset : s.offset + s.size]
+    fixups: list[tuple[int, int]] = []
     for section, offset, kind, number, addend in relocations:
         symbol = symbols[number]
         if symbol[3]:
-            if kind not in (_PC32, _PLT32) or symbol[3] not in places:
+            if kind not in (_ABSOLUTE, _PC32, _PLT32) or symbol[3] not in places:
                 return None
             target = places[symbol[3]] + symbol[4]
+            if kind == _ABSOLUTE:
+                fixups.append((places[section] + offset, target + addend))
+                continue
         elif kind in (_PLT32, _GOTPCREL, _GOTPCRELX, _REX_GOTPCRELX):
             target = calls.index(text(symbol)) * _SLOT + (0 if kind == _PLT32 else 8)
         else:
@@ -197,7 +212,7 @@ def link(data: bytes, name: str, words: int) -> Image | None:
     entry = next((s for s in symbols if s[3] in places and text(s) == name), None)
     if entry is None:
         return None  # numba took it from its own cache, without its text
-    return Image(bytes(image), places[entry[3]] + entry[4], words, calls)
+    return Image(bytes(image), places[entry[3]] + entry[4], words, calls, tuple(fixups))
 
 
 def _sections(data: bytes) -> Iterator[_Section]:
