@@ -110,6 +110,7 @@ OPERATORS: dict[str, Callable[[], Body]] = {
     "einsum": one("Einsum", (2, 3, 4), (2, 4, 5), equation="bij,bjk->bik"),
     "local_response": followed("LRN", (2, 6, 3, 3), size=3),
     "lp_pool": followed("LpPool", (2, 3, 6, 6), kernel_shape=(3, 2), strides=(2, 1), p=3),
+    "global_lp_pool": one("GlobalLpPool", (2, 3, 4, 4), p=3),
     "max_pool_places": one("MaxPool", (2, 3, 6, 6), outputs=2, kernel_shape=(3, 3), pads=(1,) * 4),
     "col2im": one("Col2Im", (1, 12, 9), [4, 4], [2, 2]),
     "resize_cubic": one("Resize", (1, 2, 4, 5), None, [1.0, 1.0, 1.5, 2.0], mode="cubic"),

@@ -104,7 +104,7 @@ def support_matrix(*, ask: bool = True) -> tuple[OperatorSupport, ...]:
                 becomes=row.becomes or (tuple(sample.becomes) if own is None else ()),
                 types=_probed(own, row, sample.layers) if own is not None else row.types,
                 kernels=kernels_for(sample.layers, device) if own is not None else (),
-                gpu=gpu_kernels_for(sample.layers, device) if own is not None else (),
+                gpu=gpu_kernels_for(row.key, sample.layers, device) if own is not None else (),
                 refusals=tuple(sample.refusals) if row.supported else (),
             )
         )

@@ -30,7 +30,8 @@ from workbench.tactics import SOURCES, TacticSource
 from workbench.tactics.cublas_lt.product import product_of
 from workbench.tactics.cudnn.described import graphs_of
 from workbench.tactics.numpy_source import NUMPY
-from workbench.tactics.nvrtc.kernels import kernel, variants
+from workbench.tactics.nvrtc import NVRTC
+from workbench.tactics.nvrtc.kernels import generates, kernel, variants
 from workbench.tactics.protocol import Problem
 from workbench.tactics.terms import Constants
 
@@ -83,7 +84,7 @@ def _with_known_sizes(model: ModelProto, inputs: Sequence[Any]) -> ModelProto | 
         for n in model.graph.node
         if (o := OPERATORS.get(operator_key(domain(n.domain), n.op_type))) is not None
         for i, v in enumerate(n.input)
-        if i in o.structural and isinstance(given.get(v), np.ndarray)
+        if i in o.structural and isinstance(given.get(v), np.ndarray | np.generic)
     }
     if not decided:
         return None
@@ -91,7 +92,9 @@ def _with_known_sizes(model: ModelProto, inputs: Sequence[Any]) -> ModelProto | 
     known.CopyFrom(model)
     del known.graph.input[:]
     known.graph.input.extend(v for v in model.graph.input if v.name not in decided)
-    known.graph.initializer.extend(numpy_helper.from_array(given[n], n) for n in sorted(decided))
+    known.graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(given[n]), n) for n in sorted(decided)
+    )
     return known
 
 
@@ -138,11 +141,14 @@ def kernels_for(layers: Sequence[Layer], device: Device) -> tuple[str, ...]:
     return _with_kernel("cpu", layers, device)
 
 
-def gpu_kernels_for(layers: Sequence[Layer], device: Device) -> tuple[str, ...]:
-    """Names of the GPU's sources with a kernel for one of these layers, in order.
+def gpu_kernels_for(key: str, layers: Sequence[Layer], device: Device) -> tuple[str, ...]:
+    """Names of the GPU's sources with a kernel for one of an operator's layers, in order.
 
-    They say from the Body alone what they generate or call, without a GPU.
+    They say from the Body alone what they generate or call, without a GPU. Where no case has such a
+    layer, NVRTC counts if it has a rule for the operator.
     """
+    if not layers:
+        return (NVRTC.name,) if generates(key) else ()
     return _with_kernel("gpu", layers, device)
 
 

@@ -67,6 +67,13 @@ def variants(body: Body) -> tuple[Variant, ...] | Refusal:
     return (*offered, *_elements(body, layouts))
 
 
+def generates(op: str) -> bool:
+    """Whether there is a rule for an operator; whether it fits, a Body decides."""
+    return any(
+        op in rules for rules in (ELEMENT_RULES, FAMILIES, PROGRAMS, RECURRENT, direct.ANCHORS)
+    )
+
+
 def _elements(body: Body, layouts: tuple[Format, ...]) -> tuple[Variant, ...]:
     """Each thread makes some elements of the result, whatever the operators."""
     if any(not layout.fits(len(t.shape)) for t in body.output_types for layout in layouts):
