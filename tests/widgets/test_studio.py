@@ -74,7 +74,7 @@ def test_build_runs_here_and_now_and_returns_the_plan(ready: Studio):
     state = ready.build()
     assert state.plan_bytes is not None
     assert ready.stage is Stage.SERIALIZE
-    assert ready.show(Stage.TUNE)[0].layers.rows is not None
+    assert ready.show(Stage.TUNE)[0].view.layers.rows is not None
 
 
 def test_build_raises_in_a_script_what_a_click_would_show(studio: Studio):
@@ -89,7 +89,7 @@ def test_a_changed_precision_leaves_later_stages_to_be_built_again(ready: Studio
     assert done(ready) == ["Parse", "Fold", "Profiles", "Precision"]
     second = ready.build().sha256
     assert second != first
-    executed = ready.show(Stage.TUNE)[0].layers.rows["Executed"].tolist()
+    executed = ready.show(Stage.TUNE)[0].view.layers.rows["Executed"].tolist()
     assert any("BF16" in e for e in executed)
 
 
