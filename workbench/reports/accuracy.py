@@ -29,7 +29,7 @@ def classification_accuracy(
 
 
 def accuracy_rows(
-    accuracies: Mapping[str, float], samples: int, covered: Mapping[str, str] | None = None
+    accuracies: Mapping[str, float], samples: int, covered: Mapping[str, str]
 ) -> pd.DataFrame:
     """Columns: Precision, Accuracy (%), Change (points), Coverage, Test samples.
 
@@ -37,11 +37,7 @@ def accuracy_rows(
     it (``str(coverage(tuned, kind))``): an accuracy says nothing without.
     """
     base = next(iter(accuracies.values()))
-    known = covered or {}
     return pd.DataFrame(
-        [
-            (name, value, value - base, known.get(name, "not told"), samples)
-            for name, value in accuracies.items()
-        ],
+        [(name, value, value - base, covered[name], samples) for name, value in accuracies.items()],
         columns=["Precision", "Accuracy (%)", "Change (points)", "Coverage", "Test samples"],
     )
