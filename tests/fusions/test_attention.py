@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from sketch import Sketch, applied, refusal
 
+from workbench.datatypes import DataType
 from workbench.network import Tensor
 
 HEADS, SIZE = 3, 4
@@ -105,6 +106,17 @@ def test_a_product_with_weights_is_no_attention() -> None:
     code, reason = refusal(s.fuse(), "attention")
     assert code == "constant_factor"
     assert "its values 'w' are a constant" in reason
+
+
+def test_products_of_two_types_are_no_attention() -> None:
+    s = Sketch()
+    q, k, v = (s.input("batch", 4, 4, name=f"{n}_in") for n in "qkv")
+    halves = (s("Cast", t, to=DataType.HALF) for t in (q, k))
+    scores = s("Cast", s("MatMul", *halves, name="scores"), to=DataType.FLOAT)
+    s.output(s("MatMul", s("Softmax", scores, name="softmax"), v, name="mix"))
+    code, reason = refusal(s.fuse(), "attention")
+    assert code == "mixed_types"
+    assert "'scores' is FP16, 'softmax' is FP32, 'mix' is FP32" in reason
 
 
 def test_quantized_products_are_refused() -> None:

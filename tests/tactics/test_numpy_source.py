@@ -75,7 +75,7 @@ def test_a_call_that_needs_more_workspace_than_allowed_is_refused_with_both_numb
     small = replace(problem, workspace_limit=100)
     refusal = NUMPY.prepare(tactic(problem), small)
     assert isinstance(refusal, Refusal)
-    assert "100 are allowed" in refusal.reason
+    assert "KiB of workspace > limit 100 B" in refusal.reason
 
 
 def test_elementwise_chains_reuse_one_buffer():

@@ -265,7 +265,7 @@ def test_an_arrow_at_a_cast_that_cancelled_says_that_it_is_no_layer_any_more() -
     session.do(*session.suggested_profile(), SetDefaultPrecision(DataType.BF16))
     session.run(Stage.FUSE)
     panel = LedgerPanel(session, only=Stage.FUSE)
-    answer = panel.ask("node_Conv_81_to_fp32", "node_Conv_81_to_fp32_out_to_bf16")
+    answer = panel.ask("node_Conv_81_to_fp32", "getitem_to_bf16")
     assert answer is not None
     assert answer.attempts[0].code == "absorbed"
     assert "one of them is no layer any more" in texts(panel.why_not)

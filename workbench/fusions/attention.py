@@ -139,7 +139,20 @@ def _refuse(match: Match) -> Refusal | None:
             )
         if len(t.shape) != rank:
             return Refusal(f"its {label} '{t.name}' have {len(t.shape)} axes", code="rank")
-    return too_large(*match.layers)
+    return _mixes_types(scores, softmax, values) or too_large(*match.layers)
+
+
+def _mixes_types(scores: Layer, softmax: Layer, values: Layer) -> Refusal | None:
+    """One kernel has one type: what was requested of each of the three must be what runs."""
+    kinds = {x.name: x.inputs[0].dtype for x in (scores, softmax, values) if x.inputs[0]}
+    if len(set(kinds.values())) == 1:
+        return None
+    told = ", ".join(f"'{name}' is {kind.info.label}" for name, kind in kinds.items())
+    return Refusal(
+        f"{told}: one kernel computes in one type",
+        remedy="request one precision for both products and the Softmax",
+        code="mixed_types",
+    )
 
 
 ATTENTION = RewriteRule(
