@@ -116,6 +116,15 @@ def test_the_profile_has_a_row_a_step_and_sums_to_the_end_to_end_time(engine):
     assert all(x.kernel for x in profile.layers)
 
 
+def test_a_printed_profile_is_a_line_a_step_the_residual_and_the_whole(engine):
+    context = engine.create_execution_context()
+    profile = context.profile({"image": images(4)}, iterations=3)
+    *steps, residual, whole = str(profile).splitlines()
+    assert all(line.startswith(s.name) for line, s in zip(steps, engine.plan.steps, strict=True))
+    assert residual.startswith("(residual)")
+    assert whole.startswith("end to end") and f"{profile.end_to_end_us:.1f} µs" in whole
+
+
 def test_a_profiler_hears_every_layer(engine):
     heard = []
 

@@ -84,6 +84,18 @@ class Profile:
     def residual_us(self) -> float:
         return self.end_to_end_us - sum(x.median_us for x in self.layers)
 
+    def __str__(self) -> str:
+        """One line a layer: name, median, type, tactic; then the residual and the whole."""
+        width = max([len("(residual)"), *(len(x.name) for x in self.layers)])
+        lines = [
+            f"{x.name:<{width}}  {x.median_us:10.1f} µs  {x.executed.info.label:<5}  {x.tactic}"
+            for x in self.layers
+        ]
+        lines.append(f"{'(residual)':<{width}}  {self.residual_us:10.1f} µs")
+        how = f"median of {self.iterations}" + (", one CUDA graph" if self.graph else "")
+        lines.append(f"{'end to end':<{width}}  {self.end_to_end_us:10.1f} µs  {how}")
+        return "\n".join(lines)
+
 
 @dataclass(frozen=True, eq=False)
 class Profiled:
