@@ -29,7 +29,7 @@ from workbench.builder import BuildState
 from workbench.errors import ParserError, SessionError, WorkbenchError
 from workbench.network import NetworkDefinition
 from workbench.records import Stage
-from workbench.session import Session
+from workbench.session import Action, Session
 from workbench.timing import TimingCache
 
 SENTENCES = {
@@ -117,6 +117,7 @@ class Studio(ipw.VBox):
         old = self.children
         self._session, self._error = session, None
         self.stage = Stage.PARSE
+        self._drawn: tuple[Stage, tuple[Action, ...], tuple[Stage, ...]] | None = None
         self.runner = Runner(session)
         self.runner.listen(self)
         self._panels: dict[Stage, tuple[Panel, ...]] = {}
@@ -154,6 +155,7 @@ class Studio(ipw.VBox):
         for panel in panels:
             panel.refresh()
         self._redraw(panels)
+        self._drawn = (stage, self.session.actions, self._done())
         return panels
 
     def panel(self, kind: type[Panel]) -> Panel:
@@ -174,7 +176,8 @@ class Studio(ipw.VBox):
             self.bar.say("a build is running; wait for it, or cancel it")
             return
         stage = self._reachable(stage)
-        self.show(stage)
+        if self._drawn != (stage, self.session.actions, self._done()):
+            self.show(stage)  # else it would replace the very controls that are being clicked
         if stage not in self._done() and not self._asks(stage):
             self.runner.build(stage)
 

@@ -38,21 +38,25 @@ class Recorded:
         return 0
 
 
+def recorded(body):
+    """A product's Call, what its library is told, and its problem."""
+    device = HostGpu()
+    device.main_stream = SimpleNamespace(ptr=1)
+    problem = Problem(body, problem_of(body)[0].constants, device)
+    product = source.stored_product(problem)
+    assert not isinstance(product, Refusal), product
+    d = Recorded(product)
+    return source._call(d, "words", 0, SimpleNamespace(name="any"), problem, device), d, problem
+
+
 @pytest.mark.parametrize("names", [("words", "descriptors", "scale"), ("bias", "a", "b")])
 def test_a_product_reads_its_own_operands_whatever_they_are_called(names):
     made = (BODIES | LIBRARY_BODIES)["resnet_1x1_residual"](2)
     body = renamed(made, dict(zip((i.name for i in made.inputs), names, strict=False)))
-    device = HostGpu()
-    constants = problem_of(body)[0].constants
-    problem = Problem(body, constants, device)
-    product = source.stored_product(problem)
-    assert not isinstance(product, Refusal), product
-    d = Recorded(product)
-    device.main_stream = SimpleNamespace(ptr=1)
-    tactic = SimpleNamespace(name="any")
-    call = source._call(d, "words", 0, tactic, problem, device)
-    places = {i.name: device.allocate(1 << 20) for i in body.dynamic_inputs}
-    output = device.allocate(1 << 20)
+    call, d, problem = recorded(body)
+    product, allocate = d.product, problem.device.allocate
+    places = {i.name: allocate(1 << 20) for i in body.dynamic_inputs}
+    output = allocate(1 << 20)
     call.bind(tuple(places.values()), (output,), None, None)()
     b, a, c = (d.arguments[k].value for k in (3, 5, 8))
     assert b == call.packed["b"].address
@@ -63,20 +67,13 @@ def test_a_product_reads_its_own_operands_whatever_they_are_called(names):
 
 
 def test_scales_of_columns_lie_beside_ones_for_the_rows():
-    body = LIBRARY_BODIES["fp8_linear_halves"](2)
-    device = HostGpu()
-    constants = problem_of(body)[0].constants
-    problem = Problem(body, constants, device)
-    product = source.stored_product(problem)
-    assert not isinstance(product, Refusal), product
-    d = Recorded(product)
-    device.main_stream = SimpleNamespace(ptr=1)
-    call = source._call(d, "words", 0, SimpleNamespace(name="any"), problem, device)
+    call, d, problem = recorded(LIBRARY_BODIES["fp8_linear_halves"](2))
     assert d.attributes[A_SCALE_POINTER] == call.packed["columns"].address
     assert d.attributes[B_SCALE_POINTER] == call.packed["rows"].address
-    scales = next(c for c in constants.values() if c.shape == (128,) and c.dtype == np.float32)
+    given = problem.constants.values()
+    scales = next(c for c in given if c.shape == (128,) and c.dtype == np.float32)
     assert np.array_equal(call.packed["columns"].sources[0], scales)
-    assert call.packed["rows"].sources[0].tolist() == [1.0] * product.m
+    assert call.packed["rows"].sources[0].tolist() == [1.0] * d.product.m
 
 
 def test_a_missing_library_is_named_with_what_installs_it(monkeypatch):

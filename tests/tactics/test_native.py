@@ -26,7 +26,6 @@ from workbench.tactics.native_loop import mapped
 from workbench.tactics.numba.cache import KernelCache, KernelText
 from workbench.tactics.numba.entry import machine_call
 from workbench.tactics.onednn.library import Library, load
-from workbench.tactics.protocol import Launch
 
 ROWS = """
 def kernel(start, stop, g, a, o):
@@ -37,14 +36,13 @@ SIGNATURE = "void(int64, int64, int64[::1], float32[::1], float32[::1])"
 LIBC = ctypes.CDLL(None)
 
 
-def call(number: int, name: str = "libc's abs", before: Launch = nothing) -> Native:
+def call(number: int, name: str = "libc's abs") -> Native:
     """A C function whose status is ``number``'s magnitude."""
     return function_call(
         address_of(LIBC.abs),
         (number,),
         name,
         None,
-        before=before,
         words_of=lambda status: f"status {status}",
     )
 
@@ -86,18 +84,6 @@ def test_a_failure_is_named_and_what_follows_does_not_run_and_it_can_run_again()
     assert b[0] == 0
 
 
-def test_what_must_come_before_runs_once_a_call_for_equal_requests():
-    seen = []
-
-    def before() -> None:
-        seen.append(1)
-
-    run = in_order([call(0, before=before), call(0, before=before)])
-    run()
-    run()
-    assert len(seen) == 2
-
-
 def test_a_compiled_kernel_runs_at_its_machine_code():
     (launch,), y = doubled(100, (0, 100))
     launch()
@@ -131,6 +117,7 @@ def test_pieces_run_on_one_openmp_team_whatever_its_size(count):
     team()
     np.testing.assert_array_equal(y, np.arange(1000) * 2 + 7)
     assert at_once([parts[0], call(0)], library.openmp) is None
+    assert at_once([call(0), call(0)], library.openmp) is None
 
 
 # -- the loop -----------------------------------------------------------------------------

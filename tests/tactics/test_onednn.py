@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 import pytest
 from onednn_net import BF16, Net, check_all, offered
@@ -14,6 +16,7 @@ from workbench.formats import CHW16, HWC, LINEAR
 from workbench.operators import operator_named
 from workbench.records import Refusal
 from workbench.tactics.launch import bind, reformat_body, run_once
+from workbench.tactics.native import address_of, flat, function_call
 from workbench.tactics.onednn.library import Library, load
 from workbench.tactics.onednn.source import ONEDNN
 from workbench.tactics.protocol import Call, Problem
@@ -437,6 +440,22 @@ def test_threads_are_offered_by_the_size_of_the_layer():
     assert counts(16)[0] == 2
     assert set(counts(16)) == {1, 2}
     assert set(counts(64)) == {2}
+
+
+def test_neighbours_in_one_native_call_each_run_on_their_own_number_of_threads():
+    library, counts = load(), []
+    seen = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: counts.append(library.threads) or 0)
+    note = function_call(address_of(seen), (), "a note of the threads", seen, words_of=str)
+    net = Net()
+    x, w = net.input((1, 16, 16, 16)), net.constant((16, 16, 3, 3))
+    problem = net.problem(net.op("Conv", x, w, anchor=True), threads=2)
+    by_threads = {t.parameter("threads"): t for t in offered(problem)}
+    bound = [bind(ONEDNN.prepare(t, problem), t, problem) for t in by_threads.values()]
+    (run,) = flat([launch for b in bound for launch in (b.launch, note)])
+    for _ in range(2):
+        run()
+    assert counts == [*by_threads] * 2
+    assert set(by_threads) == {1, 2}
 
 
 def test_the_list_of_tactics_does_not_change_once_some_are_prepared():

@@ -6,12 +6,16 @@ import gc
 
 import numpy as np
 import pytest
+from code_device import CodeDevice
 from host_gpu import HostGpu, renamed
 from product_bodies import Convolution, Linear
 from tactic_bodies import FLOAT, problem_of, sample_inputs
 
-from workbench.devices import Buffer
+from workbench.datatypes import DataType
+from workbench.devices import Buffer, Fingerprint
 from workbench.errors import DeviceError
+from workbench.gpu_targets import HardwareCompatibilityLevel as Level
+from workbench.records import Refusal
 from workbench.tactics.protocol import Call, Problem
 from workbench.tactics.triton import TRITON, calls
 from workbench.tactics.triton.calls import call_of, constants_of
@@ -103,3 +107,36 @@ def test_a_device_without_a_compute_capability_is_told_what_is_needed():
     with pytest.raises(DeviceError, match="compute capability") as e:
         TRITON.candidates(problem)
     assert "open_device('gpu')" in e.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("level", "limit"),
+    [(Level.NONE, 163), (Level.SAME_COMPUTE_CAPABILITY, 163), (Level.AMPERE_PLUS, 99)],
+)
+def test_only_a_portable_plan_keeps_to_the_shared_memory_of_smaller_gpus(monkeypatch, level, limit):
+    body, device = Linear(64, 64, 64).body(), HostGpu()
+    device.fingerprint = Fingerprint("gpu", "an 8.0", ("sm_80",))
+    problem = Problem(body, constants(body), device, compatibility=level)
+    program = program_for(TRITON.candidates(problem)[0], problem)
+    monkeypatch.setattr(calls, "_Function", lambda *_: None)  # loading takes a GPU
+    for needed in (limit, limit + 1):
+        code = pack_code({"shared": needed << 10, "warps": 4}, b"")
+        monkeypatch.setattr(calls, "machine_code", lambda *_, code=code: ("key", code))
+        made = call_of(program, problem, "any")
+        assert isinstance(made, Call) == (needed == limit)
+    assert isinstance(made, Refusal) and f"> {limit} KiB for sm_80" in made.reason
+
+
+@pytest.mark.parametrize(
+    ("capability", "level", "reason"),
+    [
+        (86, Level.NONE, "this is 8.6"),
+        (80, Level.SAME_COMPUTE_CAPABILITY, "this is 8.0"),
+        (90, Level.AMPERE_PLUS, "AMPERE_PLUS goes back to 8.0"),
+    ],
+)
+def test_why_there_is_no_fp8_is_told_of_the_gpu_or_of_the_level(capability, level, reason):
+    body = Linear(64, 64, 64, DataType.FP8).body()
+    device = CodeDevice(capability)
+    found = TRITON.candidates(Problem(body, constants(body), device, compatibility=level))
+    assert [str(r) for r in found] == [f"FP8 needs compute capability 8.9, {reason}"]

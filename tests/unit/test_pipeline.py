@@ -99,6 +99,7 @@ def test_nvtx_ranges_are_refused_on_a_cpu(engine):
     context = engine.create_execution_context()
     with pytest.raises(DeviceError, match="NVTX"):
         context.nvtx_verbosity = ProfilingVerbosity.DETAILED
+    context.nvtx_verbosity = ProfilingVerbosity.NONE
     assert context.nvtx_verbosity is ProfilingVerbosity.NONE
 
 

@@ -13,7 +13,7 @@ from widgets.panels.accuracy import BETWEEN, OURS, PEER, AccuracyPanel
 from workbench.config import BuilderFlag
 from workbench.datatypes import DataType
 from workbench.records import Stage
-from workbench.session import Session, SetDefaultPrecision, SetOption
+from workbench.session import Session, SetDefaultPrecision, SetFlag, SetOption
 
 DIGITS = np.load(wb.bundled("datasets", "digits.npz"))
 
@@ -132,6 +132,16 @@ def test_weak_typing_shows_what_the_tuner_would_choose_and_is_labelled_as_of_old
     assert not panel.weak[BuilderFlag.INT8].value
 
 
+def test_sensitivity_is_marked_when_the_settings_that_it_was_measured_with_change(session: Session):
+    session.run(Stage.PRECISION)
+    panel = PrecisionPanel(session)
+    panel.measure()
+    panel.set_default("INT8")
+    assert "measured with other settings" not in texts(panel), "a request decides nothing of it"
+    panel.request(SetOption("weight_scales", "tensor"))
+    assert "measured with other settings" in texts(panel)
+
+
 # -- accuracy -------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def compared() -> AccuracyPanel:
@@ -165,6 +175,36 @@ def test_a_comparison_says_when_it_is_of_earlier_requests(compared: AccuracyPane
     compared.session.undo()
     compared.refresh()
     assert "compare again" not in texts(compared)
+
+
+def test_without_onnx_runtime_the_comparison_says_why_it_has_no_peer(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("workbench.lab.peer.peer_installed", lambda: False)
+    session.run(Stage.PRECISION)
+    panel = AccuracyPanel(session)
+    panel.compare()
+    assert list(panel.quality) == [OURS]
+    assert "ONNX Runtime is not installed" in texts(panel)
+
+
+def test_weak_typing_is_compared_by_what_it_chose_and_no_search_starts_from_it(session: Session):
+    session.do(SetFlag(BuilderFlag.INT8))
+    state = session.run(Stage.PRECISION)
+    panel = AccuracyPanel(session)
+    panel.compare()
+    assert panel.runner.failure is None
+    chosen = {d.layer: d.precision for d in state.decisions}
+    assert all(r.built is chosen[r.layer] for r in panel.divergence.rows if r.layer in chosen)
+    sensitivity = PrecisionPanel(session)
+    sensitivity.measure()
+    assert sensitivity.runner.failure is None
+    panel.tolerance.value = 1.0
+    panel.search()
+    assert panel.runner.failure is None
+    panel.apply()
+    assert BuilderFlag.INT8 not in session.config.flags
+    assert panel.runner.failure is None
 
 
 def test_the_search_finds_a_fix_shows_its_code_and_applies_it():

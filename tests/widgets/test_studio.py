@@ -13,6 +13,7 @@ from digits import MODEL, QUICK, samples, shared_cache
 
 from widgets import Studio
 from widgets.panels import PrecisionPanel, ProfilePanel, RunPanel, TacticPanel
+from widgets.panels.base import within
 from widgets.studio import GROUPS
 from workbench.datatypes import DataType
 from workbench.errors import CalibrationError, ConfigError, ParserError, SessionError
@@ -257,6 +258,17 @@ def test_a_build_shows_the_plan_that_is_exported(ready: Studio, tmp_path: Path):
     panel.export()
     assert state.sha256 in panel.result.value
     assert (tmp_path / "out.plan").read_bytes() == state.plan_bytes
+
+
+def test_a_click_on_the_stage_that_is_shown_replaces_nothing_that_is_being_clicked(ready: Studio):
+    ready.build()
+    panel = ready.panel(RunPanel)
+    (export,) = [w for w in within(panel) if getattr(w, "description", "") == "Export plan"]
+    ready.steps[Stage.SERIALIZE].click()
+    assert any(w is export for w in within(panel))
+    ready.session.do(SetDefaultPrecision(DataType.BF16))
+    ready.steps[Stage.SERIALIZE].click()
+    assert not any(w is export for w in within(panel)), "a new request is built and shown"
 
 
 def test_figures_send_no_plotly_of_their_own(ready: Studio):

@@ -9,15 +9,15 @@ import ipywidgets as ipw
 
 from widgets.figures.accuracy import divergence_figure, front_figure
 from widgets.panels.base import Panel
-from widgets.panels.trials import trials_of, without_requests
+from widgets.panels.trials import OUTDATED, settings_of, trials_of
 from widgets.parts import Code, button, dropdown, note, plot, row, text_of, title
 from widgets.runner import Failure, Runner
 from widgets.table import Table
 from workbench.body import Array
-from workbench.builder import BuildState
-from workbench.config import BuilderConfig
+from workbench.builder import BuildState, WeakTyping
+from workbench.config import WEAK_FLAGS, BuilderConfig
 from workbench.datatypes import DataType
-from workbench.errors import WorkbenchError
+from workbench.errors import ConfigError, WorkbenchError
 from workbench.lab import (
     Divergence,
     FrontPoint,
@@ -28,10 +28,10 @@ from workbench.lab import (
     find_divergence,
     find_minimal_fix,
 )
-from workbench.lab.peer import peer_installed, peer_outputs
+from workbench.lab.peer import peer_outputs
 from workbench.records import Stage
 from workbench.reports import divergence_rows, front_rows, quality_rows, search_rows
-from workbench.session import Action, Session, SetPrecisions
+from workbench.session import Action, Session, SetFlag, SetPrecisions
 
 OURS, PEER, BETWEEN = (
     "this build beside the float reference",
@@ -66,8 +66,10 @@ class AccuracyPanel(Panel):
         self.divergence: Divergence | None = None
         self.fix: MinimalFix | None = None
         self.quality: dict[str, Quality] = {}
-        self._coverage = self._compared = ""
+        self._coverage = self._compared = self._no_peer = ""
         self._of: tuple[Action, ...] = ()
+        self._searched = ("", "")
+        self._weak: WeakTyping | None = None
         self._known: dict[tuple[str, str], PrecisionTrials] = {}
         metrics = ("accuracy",) if self._labels is not None else ()
         self.metric = dropdown(
@@ -87,6 +89,7 @@ class AccuracyPanel(Panel):
         return (self.metric, self.tolerance, self.lower)
 
     def draw(self, state: BuildState) -> Sequence[ipw.Widget]:
+        self._weak = state.log[Stage.PRECISION].facts.get("weak")
         asked = sorted({d.requested.info.label for d in state.decisions})
         return [
             title("What does this build lose?"),
@@ -107,19 +110,18 @@ class AccuracyPanel(Panel):
     # -- what the controls do -------------------------------------------------------------
     def compare(self) -> None:
         """Run this build, the float model and ONNX Runtime on the samples; tap every layer."""
+        actions, asked = self.session.actions, self.session.config
+        config = asked if self._weak is None else self._weak.strongly_typed(asked)
+        config.builder_optimization_level = 0  # accuracy needs no clock
 
         def work() -> None:
-            trials = self._trials(requests=True)
-            config = self._level_0(self.session.config)
-            kind = _counted(config)
-            self.divergence = find_divergence(trials, config)
-            trial = trials.measure(config, kind)
-            self.quality = {OURS: trial.quality}
-            if peer_installed():
-                self._add_peer(trials, config)
+            trials = self._trials()
+            divergence = find_divergence(trials, config)
+            trial = trials.measure(config, _counted(config))
+            self.quality = {OURS: trial.quality, **self._beside_peer(trials, config)}
+            self.divergence, self._of = divergence, actions
             self._coverage = trial.coverage
             self._compared = f"{trial.quality.samples} samples · {self.session.device}"
-            self._of = self.session.actions
             self.runner.outcome = "compared"
 
         self.runner.run(work, "comparing with the float model")
@@ -136,13 +138,13 @@ class AccuracyPanel(Panel):
         """Request what the search found."""
         assert self.fix is not None
         kept = tuple((n, self.fix.kept_in) for n in self.fix.nodes)
-        self.request(SetPrecisions(kept, default=self.fix.precision, only=True))
+        self._ask(SetPrecisions(kept, default=self.fix.precision, only=True))
 
     def take(self, point: FrontPoint) -> None:
         """Request what a point of the front was built with."""
         config = BuilderConfig.from_json(point.config)
         kept, default = config.precisions, config.default_precision
-        self.request(SetPrecisions(kept, default=default, only=True))
+        self._ask(SetPrecisions(kept, default=default, only=True))
 
     # -- drawing --------------------------------------------------------------------------
     def _comparison(self) -> list[ipw.Widget]:
@@ -154,6 +156,8 @@ class AccuracyPanel(Panel):
         lines = [note(f"{self._coverage}; {self._compared}")]
         if self._of != self.session.actions:
             lines.insert(0, note("This is of the requests before the present ones: compare again."))
+        if self._no_peer:
+            lines.append(note(self._no_peer))
         first = found.first
         if first is not None:
             read = f", of which {100 * first.read:.3g}% it read" if first.read else ""
@@ -177,7 +181,9 @@ class AccuracyPanel(Panel):
             )
             return [note(text)]
         self.code = Code(code=fix.code)
-        parts: list[ipw.Widget] = [
+        earlier = self._searched != settings_of(self.session)
+        parts: list[ipw.Widget] = [note(OUTDATED)] if earlier else []
+        parts += [
             ipw.HTML(f'<div class="wb-answer" role="status">{text_of(fix)}</div>'),
             row(button("Request this", self.apply, primary=True)),
             self.code,
@@ -192,48 +198,52 @@ class AccuracyPanel(Panel):
         return parts
 
     # -- inner ----------------------------------------------------------------------------
+    def _ask(self, found: SetPrecisions) -> None:
+        """Request what was measured: strongly typed, so the flags of weak typing are cleared."""
+        weak = sorted(WEAK_FLAGS & self.session.config.flags, key=str)
+        self.request(*(SetFlag(flag, False) for flag in weak), found)
+
     def _search(self, *, front: bool) -> None:
         kind, metric = KINDS[str(self.lower.value)], str(self.metric.value)
         tolerance = float(self.tolerance.value)
 
         def work() -> None:
+            settings = settings_of(self.session)
             self.fix = find_minimal_fix(
-                self._trials(requests=False),
+                self._trials(),
                 tolerance,
                 metric=metric,
                 kind=kind,
                 front=front,
                 monitor=self.runner.monitor(),
             )
+            self._searched = settings
             self.runner.outcome = "the search is done"
 
         self.runner.run(work, "searching")
 
-    def _trials(self, *, requests: bool) -> PrecisionTrials:
+    def _trials(self) -> PrecisionTrials:
         """Made once for the same data and settings: what a cancelled search measured is kept."""
-        config = self.session.config if requests else without_requests(self.session.config)
-        data = self.session.calibration
-        key = (str(config.to_json()), data.digest if data is not None else "")
+        key = settings_of(self.session)
         if key not in self._known:
-            self._known[key] = trials_of(
-                self.session, samples=self._samples, labels=self._labels, requests=requests
-            )
+            made = trials_of(self.session, samples=self._samples, labels=self._labels)
+            self._known = {key: made}
         return self._known[key]
 
-    def _level_0(self, config: BuilderConfig) -> BuilderConfig:
-        """Untimed: accuracy needs no clock."""
-        quick = config.clone()
-        quick.builder_optimization_level = 0
-        return quick
-
-    def _add_peer(self, trials: PrecisionTrials, config: BuilderConfig) -> None:
-        outputs = peer_outputs(self.session.model, trials.batches)
+    def _beside_peer(self, trials: PrecisionTrials, config: BuilderConfig) -> dict[str, Quality]:
+        """ONNX Runtime's outputs beside the reference and the build, or why there are none."""
+        self._no_peer = ""
+        try:
+            outputs = peer_outputs(self.session.model, trials.batches)
+        except ConfigError as error:
+            self._no_peer = f"Without ONNX Runtime beside it: {error}"
+            return {}
         context = trials.build(config).engine().create_execution_context()
         meters = {PEER: QualityMeter(), BETWEEN: QualityMeter()}
         for batch, exact, peer in zip(trials.batches, trials.reference, outputs, strict=True):
             meters[PEER].add(exact, peer)
             meters[BETWEEN].add(peer, context.run(batch))
-        self.quality |= {name: m.result() for name, m in meters.items()}
+        return {name: m.result() for name, m in meters.items()}
 
     def _take_chosen(self) -> None:
         if self.fix is None or not self.front.selected:

@@ -13,7 +13,7 @@ import pandas as pd
 from widgets.columns import records
 from widgets.figures.accuracy import noise_percent, sensitivity_figure
 from widgets.panels.base import Panel
-from widgets.panels.trials import trials_of
+from widgets.panels.trials import OUTDATED, settings_of, trials_of
 from widgets.parts import button, dropdown, note, plot, row, tiles
 from widgets.runner import Failure
 from widgets.table import Table
@@ -41,7 +41,7 @@ class PrecisionPanel(Panel):
     def setup(self) -> None:
         self.table: Table | None = None
         self.sensitivity: Sensitivity | None = None
-        self._measured = ""
+        self._measured, self._of = "", ("", "")
         self.pattern = ipw.Text(
             placeholder="node_Conv_*, or /Conv_8[1-3]/",
             description="Nodes named",
@@ -91,7 +91,7 @@ class PrecisionPanel(Panel):
                 self.undo_button,
                 self.redo_button,
             ),
-            ipw.HTML(_contract(rows)),
+            _contract(rows),
             self.table,
             *self._weak(state),
             row(self.lowered, measure),
@@ -147,12 +147,12 @@ class PrecisionPanel(Panel):
         kind = LABELS[str(self.lowered.value)]
 
         def work() -> None:
-            trials = trials_of(self.session)
+            settings, trials = settings_of(self.session), trials_of(self.session)
             found = measure_sensitivity(trials, kind, others=False, monitor=self.runner.monitor())
-            self.sensitivity = found
+            self.sensitivity, self._of = found, settings
             samples = found.reference.samples
             self._measured = f"{samples} calibration samples · {self.session.device}"
-            self.runner.outcome = f"sensitivity of {len(found.rows)} layers to {self.lowered.value}"
+            self.runner.outcome = f"sensitivity of {len(found.rows)} layers to {kind.info.label}"
 
         self.runner.run(work, "measuring the sensitivity of each layer")
 
@@ -203,7 +203,8 @@ class PrecisionPanel(Panel):
         )
         every = found.lowered
         text = f"All of them lowered: {every.coverage}, SQNR {every.quality.sqnr_db:.1f} dB."
-        return [box, note(text)]
+        outdated = [note(OUTDATED)] if self._of != settings_of(self.session) else []
+        return [*outdated, box, note(text)]
 
     def _matching(self, asked: str) -> list[str]:
         """The shell pattern itself, or the names that a regular expression finds."""
@@ -231,7 +232,7 @@ class PrecisionPanel(Panel):
         self.set_layers(rows, value)
 
 
-def _contract(rows: pd.DataFrame) -> str:
+def _contract(rows: pd.DataFrame) -> ipw.HTML:
     """How far requests were kept, as tiles: asked, blocked, and emulated apart."""
     asked = [r for r in records(rows) if r["Requested"] != "FP32"]
     blocked = sum(bool(r["Blocker"]) for r in asked)
@@ -243,4 +244,4 @@ def _contract(rows: pd.DataFrame) -> str:
     if executed:
         emulated = sum("emulated" in text for text in executed)
         pairs.append((str(emulated), "layers emulated on this device"))
-    return str(tiles(pairs).value)
+    return tiles(pairs)

@@ -32,6 +32,7 @@ class TacticView(ipw.VBox):
     def __init__(self, tuned: Tuned, device: str, *, layer: str = "") -> None:
         self.tuned, self.device = tuned, device
         self.source = EVERY
+        self._shown: tuple[str, str] | None = None
         self.layers = Table(
             layer_rows(tuned).drop(columns=HIDDEN),
             label="layers and their tactics",
@@ -60,21 +61,21 @@ class TacticView(ipw.VBox):
             self.show_layer(self.layer)
 
     def show_layer(self, name: str) -> None:
-        """Every tactic of one layer: times, errors, refusals."""
-        self.layer = name
+        """Every tactic of one layer, of the source that was chosen where it offers one here."""
+        self.layer, wanted = name, self.source
         self.chooser.value = name
         choice = next(c for c in self.tuned.layers if c.layer == name)
         sources = list(dict.fromkeys(c.source for c in choice.candidates))
-        self.source = self.source if self.source in sources else EVERY
-        self.filter.options = [EVERY, *sources]
-        self.show_source(self.source)
+        self.filter.options = [EVERY, *sources]  # goes back to the first of them
+        self.show_source(wanted if wanted in sources else EVERY)
 
     def show_source(self, source: str) -> None:
         """Only one source's tactics of the layer, or those of every source."""
-        if source is None:
-            return
         self.source = source
         self.filter.value = source
+        if self._shown == (self.layer, source):
+            return  # the choosers call again what changed them
+        self._shown = (self.layer, source)
         choice = next(c for c in self.tuned.layers if c.layer == self.layer)
         rows = tactic_rows(choice)
         if source != EVERY:

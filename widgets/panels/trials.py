@@ -10,20 +10,21 @@ import numpy as np
 from workbench.body import Array
 from workbench.builder import Batch
 from workbench.calibration import load_data
-from workbench.config import BuilderConfig
+from workbench.config import WEAK_FLAGS, BuilderConfig
 from workbench.datatypes import DataType
 from workbench.errors import SessionError
 from workbench.lab import PrecisionTrials
 from workbench.session import Session
 
+OUTDATED = "This was measured with other settings or data than the present ones: measure it again."
+
 
 def trials_of(
-    session: Session, *, samples: Any = None, labels: Array | None = None, requests: bool = False
+    session: Session, *, samples: Any = None, labels: Array | None = None
 ) -> PrecisionTrials:
-    """Trials on the session's calibration data, or on ``samples``.
+    """Trials on the session's calibration data, or on ``samples``; every layer may be lowered.
 
-    requests: whether the precisions that the session asks for are the trials' own; without them
-    every layer may be lowered. Raises SessionError where there is no data.
+    Raises SessionError where there is no data.
     """
     data = session.calibration
     if data is None and samples is None:
@@ -39,7 +40,7 @@ def trials_of(
     given = session.calibration
     return PrecisionTrials(
         session.model,
-        session.config if requests else without_requests(session.config),
+        without_requests(session.config),
         device=session.device,
         calibration=_within_profile(session, given.batches) if given is not None else None,
         samples=_within_profile(session, data.batches),
@@ -60,8 +61,15 @@ def _within_profile(session: Session, batches: Sequence[Batch]) -> tuple[Batch, 
     return tuple({n: a[i : i + most] for n, a in whole.items()} for i in range(0, count, most))
 
 
+def settings_of(session: Session) -> tuple[str, str]:
+    """What decides the trials of a session: its settings but for requests, and its data."""
+    data = session.calibration
+    return str(without_requests(session.config).to_json()), data.digest if data is not None else ""
+
+
 def without_requests(config: BuilderConfig) -> BuilderConfig:
-    """The same config, all layers in FP32 unless told."""
+    """The same config, all layers in FP32 unless told: by no request, nor by weak typing."""
     plain = config.clone()
     plain.default_precision, plain.precisions = DataType.FLOAT, ()
+    plain.flags = plain.flags - WEAK_FLAGS
     return plain

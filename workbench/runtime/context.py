@@ -31,6 +31,7 @@ class ExecutionContext:
     """Runs an engine. Several contexts share the engine's weights; each has its own arena.
 
     num_threads: of each CPU kernel. Each calling thread has a team of so many of its own.
+    stream: its own, on which it runs where the caller names none.
 
     One context is for one thread at a time. Inputs and outputs pass through fixed slots; on a GPU,
     addresses that are set a second time are used as they are, without a copy.
@@ -42,7 +43,7 @@ class ExecutionContext:
         self.profiler: Profiler | None = None
         self._device = engine.device
         self._launcher = Launcher(engine)
-        self._stream = self._launcher.own
+        self.stream = self._launcher.own
         self._addresses: dict[str, Any] = {}
         self._allocators: dict[str, OutputAllocator] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
@@ -124,8 +125,7 @@ class ExecutionContext:
 
     @nvtx_verbosity.setter
     def nvtx_verbosity(self, value: ProfilingVerbosity) -> None:
-        self._device.annotated(lambda: None, "nvtx")  # raises where there is no NVTX
-        self._launcher.nvtx_verbosity = ProfilingVerbosity(value)
+        self._launcher.set_nvtx_verbosity(value)
 
     def set_aux_streams(self, aux_streams: Sequence[Any]) -> None:
         """The caller's streams (or their handles) for branches, in place of the context's own.
@@ -143,9 +143,10 @@ class ExecutionContext:
         if self._repeated is not None and self.profiler is None:
             self._repeated(bindings)
             return True
-        self._enqueued(self._stream)()
-        self._device.synchronize(self._stream)
-        self._repeated = self._repeatable()
+        self._enqueued(self.stream)()
+        self._device.synchronize(self.stream)
+        if self._repeated is None:
+            self._repeated = self._repeatable()
         return True
 
     def execute_async_v3(self, stream_handle: Any = None) -> bool:
@@ -154,7 +155,7 @@ class ExecutionContext:
         On the CPU a stream is a worker thread (``device.stream()``); without one it runs at once.
         Shapes and addresses are those of this call, whatever is set while it waits.
         """
-        stream = self._stream if stream_handle is None else self._device.as_stream(stream_handle)
+        stream = self.stream if stream_handle is None else self._device.as_stream(stream_handle)
         run = self._enqueued(stream)
         submit = getattr(stream_handle, "submit", None)
         if submit is None:
@@ -191,7 +192,7 @@ class ExecutionContext:
             if isinstance(self.engine.io(name).type, HostType):
                 continue
             self.set_input_shape(name, np.asarray(array).shape)
-        self._memory.put(inputs, self._stream)
+        self._memory.put(inputs, self.stream)
         if self.engine.plan.is_late:
             run = self._late_run(inputs, observe)
             return {t.name: run.value(t.name) for t in self.engine.io_tensors if t.kind == "output"}
@@ -225,9 +226,9 @@ class ExecutionContext:
             tuple(zip(self.engine.plan.steps, bound.kernels, alone.launches, strict=True)),
             self._launcher.as_graph(bound),
             lambda: self.run(inputs),
-            lambda: (self._memory.put(inputs, self._stream), self._outputs(bound)),
+            lambda: (self._memory.put(inputs, self.stream), self._outputs(bound)),
         )
-        return profiled(parts, self._device, self._stream, iterations)
+        return profiled(parts, self._device, self.stream, iterations)
 
     # -- plans whose sizes only the data decides -------------------------------------------
     def set_output_allocator(self, name: str, allocator: OutputAllocator) -> bool:
@@ -244,7 +245,7 @@ class ExecutionContext:
         """Run with the inputs that are not in their slots; those that are stay there."""
         check_shapes_set(self.engine, self._shapes)
         bindings = self.engine.bindings_of(self._shapes)
-        run = LateRun(self.engine, bindings, self._memory.fixed, self._memory.scratch, self._stream)
+        run = LateRun(self.engine, bindings, self._memory.fixed, self._memory.scratch, self.stream)
         for t in self.engine.io_tensors:
             if t.kind == "input" and t.name not in self._memory.slots:
                 run.give(t, as_value(t, inputs[t.name]))
@@ -327,14 +328,13 @@ class ExecutionContext:
             )
             for step, call in zip(steps, calls, strict=True)
         )
-        held_back = [s.name for s, c in zip(steps, calls, strict=True) if not c.capturable]
         return Bound(
             launches,
             launches if on_one_stream else self._launcher.in_order(launches),
             bindings,
             shapes,
             tuple(c.kernel for c in calls),
-            f"no graph records {', '.join(held_back)}" if held_back else "",
+            all(c.capturable for c in calls),
         )
 
     def _repeatable(self) -> Repeated | None:
@@ -395,6 +395,6 @@ class ExecutionContext:
             self._memory.buffer(name, shape, bound.bindings),
             t.type.dtype,
             t.format.physical_shape(shape),
-            self._stream,
+            self.stream,
         )
         return stored if t.format == LINEAR else t.format.unpack(stored, shape)

@@ -18,11 +18,12 @@ def run_on_device(
 
     inputs: arrays that speak DLPack or ``__cuda_array_interface__`` (PyTorch's, JAX's, CuPy's), in
     C order; NumPy's are copied there. The outputs speak both. stream: where the caller wrote the
-    inputs; the outputs are ready on it. Without one, the outputs are ready when this returns.
+    inputs; the outputs are ready on it. Without one, what writes the inputs must have ended, and
+    the outputs are ready when this returns.
     Raises ExecutionError on a misfit, DeviceError for what is no array.
     """
     engine, device = context.engine, context.engine.device
-    own = device.stream() if stream is None else device.as_stream(stream)
+    own = context.stream if stream is None else device.as_stream(stream)
     given = {name: device.array(value, own) for name, value in inputs.items()}
     for t in engine.io_tensors:
         if t.kind == "input":

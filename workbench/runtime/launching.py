@@ -14,6 +14,7 @@ from workbench.plan import PlanStep
 from workbench.runtime.engine import Engine
 from workbench.runtime.profiler import Profiler
 from workbench.runtime.streams import across_streams
+from workbench.streams import Schedule
 from workbench.tactics.native import flat
 from workbench.tactics.protocol import Launch
 
@@ -33,8 +34,8 @@ class ProfilingVerbosity(enum.Enum):
 class Bound:
     """Every launch, bound to memory at one set of sizes: the context's, but for the caller's.
 
-    launches: a step's each. run: all of them in order, with what streams wait for. uncapturable:
-    why no CUDA graph can record them; empty where one can.
+    launches: a step's each. run: all of them in order, with what streams wait for. capturable:
+    whether a CUDA graph can record them.
     """
 
     launches: tuple[Launch, ...]
@@ -42,7 +43,7 @@ class Bound:
     bindings: Mapping[str, int]
     shapes: Mapping[str, tuple[int, ...]]
     kernels: tuple[str, ...]
-    uncapturable: str = ""
+    capturable: bool
 
 
 class Launcher:
@@ -77,10 +78,17 @@ class Launcher:
                 remedy=f"give {wanted}: engine.num_aux_streams says how many",
             )
         self.streams = (self.own, *map(self.device.as_stream, given))
-        self._graphs.clear()
+        self.forget()
+
+    def set_nvtx_verbosity(self, value: ProfilingVerbosity) -> None:
+        """What ranges say from now on. Raises DeviceError where there are none."""
+        wanted = ProfilingVerbosity(value)
+        if wanted is not ProfilingVerbosity.NONE:
+            self.device.annotated(lambda: None, "nvtx")
+        self.nvtx_verbosity = wanted
 
     @cached_property
-    def _order(self) -> Any:
+    def _order(self) -> Schedule:
         return self.engine.plan.schedule()
 
     def in_order(self, launches: tuple[Launch, ...]) -> tuple[Launch, ...]:
@@ -99,7 +107,7 @@ class Launcher:
     def as_graph(self, bound: Bound) -> bool:
         """Whether ``launch`` runs these as one CUDA graph."""
         plain = self.nvtx_verbosity is ProfilingVerbosity.NONE
-        return self.use_graph and plain and not bound.uncapturable
+        return self.use_graph and plain and bound.capturable
 
     def launch(self, bound: Bound, stream: Any = None, profiler: Profiler | None = None) -> None:
         """Run every launch, after what is on ``stream``, and before what comes to it later.
@@ -137,7 +145,7 @@ class Launcher:
         return self._graphs[bound]
 
     def _annotated(self, bound: Bound) -> None:
-        """In NVTX ranges; branches one after another, so that each range holds its layer alone."""
+        """Each launch in a range of its own; on the device, branches overlap as they always do."""
         steps = self.engine.plan.steps
         named = tuple(
             self.device.annotated(launch, self._title(step))

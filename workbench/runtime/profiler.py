@@ -66,9 +66,10 @@ class Profile:
     The layers' medians and ``residual_us`` sum to ``end_to_end_us``: the residual is launch
     overhead and what neighbouring layers gain from warm caches (it may be negative).
     end_to_end_us: from the first launch to the end of the last, as a context launches them.
-    graph: whether that was one CUDA graph. one_by_one_us: the same launches without a graph, as
-    fast as the host makes them. caller_us: a whole run on host arrays by the host's clock, of
-    which copies_us goes to copies to and from the device. None where the plan runs step by step.
+    graph: whether that was one CUDA graph. one_by_one_us: the same launches without a graph, on
+    one stream, as fast as the host makes them. caller_us: a whole run on host arrays by the host's
+    clock, of which copies_us goes to copies to and from the device. None where the plan runs step
+    by step.
     """
 
     layers: tuple[LayerProfile, ...]

@@ -52,10 +52,10 @@ def cost_us(choices: Sequence[LayerChoice]) -> float:
     for choice in choices:
         chosen = choice.winner.timing
         refused = [
-            c.timing.median_us
+            c.timing.likely_us
             for c in choice.candidates
             if c.timing and c.refusal and c.refusal.code == CODE
         ]
         if chosen and refused:
-            total += max(0.0, chosen.median_us - min(refused))
+            total += max(0.0, chosen.likely_us - min(refused))
     return total

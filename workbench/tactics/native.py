@@ -56,8 +56,7 @@ class OpenMp:
 class Native:
     """Rows of words, called in order. A Launch; for one thread at a time.
 
-    names: of each row, for errors. kept: what the rows' addresses belong to. before: what the
-    calling thread must do first, such as setting OpenMP's number of threads.
+    names: of each row, for errors. kept: what the rows' addresses belong to.
     """
 
     def __init__(
@@ -65,16 +64,12 @@ class Native:
         rows: Words,
         names: Sequence[tuple[str, Callable[[int], str]]],
         kept: Sequence[object],
-        before: Sequence[Launch] = (),
     ) -> None:
         self.rows = np.ascontiguousarray(rows)
         self.names, self.kept = tuple(names), tuple(kept)
-        self.before = tuple(dict.fromkeys(before))
         self._run = functools.partial(loop(), self.rows.ctypes.data, len(rows))
 
     def __call__(self) -> None:
-        for prepare in self.before:
-            prepare()
         failed = self._run()
         if failed:
             status = int(self.rows[failed - 1, STATUS])
@@ -89,20 +84,25 @@ def function_call(
     name: str,
     kept: object,
     *,
-    before: Launch,
     words_of: Callable[[int], str],
 ) -> Native:
     """A C function of up to four integers or addresses that returns 0, or a status."""
-    words = np.zeros(CHECKED, np.int64)
-    words[: len(arguments)] = arguments
-    return Native(_row(CHECKED, function, words), [(name, words_of)], [kept, words], [before])
+    words = _four(arguments)
+    return Native(_row(CHECKED, function, words), [(name, words_of)], [kept, words])
+
+
+def procedure(function: int, arguments: Sequence[int], name: str) -> tuple[Native, Words]:
+    """A C function of up to four integers or addresses that cannot fail.
+
+    Its words, the arguments, may be changed between runs.
+    """
+    words = _four(arguments)
+    return Native(_row(IGNORED, function, words), [(name, _status)], [words]), words
 
 
 def copy(target: int, source: int, nbytes: int) -> tuple[Native, Words]:
-    """A copy of bytes; its words (target, source, size) may be changed between runs."""
-    words = np.array([target, source, nbytes, 0], np.int64)
-    row = _row(IGNORED, address_of(ctypes.memmove), words)
-    return Native(row, [("memmove", _status)], [words]), words
+    """A copy of bytes, and its words: target, source, size."""
+    return procedure(address_of(ctypes.memmove), (target, source, nbytes), "memmove")
 
 
 def address_of(function: Any) -> int:
@@ -129,12 +129,14 @@ def piece(function: int, arguments: Sequence[int], name: str, kept: object) -> N
 
 
 def at_once(pieces: Sequence[Native], openmp: OpenMp) -> Native | None:
-    """Pieces of one kernel by as many threads; None where they are not of one kernel."""
+    """Pieces of one kernel by as many threads; None where they are not of one compiled kernel."""
     rows = [p.rows[0] for p in pieces]
-    same = len({(int(r[KIND]), int(r[FUNCTION])) for r in rows}) == 1
-    if not same or any(len(p.rows) != 1 or p.rows[0, PIECES] != 1 for p in pieces):
-        return None
     arity = int(rows[0][KIND])
+    same = len({(int(r[KIND]), int(r[FUNCTION])) for r in rows}) == 1
+    if arity not in ARITIES or not same:
+        return None
+    if any(len(p.rows) != 1 or p.rows[0, PIECES] != 1 for p in pieces):
+        return None
     words = np.stack([np.asarray(p.kept[-1], np.int64) for p in pieces])
     words[:, 0] = words.ctypes.data + words.strides[0] * np.arange(len(rows)) + 8 * arity
     words[:, 1] = words[:, 0] + 8
@@ -198,12 +200,17 @@ def _joined(run: Sequence[Native]) -> Native:
         np.concatenate([n.rows for n in run]),
         [name for n in run for name in n.names],
         [n.kept for n in run],
-        [b for n in run for b in n.before],
     )
 
 
 def _status(status: int) -> str:
     return f"it returned status {status}"
+
+
+def _four(arguments: Sequence[int]) -> Words:
+    words = np.zeros(CHECKED, np.int64)
+    words[: len(arguments)] = arguments
+    return words
 
 
 def _row(kind: int, function: int, words: Words) -> Words:

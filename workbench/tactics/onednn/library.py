@@ -218,6 +218,11 @@ class Library:
         """Where dnnl_primitive_execute lies, for calls without Python."""
         return address_of(self._binary.dnnl_primitive_execute)
 
+    @functools.cached_property
+    def set_threads_address(self) -> int:
+        """Where omp_set_num_threads lies, for calls without Python."""
+        return address_of(self._set_threads)
+
     @property
     def fingerprint(self) -> str:
         """What timings and packed weights depend on: version and instruction set."""

@@ -30,7 +30,6 @@ from workbench.tactics.onednn.preparation import make_layer_call
 from workbench.tactics.onednn.primitives import PrimitiveDescriptor
 from workbench.tactics.onednn.recipe import Recipe, Variant
 from workbench.tactics.onednn.splitting import make_split_call, split_layouts, split_node
-from workbench.tactics.onednn.steps import use_threads
 from workbench.tactics.protocol import Call, Problem, Tactic
 
 NAME = "ONEDNN"
@@ -130,7 +129,7 @@ class OneDnnSource:
         split = split_node(problem)
         library = load()
         if split is not None and isinstance(library, Library):
-            use_threads(library, problem.threads)
+            library.set_threads(problem.threads)
             return make_split_call(library, problem, split, tactic.inputs[0])
         opened = _open(problem)
         if isinstance(opened, Refusal):
@@ -202,7 +201,7 @@ def _open(problem: Problem) -> tuple[Library, Layer, _Family] | Refusal:
     library = load()
     if isinstance(library, Unavailable):
         return Refusal(library.reason, NAME, library.remedy, code="unavailable")
-    use_threads(library, problem.threads)
+    library.set_threads(problem.threads)
     layer = read_layer(problem)
     if isinstance(layer, Refusal):
         return layer

@@ -6,7 +6,6 @@ convert to f32, compute, convert back.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 from workbench.body import Array
 from workbench.datatypes import DataType
 from workbench.devices import Buffer
-from workbench.tactics.native import function_call, in_order
+from workbench.tactics.native import function_call, in_order, procedure
 from workbench.tactics.onednn.constants import Argument
 from workbench.tactics.onednn.descriptors import ALIGNMENT, Memory, MemoryDescriptor
 from workbench.tactics.onednn.library import Library, status_text
@@ -161,45 +160,19 @@ def make_call(
     return Call(kernel, bind, workspace_bytes, packed=packed)
 
 
-class _ThreadState(threading.local):
-    """OpenMP's thread count of each Python thread, as this module last set it."""
-
-    count = 0
-
-
-_state = _ThreadState()
-
-
-def use_threads(library: Library, count: int) -> None:
-    """Make the calling Python thread use ``count`` OpenMP threads."""
-    if _state.count != count:
-        library.set_threads(count)
-        _state.count = count
-
-
 def _execution(step: Step, places: _Places, library: Library, threads: int) -> Launch:
     memories = {a: places.memory(*where) for a, where in step.arguments.items()}
     execution = Execution(step.primitive, memories)
-    return function_call(
+    # OpenMP's count is the calling thread's, whatever ran before: a neighbour may want another one.
+    team, _ = procedure(library.set_threads_address, (threads,), "omp_set_num_threads")
+    run = function_call(
         library.execute_address,
         execution.call,
         execution.primitive.implementation,
         execution,
-        before=_Threads(library, threads),
         words_of=status_text,
     )
-
-
-@dataclass(frozen=True)
-class _Threads:
-    """Sees to OpenMP's number of threads before primitives run."""
-
-    library: Library
-    count: int
-
-    def __call__(self) -> None:
-        if _state.count != self.count:
-            use_threads(self.library, self.count)
+    return in_order([team, run])
 
 
 def _conversion(step: HalfConversion, places: _Places) -> Launch:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from workbench import gpu_targets
 from workbench.body import Array
 from workbench.devices import ALIGNMENT, Buffer
 from workbench.errors import DeviceError
@@ -35,16 +36,16 @@ _DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 
 def capability_of(problem: Problem) -> int:
     """Compute capability of a problem's device, times ten, from its fingerprint."""
-    for feature in problem.device.fingerprint.features:
-        if feature.startswith("sm_") and feature[3:].isdigit():
-            return int(feature[3:])
     have = problem.device.fingerprint
-    raise DeviceError(
-        f"a compute capability (sm_90, say) is needed, {have.kind} '{have.name}' has the features "
-        f"{list(have.features)}",
-        place="TRITON",
-        remedy="build for a GPU: open_device('gpu')",
-    )
+    found = gpu_targets.capability_of(have)
+    if found is None:
+        raise DeviceError(
+            f"a compute capability (sm_90, say) is needed, {have.kind} '{have.name}' has the "
+            f"features {list(have.features)}",
+            place="TRITON",
+            remedy="build for a GPU: open_device('gpu')",
+        )
+    return found
 
 
 def call_of(program: Program, problem: Problem, version: str) -> Call | Refusal:
@@ -60,7 +61,7 @@ def call_of(program: Program, problem: Problem, version: str) -> Call | Refusal:
         except CompileError as e:
             return Refusal(f"Triton does not compile it: {e}", code="compile")
         for target, made in zip(targets_of(problem), found.values(), strict=False):
-            shared, limit = unpack_code(made)[0]["shared"], _shared_limit(target)
+            shared, limit = unpack_code(made)[0]["shared"], _shared_limit(target, problem)
             if shared > limit:
                 return Refusal(
                     f"needs {shared / 1024:.0f} KiB of shared memory > {limit / 1024:.0f} KiB"
@@ -112,8 +113,12 @@ def call_of(program: Program, problem: Problem, version: str) -> Call | Refusal:
 
 def offered_capability(problem: Problem) -> int:
     """The compute capability that kernels are shaped for, times ten."""
-    portable = problem.compatibility is HardwareCompatibilityLevel.AMPERE_PLUS
-    return min(SMALL_AMPERE, capability_of(problem)) if portable else capability_of(problem)
+    own = capability_of(problem)
+    return SMALL_AMPERE if _portable(problem) and own >= OLDEST_PORTABLE else own
+
+
+def _portable(problem: Problem) -> bool:
+    return problem.compatibility is HardwareCompatibilityLevel.AMPERE_PLUS
 
 
 def targets_of(problem: Problem) -> tuple[str, ...]:
@@ -138,10 +143,11 @@ def _machine_code(kernel: Kernel, problem: Problem, version: str) -> dict[str, b
     )
 
 
-def _shared_limit(target: str) -> int:
-    """Shared memory on every GPU that runs a target: code for 8.0 also runs on its smaller kin."""
+def _shared_limit(target: str, problem: Problem) -> int:
+    """Shared memory on every GPU that runs a target's code: 8.0's kin of a portable plan, too."""
     own = int(target.partition("_")[2])
-    return chip_of(SMALL_AMPERE if own == OLDEST_PORTABLE else own).shared
+    smaller = _portable(problem) and own == OLDEST_PORTABLE
+    return chip_of(SMALL_AMPERE if smaller else own).shared
 
 
 def _compiled(kernel: Kernel, target: str, version: str) -> bytes:

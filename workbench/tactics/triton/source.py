@@ -16,7 +16,6 @@ from workbench.tactics.scalar_text import Untranslatable
 from workbench.tactics.triton.attention import attention_of
 from workbench.tactics.triton.attention_code import attention_program, block_of, blocks
 from workbench.tactics.triton.calls import (
-    SMALL_AMPERE,
     call_of,
     capability_of,
     offered_capability,
@@ -103,10 +102,10 @@ class TritonSource:
         plan = plan_of(problem.body, problem.constants, form)
         kind = plan.product.kind
         if kind is DataType.FP8 and capability < FP8_SINCE:
-            level = problem.compatibility.name
-            here = f"this is {capability_of(problem) / 10}"
-            reason = f"{level} goes back to 8.0" if capability == SMALL_AMPERE else here
-            raise Untranslatable(f"FP8 needs compute capability 8.9, {reason}")
+            here = capability_of(problem)
+            level = f"{problem.compatibility.name} goes back to {OLDEST / 10}"
+            reason = f"this is {here / 10}" if capability == here else level
+            raise Untranslatable(f"FP8 needs compute capability {FP8_SINCE / 10}, {reason}")
         offered = offered_tiles(plan, problem.body, capability, tf32=problem.tf32)
         program_of(plan, offered[0])  # raises where the epilogue has no text
         return [
