@@ -49,8 +49,6 @@ def onnxruntime(path: Path, inputs: Arrays, threads: int, kind: str) -> tuple[Ru
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    if kind == "exact":
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     first = next(iter(inputs.values()))
     options.add_free_dimension_override_by_name("batch", first.shape[0])
     if "input_ids" in inputs:

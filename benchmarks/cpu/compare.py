@@ -5,10 +5,11 @@
 
 FOLDER has what ``datasets/export_large.py`` and ``benchmarks/make_models.py --models vit_sdpa``
 make. Writes OUT.json and OUT.md: median and minimum of a run, ratios to ours, the relative L2
-distance to float32 (ONNX Runtime's, unoptimized), and the peak of resident memory while running.
-INT8 is one Q/DQ model for all, calibrated and exported by the workbench. BF16 is measured where
-the CPU has it. Plans are built with full tuning; ``--work`` keeps timings, Q/DQ models and plans,
-so that a second run only measures. A candidate that fails has a row that says why; exit status 1.
+distance to the float32 model run in float64 by the reference, and the peak of resident memory
+while running. INT8 is one Q/DQ model for all, calibrated and exported by the workbench. BF16 is
+measured where the CPU has it. Plans are built with full tuning; ``--work`` keeps timings, Q/DQ
+models and plans, so that a second run only measures. A candidate that fails has a row that says
+why; exit status 1.
 Needs: onnxruntime, openvino (the extra ``bench``); Linux. Leave the machine alone meanwhile.
 """
 
@@ -144,9 +145,7 @@ class Job:
         if not given.exists():
             np.savez(given, allow_pickle=False, **self.model.inputs())
         if not exact.exists():
-            path = self.model.path(self.large)
-            with started("onnxruntime", path, 1, "exact", given, exact) as reference:
-                reference.answer()
+            prepared("exact", self.model.name, self.large, exact)
         if self.kind == "int8" and not self.source.exists():
             prepared("qdq", self.model.name, self.large, self.source)
         if "workbench" not in engines:
@@ -215,7 +214,7 @@ class Job:
         return rows
 
     def error(self, engine: str) -> float:
-        """Largest relative L2 distance of an output to float32."""
+        """Largest relative L2 distance of an output to the model run in float64."""
         exact = np.load(self.exact)
         found = np.load(self.work / f"{self.stem}.{engine}.outputs.npz")
         return max(

@@ -1,10 +1,12 @@
 """What the candidates need, made in a process of its own: Q/DQ models and plans.
 
+    python preparing.py exact MODEL FOLDER OUT.npz
     python preparing.py qdq MODEL FOLDER OUT.onnx
     python preparing.py plan MODEL.onnx BATCH-MODEL TYPE THREADS CACHE OUT.plan
 
-``qdq`` calibrates, and exports the network with its QuantizeLinear and DequantizeLinear before
-fusing: one file for every engine. ``plan`` builds with full tuning; timings are kept in CACHE.
+``exact`` runs the model in float64, layer by layer, on the reference. ``qdq`` calibrates, and
+exports the network with its QuantizeLinear and DequantizeLinear before fusing: one file for every
+engine. ``plan`` builds with full tuning; timings are kept in CACHE.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 from models import Model, model_named
 
 from workbench.builder import build
@@ -24,6 +27,7 @@ from workbench.config import BuilderConfig, OptimizationProfile
 from workbench.datatypes import DataType
 from workbench.devices import open_device
 from workbench.onnx_export import export_onnx
+from workbench.onnx_parser import parse_model
 from workbench.records import Stage
 from workbench.timing import TimingCache
 
@@ -39,6 +43,20 @@ def config_of(model: Model) -> BuilderConfig:
         profile.set_shape(name, array.shape, array.shape, array.shape)
     config.add_optimization_profile(profile)
     return config
+
+
+def write_exact(model: Model, folder: Path, target: Path) -> None:
+    """What the model gives where no product or sum is rounded to float32."""
+    network = parse_model(model.path(folder))
+    values = dict(model.inputs())
+    for layer in network.layers:
+        operands = [t.value if t.value is not None else values[t.name] for t in layer.operands]
+        names = [i.name for i in layer.body.inputs]
+        exact = layer.body.exact(dict(zip(names, operands, strict=True)))
+        for name, t in zip(layer.body.outputs, layer.outputs, strict=True):
+            values[t.name] = exact[name][0]
+    outputs = {t.name: values[t.name] for t in network.outputs}
+    np.savez(target, allow_pickle=False, **outputs)
 
 
 def write_qdq(model: Model, folder: Path, target: Path) -> None:
@@ -75,11 +93,12 @@ def write_plan(
 
 
 def main() -> None:
-    """One of the two, by the first argument."""
+    """One of the three, by the first argument."""
     job, *given = sys.argv[1:]
-    if job == "qdq":
+    if job in ("exact", "qdq"):
         name, folder, target = given
-        write_qdq(model_named(name), Path(folder), Path(target))
+        write = {"exact": write_exact, "qdq": write_qdq}[job]
+        write(model_named(name), Path(folder), Path(target))
         return
     path, name, kind, threads, cache, target = given
     facts = write_plan(Path(path), model_named(name), kind, int(threads), Path(cache), Path(target))

@@ -21,8 +21,8 @@ def markdown(table: Mapping[str, Any]) -> str:
         f"average at the start {table['load_average_at_start'][0]}.",
         "",
         "Ratio: the peer's time divided by ours, above 1 where ours is faster; of medians, and in "
-        "brackets of minima. Error: relative L2 distance to float32. Memory: peak of resident "
-        "memory while running, with Python and the engine's libraries.",
+        "brackets of minima. Error: relative L2 distance to the float32 model run in float64. "
+        "Memory: peak of resident memory while running, with Python and the engine's libraries.",
     ]
     if not table["bf16_native"]:
         lines += ["", "This CPU has no BF16 arithmetic: those rows are not measured."]
