@@ -14,7 +14,7 @@ from workbench.bundle import bundled
 from workbench.config import BuilderConfig, Calibrator, OptimizationProfile
 from workbench.datatypes import DataType
 from workbench.errors import BuildCancelled, CalibrationError, ConfigError, SessionError
-from workbench.records import CallbackMonitor, Stage
+from workbench.records import CallbackMonitor, Stage, StageRecord
 from workbench.session import (
     ClearPrecisions,
     Session,
@@ -143,6 +143,26 @@ def test_another_calibrator_reads_the_same_histograms():
     for name, found in minmax.ranges.items():
         assert found.histogram is entropy.ranges[name].histogram
         assert found.threshold == pytest.approx(found.histogram.amax)
+
+
+def test_ranges_belong_to_the_actions_that_a_run_began_with():
+    session = quick_session(calibration=True)
+    session.do(SetDefaultPrecision(DataType.INT8))
+    smooth = SetOption("smooth_alpha", 0.5)
+
+    def click(record: StageRecord) -> None:  # while the build runs in another thread
+        if record.stage is Stage.FOLD:
+            session.do(smooth)
+
+    session.run(Stage.CALIBRATE, tell=click)
+    found = session.run(Stage.CALIBRATE).calibration
+    fresh = quick_session(calibration=True)
+    fresh.do(SetDefaultPrecision(DataType.INT8), smooth)
+    wanted = fresh.run(Stage.CALIBRATE).calibration
+    assert found is not None and wanted is not None
+    assert {n: r.threshold for n, r in found.ranges.items()} == {
+        n: r.threshold for n, r in wanted.ranges.items()
+    }
 
 
 def test_stages_after_a_change_are_not_built_and_those_before_are():

@@ -96,8 +96,7 @@ class Session:
     @property
     def calibration(self) -> CalibrationData | None:
         """The data in use, or None."""
-        used = [a for a in self.actions if isinstance(a, UseCalibrationData)]
-        return self._data[used[-1].digest] if used else None
+        return self._data_of(self.actions)
 
     @property
     def unbound_sizes(self) -> tuple[str, ...]:
@@ -176,6 +175,10 @@ class Session:
         """The config that the actions give (a fresh copy)."""
         return self._config_of(self.actions)
 
+    def _data_of(self, actions: tuple[Action, ...]) -> CalibrationData | None:
+        used = [a for a in actions if isinstance(a, UseCalibrationData)]
+        return self._data[used[-1].digest] if used else None
+
     def _config_of(self, actions: tuple[Action, ...]) -> BuilderConfig:
         config = BuilderConfig()
         for a in actions:
@@ -192,16 +195,16 @@ class Session:
         tell: Callable[[StageRecord], None] = lambda record: None,
     ) -> BuildState:
         """Run (or recall) the stages up to ``until``; ``tell`` hears each stage's record."""
-        state, keys = self._start(monitor)
+        state, keys, ranges = self._start(monitor)
         for stage, function in STAGES:
             known = self._states.get(keys[stage])
             if known is None:
                 if stage is Stage.CALIBRATE:
-                    state = self._with_ranges(state, keys)
+                    state = self._with_ranges(state, ranges)
                 known = function(state)
                 self._states[keys[stage]] = known
                 if stage is Stage.CALIBRATE and known.calibration is not None:
-                    self._ranges[self._range_key(keys)] = known.calibration
+                    self._ranges[ranges] = known.calibration
             state = _continued(known, state)
             tell(state.log.records[-1])
             if stage is until:
@@ -211,7 +214,7 @@ class Session:
 
     def state(self) -> BuildState | None:
         """What is already built for the present actions, without running anything."""
-        start_state, keys = self._start(None)
+        start_state, keys, _ = self._start(None)
         latest: BuildState | None = None
         for stage, _ in STAGES:
             known = self._states.get(keys[stage])
@@ -220,15 +223,24 @@ class Session:
             latest = _continued(known, start_state)
         return latest
 
-    def _start(self, monitor: ProgressMonitor | None) -> tuple[BuildState, dict[Stage, str]]:
-        config = self.config
+    def _start(
+        self, monitor: ProgressMonitor | None
+    ) -> tuple[BuildState, dict[Stage, str], tuple[str, str]]:
+        """Where a build begins, the key of each stage, and that of the ranges.
+
+        All of the same actions: others may be appended while a build runs in another thread.
+        """
+        actions = self.actions
+        config = self._config_of(actions)
         if monitor is not None:
             config.progress_monitor = monitor
         state = start(self.model, config, device=self.device, name=getattr(self, "name", ""))
-        data = self.calibration
+        data = self._data_of(actions)
         if data is not None:
             state = replace(state, calibration_data=data.batches, calibration_label=data.label)
-        return state, self._keys(config, data)
+        keys = self._keys(config, data)
+        scaling = f"{config.equalize_channels}, {config.smooth_alpha}"
+        return state, keys, (keys[Stage.FOLD], f"{data.digest if data else ''}|{scaling}")
 
     def _keys(self, config: BuilderConfig, data: CalibrationData | None) -> dict[Stage, str]:
         settings = config.to_json()
@@ -274,14 +286,9 @@ class Session:
             keys[stage] = chain
         return keys
 
-    def _range_key(self, keys: dict[Stage, str]) -> tuple[str, str]:
-        data, config = self.calibration, self.config
-        scaling = f"{config.equalize_channels}, {config.smooth_alpha}"
-        return keys[Stage.FOLD], f"{data.digest if data else ''}|{scaling}"
-
-    def _with_ranges(self, state: BuildState, keys: dict[Stage, str]) -> BuildState:
+    def _with_ranges(self, state: BuildState, key: tuple[str, str]) -> BuildState:
         """A changed request or calibrator reuses the histograms of the same data."""
-        known = self._ranges.get(self._range_key(keys))
+        known = self._ranges.get(key)
         if known is None:
             return state
         config = state.config
