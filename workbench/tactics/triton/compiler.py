@@ -12,6 +12,8 @@ from workbench.devices import usable_cpus
 from workbench.tactics.compile_processes import Answer, CompileError, CompileProcesses, code_of
 from workbench.tactics.triton.kernel import ALIGNED, Kernel
 
+PASSED = "fenced"
+"""What the worker makes of Triton's PTX; see its ``fenced``."""
 WORKER = Path(__file__).with_name("worker.py")
 
 
@@ -32,6 +34,7 @@ def parts(kernel: Kernel, target: str, version: str) -> tuple[str, ...]:
         kernel.text,
         " ".join(kernel.signature),
         f"warps {kernel.warps} stages {kernel.stages}",
+        PASSED,
     )
 
 

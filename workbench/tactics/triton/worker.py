@@ -11,6 +11,7 @@ import base64
 import json
 import linecache
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -18,6 +19,32 @@ from typing import Any, TextIO
 
 # Triton is imported in functions, once nothing that it prints can be taken for an answer. It is an
 # extra, which may be absent; beside this file its name means this package to a type checker.
+
+
+_ARRIVED = re.compile(r"cp\.async\.wait_group\s+\d+;")
+"""A thread's own copies to shared memory have arrived; a barrier tells the others."""
+
+
+def fenced(ptx: str) -> str:
+    """PTX whose asynchronous products see what asynchronous copies put into shared memory.
+
+    cp.async writes through the generic proxy, wgmma reads through the async proxy: without a fence
+    between them a product may read what lay there before (PTX ISA, "Async proxy"). Triton 3.6
+    fences stores from registers alone; 3.7 the copies, too (its pull request 9610). On an H200 an
+    FP8 convolution became NaN now and then, beginning at the first row of a thread's last copy.
+    """
+    if "wgmma.mma_async" not in ptx:
+        return ptx
+    return _ARRIVED.sub(lambda m: f"{m[0]}\n\tfence.proxy.async.shared::cta;", ptx)
+
+
+def _add_fences(
+    backend: Any, stages: dict[str, Any], options: Any, language: Any, capability: Any
+) -> None:
+    """Triton's hook: changes the stages of a compilation."""
+    del backend, options, language, capability
+    written = stages["ptx"]
+    stages["ptx"] = lambda source, metadata: fenced(written(source, metadata))  # pyright: ignore
 
 
 def compile_kernel(
@@ -37,6 +64,7 @@ def compile_kernel(
     from triton.backends.compiler import GPUTarget  # pyright: ignore
     from triton.compiler import ASTSource  # pyright: ignore
 
+    triton.knobs.runtime.add_stages_inspection_hook = _add_fences  # pyright: ignore
     function = _function(text)
     names = [f"p{i}" for i in range(len(signature))]
     source = ASTSource(
