@@ -1,4 +1,4 @@
-"""Asynchronous products of Hopper see what asynchronous copies brought: every wait has its fence."""
+"""Asynchronous products of Hopper see what asynchronous copies brought: each wait has a fence."""
 
 from __future__ import annotations
 
