@@ -264,7 +264,7 @@ class BuilderConfig:
             "builder_optimization_level": self.builder_optimization_level,
             "max_num_tactics": self.max_num_tactics,
             "avg_timing_iterations": self.avg_timing_iterations,
-            "tactic_sources": list(self.tactic_sources) if self.tactic_sources else None,
+            "tactic_sources": None if self.tactic_sources is None else list(self.tactic_sources),
             "num_threads": self.num_threads,
             "verify": self.verify,
             "allow_host_layers": self.allow_host_layers,
@@ -289,7 +289,7 @@ class BuilderConfig:
             "flags": lambda v: frozenset(BuilderFlag(f) for f in v),
             "memory_pool_limits": lambda v: {MemoryPoolType(k): n for k, n in v.items()},
             "optimization_profiles": lambda v: tuple(map(OptimizationProfile.from_json, v)),
-            "tactic_sources": lambda v: tuple(v) if v else None,
+            "tactic_sources": lambda v: None if v is None else tuple(v),
             "network_edits": lambda v: tuple((Stage(s), edit_from_json(e)) for s, e in v),
         }
         config = cls()

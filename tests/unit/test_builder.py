@@ -146,6 +146,7 @@ def test_a_source_switched_off_offers_nothing_and_says_so():
 def test_with_no_source_every_layer_is_named_with_the_reasons():
     made = config()
     made.set_tactic_sources([])
+    assert BuilderConfig.from_json(made.to_json()).tactic_sources == ()
     with pytest.raises(NoTacticError, match="stem") as caught:
         build(made)
     assert caught.value.refusals
