@@ -64,6 +64,8 @@ class Runner:
         self._stage = Stage.PARSE
         self._share = 0.0
         self._target = Stage.SERIALIZE
+        self._builds = False
+        self._next: Stage | None = None
 
     @property
     def session(self) -> Session:
@@ -76,7 +78,7 @@ class Runner:
 
     def use(self, session: Session) -> None:
         """Run another session's stages from now on."""
-        self._session = session
+        self._session, self._next = session, None
 
     def summary(self) -> str:
         """What the last run left: its own words, or the last stage's."""
@@ -92,18 +94,32 @@ class Runner:
 
     def build(self, until: Stage = Stage.SERIALIZE) -> None:
         """Run the stages up to ``until``; returns at once where an event loop runs."""
-        self._target = until
 
         def work() -> None:
+            self._target = until
             monitor = CallbackMonitor(self._phase, self._stop.is_set)
             self.session.run(until, monitor=monitor, tell=self._stage_done)
 
-        self.run(work, f"building up to {until.value}")
+        self._run(work, f"building up to {until.value}", builds=True)
+
+    def rebuild(self, until: Stage) -> None:
+        """Build for actions that were appended: now, or once what runs has ended by itself.
+
+        Nobody hears of the end of a build that they outdated.
+        """
+        if self.busy:
+            self._next = until
+        else:
+            self.build(until)
 
     def run(self, work: Callable[[], None], message: str) -> None:
         """Run anything; ignored, as a second click would be, while something runs."""
+        self._run(work, message, builds=False)
+
+    def _run(self, work: Callable[[], None], message: str, *, builds: bool) -> None:
         if self.busy:
             return
+        self._builds = builds
         self.busy, self.failure, self.outcome = True, None, ""
         self._stop.clear()
         self._stage, self._share, self._sent = Stage.PARSE, 0.0, 0.0
@@ -126,6 +142,7 @@ class Runner:
 
     def cancel(self) -> None:
         """Ask the run to stop at its next step."""
+        self._next = None
         self._stop.set()
 
     # -- in the worker's thread -----------------------------------------------------------
@@ -173,7 +190,11 @@ class Runner:
     # -- where widgets may be touched -----------------------------------------------------
     def _finish(self, failure: Failure | None) -> None:
         self.busy, self.failure = False, failure
-        self._tell("finished")
+        if self._next is None or not self._builds:
+            self._tell("finished")
+        until, self._next = self._next, None
+        if until is not None and not self.busy:
+            self.build(until)
 
     def _tell(self, event: str, *values: Any) -> None:
         for listener in self._listeners:

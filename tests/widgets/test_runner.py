@@ -10,9 +10,10 @@ import pytest
 from digits import quick_session
 
 from widgets.runner import Progress, Runner
+from workbench.datatypes import DataType
 from workbench.errors import ConfigError
 from workbench.records import Stage
-from workbench.session import SetProfile
+from workbench.session import SetDefaultPrecision, SetProfile
 
 
 class Listener:
@@ -131,6 +132,36 @@ def test_a_second_click_while_something_runs_does_nothing():
         return heard.ended
 
     assert asyncio.run(scene()) == 1
+
+
+def test_what_is_asked_for_while_something_runs_is_built_when_that_has_ended():
+    async def scene() -> tuple[Runner, int]:
+        runner, heard = Runner(quick_session()), Listener()
+        runner.listen(heard)
+        runner.build(Stage.FOLD)
+        runner.session.do(SetDefaultPrecision(DataType.BF16))
+        runner.rebuild(Stage.PRECISION)
+        await until(lambda: not runner.busy)
+        return runner, heard.ended
+
+    runner, ended = asyncio.run(scene())
+    assert ended == 1, "nothing is drawn of a build that is outdated"
+    assert runner.failure is None
+    state = runner.session.state()
+    assert state.done[-1] is Stage.PRECISION
+    assert {d.requested for d in state.decisions} == {DataType.BF16}
+
+
+def test_cancel_forgets_what_was_asked_for_meanwhile():
+    async def scene() -> Runner:
+        runner = Runner(quick_session())
+        runner.build(Stage.FOLD)
+        runner.rebuild(Stage.PRECISION)
+        runner.cancel()
+        await until(lambda: not runner.busy)
+        return runner
+
+    assert Stage.PRECISION not in asyncio.run(scene()).session.state().done
 
 
 @pytest.mark.parametrize("stage", list(Stage))

@@ -134,7 +134,7 @@ class Panel(ipw.VBox):
         self.show_failure(None)
         self.on_request()
         if self.reruns is not None:
-            self.runner.build(self.reruns)
+            self.runner.rebuild(self.reruns)
         else:
             self.refresh()
 

@@ -53,7 +53,7 @@ class TacticPanel(Panel):
     def set_sources(self, sources: tuple[str, ...]) -> None:
         """Allow only these tactic sources, and tune again: what was timed is in the cache."""
         self.request(SetOption("tactic_sources", sources))
-        self.runner.build(Stage.TUNE)
+        self.runner.rebuild(Stage.TUNE)
 
     def _limits(self) -> ipw.Box:
         """What bounds the search: level and workspace."""
