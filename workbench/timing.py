@@ -10,7 +10,7 @@ import datetime
 import hashlib
 import json
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -157,12 +157,20 @@ class TimingCache:
         self.hits = 0
         self.misses = 0
 
-    def key(self, tactic: Tactic, body: Body, threads: int, decided: str = "") -> str:
+    def key(
+        self,
+        tactic: Tactic,
+        body: Body,
+        threads: int,
+        decided: str = "",
+        other_sizes: Sequence[str] = (),
+    ) -> str:
         """Identity of a timing: tactic, Body (with sizes and types), layouts, threads, device.
 
         decided: digest of the constants that sources decide by; see ``tactics.deciding``.
+        other_sizes: signatures of the Body at which it was prepared and checked beside this one.
         """
-        parts = {
+        parts: dict[str, Any] = {
             "tactic": tactic_to_json(tactic),
             "body": body.signature,
             "threads": threads,
@@ -171,24 +179,28 @@ class TimingCache:
         }
         if decided:
             parts["constants"] = decided
+        if other_sizes:
+            parts["sizes"] = list(other_sizes)
         text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
         return f"{tactic.source}/{tactic.name}/{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
-    def query(self, key: str) -> Entry | None:
-        """The entry, or None; counts a hit or a miss."""
-        if not self.holds(key):
+    def query(self, key: str, *, checked: bool = False) -> Entry | None:
+        """The entry that it ``holds``, or None; counts a hit or a miss."""
+        if not self.holds(key, checked=checked):
             self.misses += 1
             return None
         self.hits += 1
         return self.entries[key]
 
-    def holds(self, key: str) -> bool:
-        """Whether a timing or a lasting failure is known.
+    def holds(self, key: str, *, checked: bool = False) -> bool:
+        """Whether a timing or a lasting failure is known; checked: of a kernel that was compared.
 
         An entry with neither, as older caches have, was over the workspace limit of then.
         """
         entry = self.entries.get(key)
-        return entry is not None and (entry.timing is not None or bool(entry.failure))
+        if entry is None or entry.failure:
+            return entry is not None
+        return entry.timing is not None and not (checked and entry.worst is None)
 
     def update(self, key: str, entry: Entry) -> None:
         self.entries[key] = entry

@@ -8,6 +8,7 @@ from engines import build, config
 
 from workbench.config import BuilderConfig, BuilderFlag, MemoryPoolType
 from workbench.network import NetworkDefinition
+from workbench.optimization_profile import OptimizationProfile
 from workbench.records import Refusal
 from workbench.selection import Candidate, candidates
 from workbench.selection.candidates import Workshop
@@ -140,3 +141,76 @@ def test_a_disabled_cache_compiles_ahead_what_it_will_time():
     decided = shops[0].deciding.digest(body, given)
     problem = LayerProblem("conv0", body, (body,), given, layer.built, decided)
     assert [shop.is_cached(tactic, problem) for shop in shops] == [True, False]
+
+
+def known_to(shop: Workshop, net: NetworkDefinition) -> list[bool]:
+    """Whether a cache holds what became of NUMPY's tactic for a network's only layer."""
+    (layer,) = net.layers
+    body = layer.body
+    problem = LayerProblem(layer.name, body, (body,), {}, layer.precision)
+    offered = NUMPY.candidates(shop.problem(body, {}))
+    return [shop.is_cached(t, problem) for t in offered if not isinstance(t, Refusal)]
+
+
+def one_relu() -> NetworkDefinition:
+    net = NetworkDefinition("relu")
+    x = net.add_input("x", "FLOAT", (4, 8))
+    net.mark_output(net.add_layer("Relu", [x], name="relu").outputs[0])
+    return net
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "known"), [("none", "all", False), ("all", "none", True)]
+)
+def test_what_was_timed_unchecked_is_unknown_to_a_build_that_checks(before, after, known):
+    first, second = plain(), plain()
+    first.verify, second.verify = before, after
+    made = build(first, one_relu())
+    assert made.cache.entries
+    shop = Workshop(made.device, second, made.cache)
+    assert set(known_to(shop, one_relu())) == {known}
+    second.timing_cache = made.cache
+    again = build(second, one_relu())
+    assert again.tuned is not None
+    assert (again.tuned.timed == 0) == known
+    assert all(c.worst is not None for c in again.tuned.layers[0].candidates if c.timing)
+
+
+def relus(*batches: str | int) -> NetworkDefinition:
+    """A Relu for every batch size, of tensors that are alike at a batch of 4."""
+    net = NetworkDefinition("relus")
+    for k, batch in enumerate(batches):
+        x = net.add_input(f"x{k}", "FLOAT", (batch, 8))
+        net.mark_output(net.add_layer("Relu", [x], name=f"relu{k}").outputs[0])
+    return net
+
+
+def from_to(least: int, most: int) -> BuilderConfig:
+    """Batches of ``x1`` from one size to another, best at 4."""
+    made = plain()
+    profile = OptimizationProfile().set_shape("x1", (least, 8), (4, 8), (most, 8))
+    made.add_optimization_profile(profile)
+    return made
+
+
+def test_layers_alike_at_opt_alone_are_each_checked_at_their_own_sizes(monkeypatch):
+    asked = []
+    prepare = NUMPY.prepare
+
+    def spy(tactic, problem):
+        asked.append(problem.body.inputs[0].type.shape)
+        return prepare(tactic, problem)
+
+    monkeypatch.setattr(NUMPY, "prepare", spy)
+    build(from_to(1, 16), relus(4, "N"))
+    assert {(1, 8), (4, 8), (16, 8)} <= set(asked)
+
+
+def test_timings_of_other_sizes_with_the_same_opt_are_not_taken():
+    first = build(from_to(1, 4), relus(4, "N"))
+    for least, most, known in ((1, 4, True), (1, 16, False)):
+        made = from_to(least, most)
+        made.timing_cache = first.cache
+        again = build(made, relus(4, "N"))
+        assert again.tuned is not None
+        assert (again.tuned.timed == 0) == known

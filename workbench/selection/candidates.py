@@ -9,14 +9,13 @@ from functools import cached_property
 
 from workbench.body import Array, Body
 from workbench.config import BuilderConfig, BuilderFlag, MemoryPoolType
-from workbench.datatypes import DataType
 from workbench.devices import Device
 from workbench.errors import ConfigError
 from workbench.records import Refusal
 from workbench.selection.budget import TACTICS_BY_LEVEL, in_turns
 from workbench.selection.candidate import Candidate
 from workbench.selection.choice import LayerChoice
-from workbench.selection.layer_problem import LayerProblem
+from workbench.selection.layer_problem import Key, LayerProblem
 from workbench.selection.portability import compiled_for, cost_us, portable
 from workbench.selection.trial import Trial
 from workbench.tactics import COMPILED_FOR_LONG_LAYERS, SOURCES, sources_for
@@ -44,7 +43,7 @@ class Workshop:
         self.timed = 0
         self.checked = 0
         self.deciding = Deciding()
-        self.parts: dict[tuple[str, str, DataType], tuple[Candidate, ...]] = {}
+        self.parts: dict[Key, tuple[Candidate, ...]] = {}
         self._shares: dict[object, Mapping[str, int]] = {}
         self.stream = device.stream()
         allowed = config.tactic_sources
@@ -125,7 +124,7 @@ class Workshop:
         ]
 
     def is_cached(self, tactic: Tactic, layer: LayerProblem) -> bool:
-        return self.uses_cache and self.cache.holds(self.key(tactic, layer))
+        return self.uses_cache and self.cache.holds(self.key(tactic, layer), checked=self.checks)
 
     @property
     def uses_cache(self) -> bool:
@@ -133,11 +132,16 @@ class Workshop:
         disabled = self.config.get_flag(BuilderFlag.DISABLE_TIMING_CACHE)
         return self.config.builder_optimization_level > 0 and not disabled
 
+    @property
+    def checks(self) -> bool:
+        """Whether outputs are compared with the reference."""
+        return self.config.verify != "none"
+
     def key(self, tactic: Tactic, layer: LayerProblem) -> str:
-        """What the cache knows a layer's timing by."""
+        """What the cache knows by what became of a tactic at all of a layer's sizes."""
         own = compiled_for(tactic.source, self.config.hardware_compatibility_level)
         decided = f"{layer.decided} {own}" if own else layer.decided
-        return self.cache.key(tactic, layer.opt, self.threads, decided)
+        return self.cache.key(tactic, layer.opt, self.threads, decided, layer.other_sizes)
 
     @cached_property
     def steadiness(self) -> Steadiness:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -17,11 +17,22 @@ CHECK_LIMIT_ELEMENTS = 4_000_000
 """A float64 reference of more work than this is evaluated at the smallest shape only, and there on
 one item of the batch, where the tactic prepares for one."""
 
+Key = tuple[str, tuple[str, ...], str, DataType]
+"""What layers share tactics and timings by; see ``LayerProblem.key``."""
+
 
 def constants_of(layer: Layer) -> dict[str, Array]:
     """Values of a layer's constant operands, by the names of its Body's inputs."""
     pairs = zip(layer.body.inputs, layer.operands, strict=True)
     return {i.name: t.weight.array for i, t in pairs if t.weight is not None}
+
+
+def bodies_at(
+    body: Body, opt: Mapping[str, int], sizes: Iterable[Mapping[str, int]]
+) -> dict[str, Body]:
+    """A Body bound at the opt's sizes, then at each other, by signature."""
+    bound = (body.substitute(b) for b in ((opt, *sizes) if body.symbols else (opt,)))
+    return {b.signature: b for b in bound}
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +49,16 @@ class LayerProblem:
     built: DataType
     decided: str = ""
 
+    @cached_property
+    def other_sizes(self) -> tuple[str, ...]:
+        """Signatures at the shapes beside the opt's: a tactic must work there, too."""
+        found = (b.signature for b in self.shapes if b is not self.opt)
+        return tuple(sorted(set(found) - {self.opt.signature}))
+
     @property
-    def key(self) -> tuple[str, str, DataType]:
+    def key(self) -> Key:
         """Layers of one key share their tactics and timings."""
-        return (self.opt.signature, self.decided, self.built)
+        return (self.opt.signature, self.other_sizes, self.decided, self.built)
 
     @property
     def smallest(self) -> Body:

@@ -48,7 +48,7 @@ class Trial:
         shop = self.shop
         use_cache = shop.uses_cache
         key = shop.key(tactic, self.layer)
-        entry = shop.cache.query(key) if use_cache else None
+        entry = shop.cache.query(key, checked=shop.checks) if use_cache else None
         cached = entry is not None
         if entry is None:
             entry, lasting = self._tried(source, tactic)
@@ -109,7 +109,7 @@ class Trial:
     ) -> Entry:
         """The entry with what checking and timing give."""
         worst = None
-        if self.shop.config.verify != "none":
+        if self.shop.checks:
             worst, failure = self._check(tactic, self._checked(source, tactic, calls))
             if failure:
                 return replace(entry, worst=worst, failure=failure, quarantined=True)

@@ -22,7 +22,7 @@ from workbench.selection.candidate import Candidate
 from workbench.selection.candidates import Workshop
 from workbench.selection.choice import LayerChoice, ReformatChoice, Tuned
 from workbench.selection.composing import composed_candidates, part_problems
-from workbench.selection.layer_problem import LayerProblem, constants_of
+from workbench.selection.layer_problem import LayerProblem, bodies_at, constants_of
 from workbench.selection.pbqp import Matrix, Solution, solve
 from workbench.selection.ranking import fastest, formats_of, menu
 from workbench.selection.trial import Trial
@@ -82,10 +82,10 @@ class _Tuning:
     def run(self, requested: Mapping[str, DataType]) -> Tuned:
         hits = self.cache.hits
         layers = self.network.layers
-        groups: dict[tuple[str, str, DataType], list[Layer]] = {}
+        groups: dict[tuple[tuple[str, ...], str, DataType], list[Layer]] = {}
         for layer in layers:
-            signature = layer.body.substitute(self.opt).signature
-            key = (signature, self._decided(layer), layer.precision)
+            sizes = tuple(bodies_at(layer.body, self.opt, self.bindings))
+            key = (sizes, self._decided(layer), layer.precision)
             groups.setdefault(key, []).append(layer)
         found: dict[str, tuple[Candidate, ...]] = {}
         failures: list[tuple[Layer, tuple[Candidate, ...]]] = []
@@ -125,15 +125,9 @@ class _Tuning:
                 return None
             opt_sizes = {**opt_sizes, **given}
             all_sizes = [{**b, **given} for b in all_sizes]
-        bodies: dict[str, Body] = {}
-        opt = layer.body.substitute(opt_sizes)
-        bodies[opt.signature] = opt
-        for b in all_sizes:
-            body = layer.body.substitute(b)
-            bodies.setdefault(body.signature, body)
-        constants, shapes = constants_of(layer), tuple(bodies.values())
-        decided = self._decided(layer)
-        return LayerProblem(layer.name, opt, shapes, constants, layer.precision, decided)
+        shapes = tuple(bodies_at(layer.body, opt_sizes, all_sizes).values())
+        given, decided = constants_of(layer), self._decided(layer)
+        return LayerProblem(layer.name, shapes[0], shapes, given, layer.precision, decided)
 
     def _decided(self, layer: Layer) -> str:
         return self.shop.deciding.digest(layer.body, constants_of(layer))
