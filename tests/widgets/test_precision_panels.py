@@ -10,6 +10,7 @@ import workbench as wb
 from widgets.figures.accuracy import noise_percent
 from widgets.panels import PrecisionPanel
 from widgets.panels.accuracy import BETWEEN, OURS, PEER, AccuracyPanel
+from widgets.panels.base import within
 from workbench.config import BuilderFlag
 from workbench.datatypes import DataType
 from workbench.records import Stage
@@ -79,6 +80,20 @@ def test_a_request_is_undone_and_brought_back_in_the_panel(session: Session):
     assert not panel.redo_button.disabled
     panel.redo_button.click()
     assert panel.table.rows["Requested"][0] == "INT8"
+
+
+def test_controls_outlive_a_redrawing_and_show_what_is_asked_for(session: Session):
+    session.run(Stage.PRECISION)
+    panel = PrecisionPanel(session)
+    controls = [panel.everything, *panel.weak.values(), panel.pattern, panel.lowered, panel.table]
+    panel.everything.value = "BF16"
+    assert session.actions[-1] == SetDefaultPrecision(DataType.BF16)
+    count = len(session.actions)
+    panel.undo_button.click()
+    assert panel.everything.value == "FP32"
+    assert len(session.actions) == count - 1, "showing a request is none"
+    shown = [w for c in panel.children for w in within(c)]
+    assert all(any(w is x for x in shown) and w.comm is not None for w in controls)
 
 
 def test_the_contract_shows_what_executed_and_counts_what_is_emulated(session: Session):

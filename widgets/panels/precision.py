@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import ipywidgets as ipw
 import pandas as pd
@@ -49,10 +49,27 @@ class PrecisionPanel(Panel):
             layout={"width": "300px"},
         )
         self.kind = dropdown("to", tuple(LABELS), "INT8", lambda _: None, width="120px")
-        # Made once: a click that comes while the panel is redrawn is not lost.
+        self.everything = dropdown("Default", tuple(LABELS), "FP32", self._default_picked)
         self.undo_button = button("Undo", self.undo, tooltip="take the last request back")
         self.redo_button = button("Redo", self.redo, tooltip="bring it back")
         self.lowered = dropdown("Sensitivity to", LOWERED, "INT8", lambda _: None, width="190px")
+        measure = button(
+            "Measure", self.measure, tooltip="build the model once for each layer, it alone lowered"
+        )
+        self.weak = {flag: self._toggle(flag) for flag in sorted(WEAK_FLAGS, key=str)}
+        # Made once: a click that comes while the panel is redrawn is not lost.
+        self._requests = row(
+            self.everything,
+            self.pattern,
+            self.kind,
+            button("Set by pattern", self.set_pattern),
+            button("Clear requests", self.clear),
+            self.undo_button,
+            self.redo_button,
+        )
+        text = "Weak typing (TensorRT ≤ 10, removed in 11): let the tuner choose by time among"
+        self._flags = row(note(text), *self.weak.values())
+        self._measuring = row(self.lowered, measure)
 
     def draw(self, state: BuildState) -> Sequence[ipw.Widget]:
         self._origins = [d.origin or (d.layer,) for d in state.decisions]
@@ -69,37 +86,24 @@ class PrecisionPanel(Panel):
             )
         else:
             self.table.rows = rows
-        default = self.session.config.default_precision.info.label
-        everything = dropdown("Default", tuple(LABELS), default, self.set_default)
-        self.undo_button.disabled = not self.session.actions
-        self.redo_button.disabled = not self.session.undone
-        measure = button(
-            "Measure", self.measure, tooltip="build the model once for each layer, it alone lowered"
-        )
+        self._show_requests()
         return [
             note(
                 "A request is written into the graph as Cast, or as QuantizeLinear and "
                 "DequantizeLinear, and the build keeps it or says what blocks it. The last request "
                 "that names a node wins."
             ),
-            row(
-                everything,
-                self.pattern,
-                self.kind,
-                button("Set by pattern", self.set_pattern),
-                button("Clear requests", self.clear),
-                self.undo_button,
-                self.redo_button,
-            ),
+            self._requests,
             _contract(rows),
             self.table,
-            *self._weak(state),
-            row(self.lowered, measure),
+            self._flags,
+            *self._chosen(state),
+            self._measuring,
             *self._bars(),
         ]
 
     def lasting(self) -> Sequence[ipw.Widget]:
-        made = (self.pattern, self.kind, self.undo_button, self.redo_button, self.lowered)
+        made = (self._requests, self._flags, self._measuring)
         return made if self.table is None else (self.table, *made)
 
     # -- what the controls do -------------------------------------------------------------
@@ -166,27 +170,41 @@ class PrecisionPanel(Panel):
             rows.insert(rows.columns.get_loc("Blocker"), NOISE, noise)  # pyright: ignore
         return rows
 
-    def _weak(self, state: BuildState) -> list[ipw.Widget]:
-        """TensorRT ≤ 10's flags; with one set, what the tuner chose and the times it chose by."""
-        now = self.session.config.flags
-        self.weak = {
-            flag: ipw.ToggleButton(
-                flag in now,
-                description=flag.name,
-                tooltip=f"BuilderFlag.{flag.name}: the tuner may choose it where it is faster",
-                layout={"width": "70px"},
-            )
-            for flag in sorted(WEAK_FLAGS, key=str)
-        }
+    def _show_requests(self) -> None:
+        """Set the controls to what is asked for now."""
+        config = self.session.config
+        self.everything.value = config.default_precision.info.label
         for flag, made in self.weak.items():
-            made.observe(lambda c, f=flag: self.set_weak_typing(f, on=c["new"]), "value")
-        text = "Weak typing (TensorRT ≤ 10, removed in 11): let the tuner choose by time among"
-        parts: list[ipw.Widget] = [row(note(text), *self.weak.values())]
+            made.value = flag in config.flags
+        self.undo_button.disabled = not self.session.actions
+        self.redo_button.disabled = not self.session.undone
+
+    def _default_picked(self, label: str) -> None:
+        if LABELS[label] is not self.session.config.default_precision:
+            self.set_default(label)
+
+    def _toggle(self, flag: BuilderFlag) -> ipw.ToggleButton:
+        """A button for one of TensorRT ≤ 10's flags."""
+        made = ipw.ToggleButton(
+            description=flag.name,
+            tooltip=f"BuilderFlag.{flag.name}: the tuner may choose it where it is faster",
+            layout={"width": "70px"},
+        )
+
+        def pressed(change: Any) -> None:
+            if change["new"] != (flag in self.session.config.flags):
+                self.set_weak_typing(flag, on=change["new"])
+
+        made.observe(pressed, "value")
+        return made
+
+    def _chosen(self, state: BuildState) -> list[ipw.Widget]:
+        """With a flag of weak typing set: what the tuner chose and the times it chose by."""
         found = state.log[Stage.PRECISION].facts.get("weak")
-        if found is not None:
-            self.chosen = Table(weak_typing_rows(found), label="what the tuner chose", height=260)
-            parts += [note(state.log[Stage.PRECISION].summary), self.chosen]
-        return parts
+        if found is None:
+            return []
+        self.chosen = Table(weak_typing_rows(found), label="what the tuner chose", height=260)
+        return [note(state.log[Stage.PRECISION].summary), self.chosen]
 
     def _bars(self) -> list[ipw.Widget]:
         found = self.sensitivity
