@@ -197,5 +197,27 @@ def test_heads_are_side_by_side_before_they_are_quantized() -> None:
     s.output(s("MatMul", rows, s.stored(WIDTH, 8, axis=1), name="out"))
     attempts = s.fuse()
     assert refusal(attempts, "quantize_earlier")[0] == "attention"
-    assert s.operators()[0] == "MatMul+Softmax+MatMul+Transpose+Reshape"
-    assert [x.op for x in s.network.layers] == ["Softmax", "QuantizeLinear", "MatMul"]
+    assert applied(attempts, "attention_quantize")
+    assert s.operators()[0] == "MatMul+Softmax+MatMul+Transpose+Reshape+QuantizeLinear"
+    assert [x.op for x in s.network.layers] == ["Softmax", "MatMul"]
+    assert s.network.layers[0].outputs[0].dtype is DataType.INT8
+
+
+def test_a_result_that_is_also_read_in_floats_is_quantized_by_a_layer_of_its_own() -> None:
+    s = Sketch()
+    rows = together(s, core(s)[2])
+    s.output(s("MatMul", s.quantize(rows, name="rows"), s.stored(WIDTH, 8, axis=1)))
+    s.output(s("Neg", rows, name="beside"))
+    code, reason = refusal(s.fuse(), "attention_quantize")
+    assert code == "second_consumer" and "beside" in reason
+
+
+def test_a_result_quantized_per_channel_or_to_a_type_of_no_product_stays_in_floats() -> None:
+    for scale, kind in ((np.full(WIDTH, 0.1, np.float32), "INT8"), (np.float32(0.1), "INT16")):
+        s = Sketch()
+        zero = np.zeros(np.shape(scale), kind.lower())
+        y = together(s, core(s)[2])
+        q = s("QuantizeLinear", y, s.value(scale), s.value(zero), axis=2, name="q")
+        s.output(q)
+        code, _ = refusal(s.fuse(), "attention_quantize")
+        assert code == ("per_channel_activation" if kind == "INT8" else "type")

@@ -19,7 +19,7 @@ from workbench.tactics.triton import TRITON
 from workbench.timing import TimingCache
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tactics"))
-from attention_bodies import ATTENTIONS
+from attention_bodies import ATTENTIONS, quantized
 from product_bodies import Attention, Convolution, Linear
 from tactic_bodies import BODIES
 
@@ -61,6 +61,7 @@ MATRIX = {
     **{f"{x.title} {x.kind.value}": x.body() for x in _layers()},
     **{n: make(3) for n, make in BODIES.items() if n.startswith(PRODUCTS)},
     **{n: make(3) for n, make in ATTENTIONS.items()},
+    "attention_quantized_fp8": quantized(HALF, FP8)(3),
 }
 
 

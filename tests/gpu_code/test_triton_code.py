@@ -6,12 +6,14 @@ Results are computed by Triton's interpreter on the host; neither needs a GPU.
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from triton_on_host import run_on_host
 
+from workbench.body import Body
 from workbench.checks import expect
 from workbench.records import Refusal
 from workbench.sampling import sample_inputs
@@ -22,7 +24,7 @@ from workbench.tactics.triton.compiler import compile_all, unpack_code
 from workbench.tactics.triton.source import program_for
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tactics"))
-from attention_bodies import ATTENTIONS
+from attention_bodies import ATTENTIONS, quantized
 from code_device import CodeDevice
 from product_bodies import Attention, Convolution, Linear
 from tactic_bodies import BF16, BODIES, FLOAT, HALF, INT8, Draft
@@ -36,6 +38,16 @@ def kinds_of(body):
     return {t.dtype for t in body.types.values()}
 
 
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A Body beside layers that make one."""
+
+    made: Body
+
+    def body(self) -> Body:
+        return self.made
+
+
 COMPILED = {
     "stem": Convolution(1, 3, 20, 16, 7, 2, 3),
     "window": Convolution(1, 32, 9, 32, 3, 1, 1, residual=True),
@@ -47,12 +59,14 @@ COMPILED = {
     "product float": Linear(64, 32, 64, FLOAT),
     "split sums of one row": Linear(1, 1024, 64, HALF),
     "attention": Attention(1, 2, 64, 32),
+    "attention int8": Made(quantized(HALF)(2)),
 }
 NEEDS_HOPPER = {
     "product fp8": Linear(72, 64, 64, FP8, True),
     "window fp8": Convolution(1, 24, 9, 32, 3, 2, 1, FP8, residual=True),
     "stem fp8": Convolution(1, 3, 9, 32, 3, 2, 1, FP8),
     "depthwise fp8": Convolution(1, 24, 9, 24, 3, 1, 1, FP8, group=24),
+    "attention fp8": Made(quantized(HALF, FP8)(2)),
 }
 ON_HOST = {
     **{

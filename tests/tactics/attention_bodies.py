@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tactic_bodies import BF16, BOOL, FLOAT, HALF, Draft
+from tactic_bodies import BF16, BOOL, FLOAT, HALF, INT8, Draft
 
 from workbench.body import Body
 from workbench.datatypes import DataType
@@ -30,6 +30,26 @@ def merged(tokens: int = 7, size: int = 8, dtype: DataType = FLOAT) -> Callable[
         y = d("MatMul", d.anchored("Softmax", scores, axis=-1), heads(d, v, *shape))
         rows = d("Transpose", y, perm=(0, 2, 1, 3))
         return d.body(d("Reshape", rows, d.literal([batch, tokens, width], "int64")))
+
+    return make
+
+
+def quantized(dtype: DataType = FLOAT, kind: DataType = INT8) -> Callable[[int], Body]:
+    """Heads side by side, then quantized: with a zero point where they are INT8."""
+
+    def make(batch: int) -> Body:
+        d, tokens, count, size = Draft(), 11, 2, 8
+        shape = (batch, tokens, count, size)
+        q, k, v = (
+            heads(d, d.input(batch, tokens, count * size, dtype=dtype), *shape, turned=t)
+            for t in (False, True, False)
+        )
+        y = d("MatMul", d.anchored("Softmax", d("MatMul", q, k), axis=-1), v)
+        rows = d("Transpose", y, perm=(0, 2, 1, 3))
+        rows = d("Reshape", rows, d.literal([batch, tokens, count * size], "int64"))
+        if kind is INT8:
+            return d.body(d.quantize(rows))
+        return d.body(d("QuantizeLinear", rows, d.weight(), output_dtype=kind))
 
     return make
 
@@ -120,4 +140,6 @@ ATTENTIONS: dict[str, Callable[[int], Body]] = {
     "attention_folded": folded,
     "attention_stacked": stacked,
     "attention_single": single,
+    "attention_quantized": quantized(),
+    "attention_quantized_half": quantized(HALF, DataType.UINT8),
 }

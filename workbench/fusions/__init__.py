@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from workbench.fusions.activation import ACTIVATION
 from workbench.fusions.attention import ATTENTION, ATTENTION_EPILOGUE, ATTENTION_PROLOGUE
+from workbench.fusions.attention_quantize import ATTENTION_QUANTIZE
 from workbench.fusions.bias import BIAS
 from workbench.fusions.cast_pairs import CAST_EARLIER, CAST_PAIRS
 from workbench.fusions.dequantize import (
@@ -77,6 +78,7 @@ FUSIONS: tuple[RewriteRule, ...] = (
     DUPLICATE_DEQUANTIZE,
     ABSORB_DEQUANTIZE,
     ABSORB_QUANTIZE,
+    ATTENTION_QUANTIZE,
     WEIGHT_ONLY,
     # Horizontal: what is still on its own.
     SIBLING_POINTWISE,

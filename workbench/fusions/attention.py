@@ -271,7 +271,7 @@ def _not_finished(match: Match) -> Refusal | None:
     if not match.root.outputs[0].dtype.is_float:
         return Refusal(
             f"'{main_output(match.root).name}' is {main_output(match.root).dtype.value}: "
-            "attention's kernel finishes in floats",
+            "attention's kernel shuffles floats",
             code="type_mismatch",
         )
     return _mixes_axes(match.root) or too_large(*match.layers)

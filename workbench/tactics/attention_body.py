@@ -20,7 +20,8 @@ from workbench.tactics.strided import SHUFFLES, Strided, follow, unfollow
 class Way:
     """How a product's factor comes from a Body input, or its result becomes the output.
 
-    source: the input's, or the output's, name. nodes: pointwise nodes of one number on the way.
+    source: the input's, or the output's, name. nodes: pointwise nodes of one number on the way; a
+    result's may be quantized by one scale, a constant input of the Body.
     """
 
     source: str
@@ -139,8 +140,20 @@ def _result(body: Body, mix: Node) -> Way:
             if isinstance(before, Refusal):
                 raise Untranslatable(before.reason)
             view = before
-        elif node.operator.pointwise and sum(not is_number(body, v) for v in node.inputs) == 1:
+        elif _finishes(body, node):
             finish.insert(0, node)
         else:
             raise Untranslatable(f"{node.op} '{node.outputs[0]}' follows the second product")
     return Way(body.outputs[0], view, tuple(finish))
+
+
+def _finishes(body: Body, node: Node) -> bool:
+    """Whether each element of the result is computed from one before, by known numbers alone."""
+    if node.op == "QuantizeLinear":
+        constant = {i.name for i in body.inputs if i.constant}
+        return all(
+            prod(body.types[v].shape) == 1 and (v in constant or is_number(body, v))
+            for v in node.inputs[1:]
+            if v
+        )
+    return node.operator.pointwise and sum(not is_number(body, v) for v in node.inputs) == 1

@@ -109,6 +109,7 @@ class _Reader:
             if not (dtype is DataType.FLOAT or is_reduced(dtype)):
                 raise Untranslatable(f"'{w.source}' is {dtype}: its products are not float32's")
         operands, before, after = self._passes()
+        finish = self._finishing(operands)
         shape = body.types[read.scores.outputs[0]].shape
         rank = len(shape)
         places = (*ways, read.result)
@@ -126,7 +127,6 @@ class _Reader:
             Factor(t.dtype, s[1] == 1, *self._scaling(w.nodes, w.source))
             for w, t, s in zip(ways, types, steps, strict=False)
         )
-        finish = self._scaling(read.result.nodes, read.mix.outputs[0])
         result = Factor(body.output_types[0].dtype, steps[-1][1] == 1, *finish)
         tile = tile_for(read.sizes[1], read.sizes[3])
         turned = steps[1][0] == 1 and steps[1][1] != 1
@@ -135,18 +135,34 @@ class _Reader:
             (*sources, *operands), code, np.stack(tables), read.sizes, tuple(steps)
         )
 
-    def _scaling(self, nodes: Sequence[Node], source: str) -> tuple[tuple[str, ...], str]:
+    def _finishing(self, operands: list[Operand]) -> tuple[tuple[str, ...], str]:
+        """What becomes of the result; the scale that quantizes it joins the operands."""
+        first = len(operands)
+        read = self.read
+        lines, text = self._scaling(read.result.nodes, read.mix.outputs[0], operands)
+        # The softmax's pass of each row has read it: a load here would keep LLVM from vectors.
+        loads = [f"x{k} = s{k}" for k in range(first, len(operands))]
+        return (*loads, *lines), text
+
+    def _scaling(
+        self, nodes: Sequence[Node], source: str, operands: list[Operand] | None = None
+    ) -> tuple[tuple[str, ...], str]:
         """Lines that turn the element x into what the product reads, and the result's name."""
+        read = {v for n in nodes for v in n.inputs}
+        scales = tuple(i for i in self.body.inputs if i.constant and i.name in read)
+        constant = {i.name for i in scales}
         literals = [n for n in self.body.nodes if n.operator is CONSTANT]
         chain: list[Node] = []
         name = "x"
         for k, n in enumerate(nodes):
-            inputs = tuple(v if is_number(self.body, v) else name for v in n.inputs)
+            inputs = tuple(
+                v if v in constant or is_number(self.body, v) else name for v in n.inputs
+            )
             name = f"x{k}"
             chain.append(Node(n.operator, inputs, (name,), n.attributes))
         start = BodyInput("x", TensorType(self.body.types[source].dtype, ()))
-        small = Body((start,), (*literals, *chain), (name,))
-        translator = Translator(small, [])
+        small = Body((start, *scales), (*literals, *chain), (name,))
+        translator = Translator(small, [] if operands is None else operands)
         translator.define("x", "x")
         result = translator.value(name).text
         return tuple(translator.lines), result

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
-from workbench.body import CONSTANT, Body, Node
+from workbench.body import CONSTANT, Array, Body, Node
 from workbench.datatypes import DataType
 from workbench.tactics.attention_body import AttentionBody, Way, read_attention
 from workbench.tactics.scalar_text import Untranslatable
 from workbench.tactics.triton.kernel import LARGEST_INDEX
+from workbench.tactics.triton.product import positive_scales, zero_points
 
 MULTIPLIED = (DataType.HALF, DataType.BF16, DataType.FLOAT)
 
@@ -24,7 +26,7 @@ class View:
     row: int
     column: int
     nodes: tuple[Node, ...] = ()
-    """Pointwise nodes of one number that its elements go through."""
+    """Pointwise nodes of one number that its elements go through, at last a QuantizeLinear."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +34,7 @@ class Attention:
     """softmax(q·kᵀ …)·v. sizes: of a head's queries, keys, query elements, value elements.
 
     between, after: what the softmax reads and what the second product reads. zeroed: whether rows
-    of which every key is masked become zeros.
+    of which every key is masked become zeros. positive, zeros: see ``Product``.
     """
 
     body: Body
@@ -47,6 +49,8 @@ class Attention:
     mix: Node
     after: tuple[Node, ...]
     zeroed: bool
+    positive: bool
+    zeros: frozenset[str]
 
     @property
     def kinds(self) -> tuple[DataType, DataType]:
@@ -55,7 +59,7 @@ class Attention:
         return types[self.scores.inputs[0]].dtype, types[self.mix.inputs[1]].dtype
 
 
-def attention_of(body: Body) -> Attention:
+def attention_of(body: Body, constants: Mapping[str, Array]) -> Attention:
     """The attention that a Body is. Raises Untranslatable, naming what does not fit."""
     read = read_attention(body)
     if any(prod(t.shape) > LARGEST_INDEX for t in body.types.values()):
@@ -74,6 +78,8 @@ def attention_of(body: Body) -> Attention:
         read.mix,
         after,
         zeroed,
+        positive_scales(body, constants),
+        zero_points(body, constants),
     )
     if any(k not in MULTIPLIED for k in found.kinds):
         raise Untranslatable(f"its products are of {', '.join(map(str, found.kinds))}")

@@ -224,11 +224,14 @@ class _Writer:
         return lines
 
     def _through(self, nodes: Sequence[Node], source: str, name: str) -> list[str]:
-        """Statements that put ``name`` through pointwise nodes of one number."""
+        """Statements that put ``name`` through pointwise nodes of one number, or quantize it."""
         if not nodes:
             return []
         literals = [n for n in self.body.nodes if n.operator is CONSTANT]
-        known = {o for n in literals for o in n.outputs}
+        scales = [
+            i for i in self.body.inputs if i.constant and any(i.name in n.inputs for n in nodes)
+        ]
+        known = {*(o for n in literals for o in n.outputs), *(i.name for i in scales)}
         chain: list[Node] = []
         value = "x"
         for k, n in enumerate(nodes):
@@ -236,8 +239,16 @@ class _Writer:
             value = f"x{k}"
             chain.append(Node(n.operator, inputs, (value,), n.attributes))
         start = BodyInput("x", TensorType(self.body.types[source].dtype, ()))
-        small = Body((start,), (*literals, *chain), (value,))
-        values = Values(small, Arguments(small), Frame((), ()), {}, prefix=f"{name}_")
+        small = Body((start, *scales), (*literals, *chain), (value,))
+        values = Values(
+            small,
+            self.arguments,
+            Frame((1,), ()),
+            {},
+            prefix=f"{name}_",
+            positive=self.attention.positive,
+            zeros=self.attention.zeros,
+        )
         values.define("x", name)
         text = values.at(value)
         return [*values.lines, f"{name} = {text}"]

@@ -91,16 +91,18 @@ def product_of(body: Body, constants: Mapping[str, Array]) -> Product:
     kind = kinds.pop()
     if kinds or kind not in MULTIPLIED:
         raise Untranslatable(f"no product of {', '.join(str(k) for k in (kind, *kinds))}")
-    positive = _positive_scales(body, constants)
-    return Product(body, anchor, left, right, kind, positive, _zero_points(body, constants))
+    positive = positive_scales(body, constants)
+    return Product(body, anchor, left, right, kind, positive, zero_points(body, constants))
 
 
-def _positive_scales(body: Body, constants: Mapping[str, Array]) -> bool:
+def positive_scales(body: Body, constants: Mapping[str, Array]) -> bool:
+    """Whether every scale of a QuantizeLinear is known to be above 0."""
     scales = [n.inputs[1] for n in body.nodes if n.op == "QuantizeLinear"]
     return all(s in constants and bool(np.all(np.asarray(constants[s]) > 0)) for s in scales)
 
 
-def _zero_points(body: Body, constants: Mapping[str, Array]) -> frozenset[str]:
+def zero_points(body: Body, constants: Mapping[str, Array]) -> frozenset[str]:
+    """Zero points that are known to be 0."""
     quantizations = (n for n in body.nodes if n.op in ("QuantizeLinear", "DequantizeLinear"))
     points = (v for n in quantizations for v in n.inputs[2:3] if v)
     return frozenset(v for v in points if is_zero(body, v, constants))

@@ -72,7 +72,9 @@ class TritonSource:
 
     def _attention(self, problem: Problem, capability: int) -> Sequence[Tactic | Refusal]:
         try:
-            found = attention_of(problem.body)
+            found = attention_of(problem.body, problem.constants)
+            if problem.body.output_types[0].dtype is DataType.FP8:
+                _require_fp8(problem, capability)
             offered = blocks(found, capability, tf32=problem.tf32)
             names = [attention_program(found, b).name for b in offered]
         except Untranslatable as e:
@@ -101,11 +103,8 @@ class TritonSource:
     def _products(self, problem: Problem, form: str, capability: int) -> list[Tactic]:
         plan = plan_of(problem.body, problem.constants, form)
         kind = plan.product.kind
-        if kind is DataType.FP8 and capability < FP8_SINCE:
-            here = capability_of(problem)
-            level = f"{problem.compatibility.name} goes back to {OLDEST / 10}"
-            reason = f"this is {here / 10}" if capability == here else level
-            raise Untranslatable(f"FP8 needs compute capability {FP8_SINCE / 10}, {reason}")
+        if kind is DataType.FP8:
+            _require_fp8(problem, capability)
         offered = offered_tiles(plan, problem.body, capability, tf32=problem.tf32)
         program_of(plan, offered[0])  # raises where the epilogue has no text
         return [
@@ -167,11 +166,23 @@ class TritonSource:
         return Refusal("no Triton kernel rewrites layouts", code="operator")
 
 
+def _require_fp8(problem: Problem, capability: int) -> None:
+    """Raises Untranslatable where the kernels' compute capability, times ten, has no FP8."""
+    if capability >= FP8_SINCE:
+        return
+    here = capability_of(problem)
+    level = f"{problem.compatibility.name} goes back to {OLDEST / 10}"
+    reason = f"this is {here / 10}" if capability == here else level
+    raise Untranslatable(f"FP8 needs compute capability {FP8_SINCE / 10}, {reason}")
+
+
 def program_for(tactic: Tactic, problem: Problem) -> Program:
     """The launches of a tactic. Raises Untranslatable."""
     form = str(tactic.parameter("form"))
     if form == ATTENTION:
-        return attention_program(attention_of(problem.body), block_of(tactic.parameters))
+        return attention_program(
+            attention_of(problem.body, problem.constants), block_of(tactic.parameters)
+        )
     if form == DEPTHWISE:
         product = product_of(problem.body, problem.constants)
         layouts = layouts_of(problem.body, form)
