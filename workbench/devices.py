@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -38,7 +39,7 @@ class Buffer:
 
     def view(self, dtype: DataType, shape: Sequence[int]) -> Any:
         """The start of the buffer as an array of the device's library (no copy)."""
-        count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        count = math.prod(shape) * dtype.itemsize
         return self.memory[:count].view(dtype.numpy).reshape(tuple(shape))
 
     def slice(self, offset: int, nbytes: int) -> Buffer:

@@ -133,7 +133,7 @@ class Plan:
             if t.type.on_host or not all(symbols_of(d) <= known for d in t.type.shape)
         )
 
-    @property
+    @cached_property
     def is_late(self) -> bool:
         """Whether steps must run one by one: some on the host, or at sizes found on the way."""
         return bool(self.late) or any(s.on_host for s in self.steps)

@@ -99,6 +99,30 @@ def test_execute_v2_and_async_v3_write_to_the_addresses_that_were_given(engine):
         assert again.tobytes() == context.run({"image": other})["logits"].tobytes()
 
 
+def test_sizes_come_and_go_by_every_way_of_running_and_more_of_them_than_stay_bound(
+    engine, monkeypatch
+):
+    monkeypatch.setattr("workbench.runtime.binding.MOST_BOUND", 2)
+    context, x = engine.create_execution_context(), images(8)
+    rows = {b: alone(engine, x[:b]) for b in (1, 3, 8)}
+    for batch in (3, 3, 1, 8, 1, 3):
+        out = np.zeros((batch, 10), np.float32)
+        context.set_input_shape("image", (batch, 3, 8, 8))
+        context.execute_v2([x[:batch], out])
+        assert out.tobytes() == rows[batch].tobytes()
+        other = batch % 8 + 1
+        if other in rows:
+            assert context.run({"image": x[:other]})["logits"].tobytes() == rows[other].tobytes()
+    with pytest.raises(ExecutionError, match="outside profile"):
+        context.run({"image": np.zeros((9, 3, 8, 8), np.float32)})
+    assert context.run({"image": x[:3]})["logits"].tobytes() == rows[3].tobytes()
+
+
+def alone(engine, x):
+    """What a context of its own gives."""
+    return engine.create_execution_context().run({"image": x})["logits"]
+
+
 def test_executing_before_shape_or_address_is_set_says_which(engine):
     context = engine.create_execution_context()
     with pytest.raises(ExecutionError, match="shape of input image"):

@@ -12,7 +12,8 @@ from workbench.body import Array, HostType, Value
 from workbench.devices import Buffer
 from workbench.errors import ExecutionError
 from workbench.formats import LINEAR
-from workbench.runtime.direct import NONE, CallersMemory, Owned
+from workbench.runtime.binding import Binder
+from workbench.runtime.direct import CallersMemory
 from workbench.runtime.engine import Engine
 from workbench.runtime.given import as_value, check_input, check_shapes_set
 from workbench.runtime.late import LateRun, OutputAllocator, allocated, profile_of
@@ -22,9 +23,6 @@ from workbench.runtime.profiler import Profile, Profiled, Profiler, profiled
 from workbench.runtime.repeated import Repeated
 from workbench.runtime.taps import Observe, TappedRun, Taps
 from workbench.tactics.protocol import Launch
-
-MOST_BOUND = 32
-"""Sets of sizes and of the caller's addresses to which the launches stay bound."""
 
 
 class ExecutionContext:
@@ -48,7 +46,6 @@ class ExecutionContext:
         self._allocators: dict[str, OutputAllocator] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._callers = CallersMemory(engine.device)
-        self._bound: dict[tuple[Any, ...], Bound] = {}
         self._repeated: Repeated | None = None
         self.active_optimization_profile = -1
         self.set_optimization_profile_async(profile)
@@ -65,8 +62,10 @@ class ExecutionContext:
             return True
         self.active_optimization_profile = index
         self._profile = profiles[index]
-        self._forget_bound()
+        self._launcher.forget()
         self._memory = ContextMemory(self.engine, self._profile)
+        self._binder = Binder(self.engine, self._memory, self._launcher)
+        self._repeated = None
         self._shapes = {}
         return True
 
@@ -76,6 +75,8 @@ class ExecutionContext:
         given = tuple(int(d) for d in shape)
         if tensor.kind != "input":
             raise ExecutionError("it is an output; its shape follows", place=f"tensor '{name}'")
+        if self._shapes.get(name) == given:
+            return
         self.engine.bindings_of({name: given})
         if name in self._profile.shapes:
             low, _, high = self._profile.shapes[name]
@@ -86,8 +87,8 @@ class ExecutionContext:
                     place=f"input '{name}'",
                     remedy="give a shape inside, or build with a wider profile",
                 )
-        if self._shapes.get(name) != given:
-            self._repeated = None
+        self._repeated = None
+        self._binder.shapes_changed()
         self._shapes[name] = given
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
@@ -133,7 +134,7 @@ class ExecutionContext:
         Raises ExecutionError unless there are ``engine.num_aux_streams`` of them.
         """
         self._launcher.set_aux_streams(aux_streams)
-        self._forget_bound()
+        self._binder.forget()
 
     # -- execution ------------------------------------------------------------------------
     def execute_v2(self, bindings: Sequence[Any]) -> bool:
@@ -185,18 +186,15 @@ class ExecutionContext:
         for t in self.engine.io_tensors:
             if t.kind == "input":
                 check_input(t, inputs)
-        unknown = sorted(set(inputs) - {t.name for t in self.engine.io_tensors})
-        if unknown:
-            self.engine.io(unknown[0])
-        for name, array in inputs.items():
-            if isinstance(self.engine.io(name).type, HostType):
-                continue
-            self.set_input_shape(name, np.asarray(array).shape)
+        tensors = [self.engine.io(name) for name in inputs]
+        for t, array in zip(tensors, inputs.values(), strict=True):
+            if not isinstance(t.type, HostType):
+                self.set_input_shape(t.name, np.shape(array))
         self._memory.put(inputs, self.stream)
         if self.engine.plan.is_late:
             run = self._late_run(inputs, observe)
             return {t.name: run.value(t.name) for t in self.engine.io_tensors if t.kind == "output"}
-        bound = self._bind()
+        bound = self._binder.present(self._shapes)
         if observe is None:
             self._launcher.launch(bound)
         else:
@@ -217,10 +215,10 @@ class ExecutionContext:
         self.run(inputs)
         if self.engine.plan.is_late:
             return profile_of([self._late_run(inputs) for _ in range(iterations)])
-        bound = self._bind()
+        bound = self._binder.present(self._shapes)
         alone = bound
         if self.engine.num_aux_streams:
-            alone = self._bind_at(bound.bindings, NONE, on_one_stream=True)
+            alone = self._binder.bind(bound.bindings, on_one_stream=True)
         parts = Profiled(
             lambda: self._launcher.launch(bound),
             tuple(zip(self.engine.plan.steps, bound.kernels, alone.launches, strict=True)),
@@ -291,82 +289,33 @@ class ExecutionContext:
         return run
 
     # -- inner ----------------------------------------------------------------------------
-    def _forget_bound(self) -> None:
-        self._repeated = None
-        self._bound.clear()
-        self._launcher.forget()
-
-    def _bind(self, owned: Owned = NONE) -> Bound:
-        check_shapes_set(self.engine, self._shapes)
-        bindings = self.engine.bindings_of(self._shapes)
-        key = (*sorted(bindings.items()), *((n, b.address) for n, b in owned.items()))
-        if key not in self._bound:
-            self._bound[key] = self._bind_at(bindings, owned)
-            while len(self._bound) > MOST_BOUND:
-                self._launcher.forget(self._bound.pop(next(iter(self._bound))))
-        return self._bound[key]
-
-    def _bind_at(
-        self, bindings: Mapping[str, int], owned: Owned, *, on_one_stream: bool = False
-    ) -> Bound:
-        calls = self.engine.calls(bindings)
-        memory, steps = self._memory, self.engine.plan.steps
-        if memory.reserve((s.stream, c.workspace_bytes) for s, c in zip(steps, calls, strict=True)):
-            # Another size may want more scratch than any size of the build did.
-            self._forget_bound()
-        shapes = {
-            t.name: dimensions.evaluate_shape(t.type.shape, bindings)
-            for t in self.engine.plan.tensors
-        }
-        streams = self._launcher.streams
-        launches = tuple(
-            call.bind(
-                [memory.buffer(n, shapes[n], bindings, owned) for n in step.inputs],
-                [memory.buffer(n, shapes[n], bindings, owned) for n in step.outputs],
-                memory.scratch(call.workspace_bytes, step.stream) if call.workspace_bytes else None,
-                streams[0 if on_one_stream else step.stream],
-            )
-            for step, call in zip(steps, calls, strict=True)
-        )
-        return Bound(
-            launches,
-            launches if on_one_stream else self._launcher.in_order(launches),
-            bindings,
-            shapes,
-            tuple(c.kernel for c in calls),
-            all(c.capturable for c in calls),
-        )
-
     def _repeatable(self) -> Repeated | None:
         """The present sizes' run, to come again; None where it is more than a list of calls."""
         if self._device.kind != "cpu" or self.engine.plan.is_late:
             return None
-        bound = self._bind()
+        bound = self._binder.present(self._shapes)
         slots: dict[str, list[Buffer]] = {"input": [], "output": []}
         for t in self.engine.io_tensors:
-            slots[t.kind].append(self._memory.buffer(t.name, bound.shapes[t.name], bound.bindings))
+            slots[t.kind].append(bound.slots[t.name])
         return Repeated(bound, slots["input"], slots["output"])
 
     def _enqueued(self, stream: Any) -> Launch:
         """A run on the present shapes and addresses. Raises ExecutionError if one is not set."""
         if self.engine.plan.is_late:
             return self._late_enqueued(stream)
-        bound = self._bind()
+        bound = self._binder.present(self._shapes)
         device, profiler = self._device, self.profiler
         for t in self.engine.io_tensors:
             if t.name not in self._addresses:
                 raise ExecutionError(
                     f"no address is set for '{t.name}'", remedy="call set_tensor_address first"
                 )
-        slots = {
-            t.name: self._memory.buffer(t.name, bound.shapes[t.name], bound.bindings)
-            for t in self.engine.io_tensors
-        }
+        slots = bound.slots
         owned = self._callers.buffers(
             {n: (self._addresses[n], slot.nbytes) for n, slot in slots.items()}
         )
         if owned:
-            bound = self._bind(owned)
+            bound = self._binder.present(self._shapes, owned)
         places = [
             (t.kind, self._addresses[t.name], slots[t.name])
             for t in self.engine.io_tensors
@@ -392,7 +341,7 @@ class ExecutionContext:
         """What lies in a tensor's memory now, in linear layout."""
         t, shape = self.engine.tensor(name), bound.shapes[name]
         stored = self._device.download(
-            self._memory.buffer(name, shape, bound.bindings),
+            bound.slots.get(name) or self._memory.buffer(name, shape, bound.bindings),
             t.type.dtype,
             t.format.physical_shape(shape),
             self.stream,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from workbench.devices import Buffer
 from workbench.errors import ExecutionError
 from workbench.plan import PlanStep
 from workbench.runtime.engine import Engine
@@ -34,14 +35,15 @@ class ProfilingVerbosity(enum.Enum):
 class Bound:
     """Every launch, bound to memory at one set of sizes: the context's, but for the caller's.
 
-    launches: a step's each. run: all of them in order, with what streams wait for. capturable:
-    whether a CUDA graph can record them.
+    launches: a step's each. run: all of them in order, with what streams wait for. slots: the
+    context's own memory of each input and output. capturable: whether a CUDA graph can record them.
     """
 
     launches: tuple[Launch, ...]
     run: tuple[Launch, ...]
     bindings: Mapping[str, int]
     shapes: Mapping[str, tuple[int, ...]]
+    slots: Mapping[str, Buffer]
     kernels: tuple[str, ...]
     capturable: bool
 

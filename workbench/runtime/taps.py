@@ -62,18 +62,29 @@ class Taps:
     def __init__(self, engine: Engine, names: Sequence[str]) -> None:
         self.engine = engine
         self._places = {n: _place(engine, n) for n in names}
+        self._kept: dict[str, Value | None] = dict.fromkeys(self._overwritten())
         self._found: dict[str, Tap] = {}
 
     def observe(self, step: PlanStep, read: Callable[[str], Value]) -> None:
         """Take what this step made."""
         here = {n: p for n, p in self._places.items() if p.step == step.name}
+        for name in self._kept.keys() & set(step.outputs):
+            self._kept[name] = read(name)
         inner: Mapping[str, Value] = {}
         if any(p.inside for p in here.values()):
-            inner = _replayed(self.engine, step, read)
+            kept = self._kept
+            inner = _replayed(self.engine, step, lambda n: kept[n] if n in kept else read(n))
         for name, place in here.items():
             value = inner[place.value] if place.inside else read(place.value)
             kept = np.array(value) if isinstance(value, np.ndarray) else value
             self._found[name] = Tap(name, kept, step.name, place.inside)
+
+    def _overwritten(self) -> list[str]:
+        """Tensors that are read again after the layer that writes over them has run."""
+        replayed = {p.step for p in self._places.values() if p.inside}
+        steps = [s for s in self.engine.plan.steps if s.name in replayed]
+        over = [(s, s.tactic.overwrites) for s in steps]
+        return [s.inputs[k] for s, k in over if k is not None]
 
     def values(self, inputs: Mapping[str, Value]) -> dict[str, Tap]:
         """Every tap, after the run; of an input, what was given."""
