@@ -90,16 +90,18 @@ class Workshop:
 
         parts: pieces of fused layers, for which nothing is compiled slowly.
         """
+        if not self.compiles_ahead:
+            return
         ahead = [s for s in self.sources if isinstance(s, CompilesAhead)]
-        quick = [s for s in ahead if not s.slow]
         ahead.sort(key=lambda s: not s.slow)  # what takes longest begins first
-        jobs = {p.key: (p, quick) for p in parts} | {p.key: (p, ahead) for p in layers}
+        jobs = {p.key: (p, True) for p in parts} | {p.key: (p, False) for p in layers}
         started: list[Future[bytes]] = []
         for source in ahead:
-            for layer, sources in jobs.values() if self.compiles_ahead else ():
-                if source in sources:
+            for layer, part in jobs.values():
+                if not (part and source.slow):
                     offers = source.candidates(self.problem(layer.opt, layer.constants))
-                    started += self._compiling(source, layer, offers)
+                    most = self._limits(layer, part=part)[source.name]
+                    started += self._compiling(source, layer, offers, most)
         wait(started)  # what failed is refused, with its reason, when it is prepared
 
     @property
@@ -108,12 +110,15 @@ class Workshop:
         return self.config.builder_optimization_level > 0
 
     def _compiling(
-        self, source: CompilesAhead, layer: LayerProblem, offers: Sequence[Tactic | Refusal]
+        self,
+        source: CompilesAhead,
+        layer: LayerProblem,
+        offers: Sequence[Tactic | Refusal],
+        most: int,
     ) -> list[Future[bytes]]:
-        """Start compiling what will be tried, at every size at which it is prepared."""
+        """Start compiling the first ``most``, which will be tried, at every size of the layer."""
         if not self.compiles_ahead:
             return []
-        most = self._limits(layer)[source.name]
         tactics = [t for t in offers if isinstance(t, Tactic)][:most]
         untimed = [t for t in tactics if not self.is_cached(t, layer)]
         bodies = {b.signature: b for b in (*layer.shapes, layer.single) if b is not None}
@@ -175,14 +180,17 @@ class Workshop:
             code="max_num_tactics",
         )
 
-    def candidates(self, layer: LayerProblem, *, part: bool = False) -> tuple[Candidate, ...]:
+    def candidates(
+        self, layer: LayerProblem, *, trial: Trial | None = None, part: bool = False
+    ) -> tuple[Candidate, ...]:
         """Every tactic that the sources offer for this layer, and every refusal.
 
-        part: it is a piece of a fused layer, timed for comparison: nothing is compiled slowly.
+        trial: of this layer, where more of its tactics are tried later. part: it is a piece of a
+        fused layer, timed for comparison: nothing is compiled slowly.
         """
         found = [Candidate(r.place, r.place, None, refusal=r) for r in self.missing]
         problem = self.problem(layer.opt, layer.constants)
-        trial = Trial(self, layer)
+        trial = trial or Trial(self, layer)
         limits = self._limits(layer, part=part)
         for source in self.sources:
             tried = 0
@@ -192,7 +200,7 @@ class Workshop:
                 continue
             offers = source.candidates(problem)
             if isinstance(source, CompilesAhead):
-                wait(self._compiling(source, layer, offers))
+                wait(self._compiling(source, layer, offers, limits[source.name]))
             for offer in offers:
                 if isinstance(offer, Refusal):
                     found.append(Candidate(source.name, source.name, None, refusal=offer))

@@ -31,18 +31,20 @@ MOST_BOUNDARIES = 3
 
 
 def composed_candidates(
-    shop: Workshop, layer: LayerProblem, fused: Sequence[Candidate], reformat: Reformat
+    trial: Trial, fused: Sequence[Candidate], reformat: Reformat
 ) -> tuple[Candidate, ...]:
     """COMPOSED once per boundary, timed as a whole; empty for a layer of one operator.
 
-    At level 0, and for a Body that reads no data, it is only built when no fused tactic runs.
+    trial: the layer's, with its operands and its reference. At level 0, and for a Body that reads
+    no data, it is only built when no fused tactic runs.
     """
+    shop, layer = trial.shop, trial.layer
     if len(layer.opt.operator_names) < 2:
         return ()
     settled = shop.config.builder_optimization_level == 0 or not layer.opt.dynamic_inputs
     if settled and any(c.eligible for c in fused):
         return ()
-    return _Composer(shop, layer, reformat).candidates(fused)
+    return _Composer(trial, reformat).candidates(fused)
 
 
 def part_problems(shop: Workshop, layer: LayerProblem) -> tuple[LayerProblem, ...]:
@@ -71,9 +73,10 @@ def part_problem(shop: Workshop, layer: LayerProblem, part: Part) -> LayerProble
 
 
 class _Composer:
-    def __init__(self, shop: Workshop, layer: LayerProblem, reformat: Reformat) -> None:
-        self.shop, self.layer, self.reformat = shop, layer, reformat
-        self.parts = split(layer.opt)
+    def __init__(self, trial: Trial, reformat: Reformat) -> None:
+        self.trial, self.reformat = trial, reformat
+        self.shop, self.layer = trial.shop, trial.layer
+        self.parts = split(self.layer.opt)
 
     def candidates(self, fused: Sequence[Candidate]) -> tuple[Candidate, ...]:
         menus: list[list[Candidate]] = []
@@ -85,16 +88,15 @@ class _Composer:
                 names = " + ".join(part.body.operator_names)
                 return (self._refused(Refusal(f"its part {names} has no tactic: {why}")),)
             menus.append(able)
-        trial = Trial(self.shop, self.layer)
         times = [c.timing.likely_us for c in fused if c.eligible and c.timing]
-        trial.best_us = min(times, default=float("inf"))
+        self.trial.best_us = min(times, default=float("inf"))
         made: dict[Tactic, Candidate] = {}
         for boundary in self._boundaries(fused):
             tactic = self._compose(menus, boundary)
             if isinstance(tactic, Refusal):
                 return (*made.values(), self._refused(tactic))
             if tactic not in made:
-                made[tactic] = trial.candidate(source_named(NAME), tactic)
+                made[tactic] = self.trial.candidate(source_named(NAME), tactic)
         return tuple(made.values())
 
     def _refused(self, refusal: Refusal) -> Candidate:

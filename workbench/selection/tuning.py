@@ -108,8 +108,9 @@ class _Tuning:
     def _candidates(self, layer: Layer, problem: LayerProblem | None) -> tuple[Candidate, ...]:
         if problem is None:
             return (self._host_candidate(layer),)
-        candidates = self.shop.candidates(problem)
-        composed = composed_candidates(self.shop, problem, candidates, self.reformat)
+        trial = Trial(self.shop, problem)
+        candidates = self.shop.candidates(problem, trial=trial)
+        composed = composed_candidates(trial, candidates, self.reformat)
         found = self.shop.contract(problem, (*candidates, *composed))
         able = self.shop.device.kind == "cpu" or any(c.eligible for c in found)
         return found if able else (*found, self._host_candidate(layer))
