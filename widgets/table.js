@@ -38,7 +38,7 @@ function holds(text, word) {
 }
 
 function render({ model, el }) {
-  const state = { column: -1, sign: 1, all: false };
+  const state = { column: -1, sign: 1, all: false, choice: null, bar: "" };
   const root = element("div", { className: "wb-table" });
   const bar = element("div", { className: "wb-bar" });
   const scroll = element("div", { className: "wb-scroll" });
@@ -47,6 +47,23 @@ function render({ model, el }) {
 
   const columns = () => model.get("_columns");
   const several = () => model.get("selection") === "many";
+
+  // What a person types in, or has chosen, keeps the focus when it is drawn anew.
+  const called = (x) => JSON.stringify(
+    [x.localName, x.closest("tr")?.dataset.row, x.ariaLabel ?? x.textContent]);
+
+  function holding(redraw) {
+    const held = document.activeElement;
+    if (!root.contains(held)) { redraw(); return; }
+    const { selectionStart, selectionEnd } = held;
+    redraw();
+    if (root.contains(held)) return;
+    const again = [...root.querySelectorAll("input, select, button, tr")]
+      .find((x) => called(x) === called(held));
+    if (!again) return;
+    again.focus({ preventScroll: true });
+    if (again.type === "search") again.setSelectionRange(selectionStart, selectionEnd);
+  }
 
   // The filter: words that a row must hold, or /a regular expression/ over its text.
   function wanted() {
@@ -84,9 +101,25 @@ function render({ model, el }) {
     return found;
   }
 
+  const valuesOf = (column) => {
+    const place = columns().indexOf(column);
+    return [...new Set(model.get("_rows").map((r) => String(r[place])))].sort();
+  };
+
   function drawBar() {
-    bar.replaceChildren();
     const name = model.get("label");
+    const searched = model.get("_rows").length > 6 || Boolean(model.get("query"));
+    const faceted = columns().filter((c) => c.facet).map((c) => [c, valuesOf(c)])
+      .filter(([, values]) => values.length > 1);
+    const editable = several() && columns().find((c) => c.choices);
+    const parts = JSON.stringify([name, searched, faceted, editable]);
+    if (parts === state.bar) {
+      const search = bar.querySelector('input[type="search"]');
+      if (search && search.value !== model.get("query")) search.value = model.get("query");
+      return;
+    }
+    state.bar = parts;
+    bar.replaceChildren();
     const search = element("input", { type: "search", placeholder: "filter rows, or /regex/",
       value: model.get("query"), ariaLabel: `filter rows of ${name}` });
     search.addEventListener("input", () => {
@@ -94,11 +127,8 @@ function render({ model, el }) {
       model.save_changes();
       drawBody();
     });
-    if (model.get("_rows").length > 6 || model.get("query")) bar.append(search);
-    for (const column of columns().filter((c) => c.facet)) {
-      const place = columns().indexOf(column);
-      const values = [...new Set(model.get("_rows").map((r) => String(r[place])))].sort();
-      if (values.length < 2) continue;
+    if (searched) bar.append(search);
+    for (const [column, values] of faceted) {
       const every = `${column.name}: all`;
       const select = options([every, ...values], model.get("facets")[column.name] || every,
         `show only this ${column.name}`);
@@ -110,8 +140,7 @@ function render({ model, el }) {
       });
       bar.append(select);
     }
-    const editable = columns().find((c) => c.choices);
-    if (several() && editable) drawBulk(editable);
+    if (editable) drawBulk(editable);
     bar.append(element("span", { className: "wb-count", role: "status" }));
   }
 
@@ -122,7 +151,9 @@ function render({ model, el }) {
       const selected = new Set(model.get("selected"));
       select(ids.every((id) => selected.has(id)) ? [] : ids);
     });
-    const choice = options(column.choices, column.choices[0], `${column.name} for the selected rows`);
+    const choice = options(column.choices, state.choice ?? column.choices[0],
+      `${column.name} for the selected rows`);
+    choice.addEventListener("change", () => { state.choice = choice.value; });
     const apply = element("button", { type: "button", className: "wb-apply" }, "Set selected");
     apply.addEventListener("click", () => model.send({
       kind: "edit", rows: model.get("selected"), column: column.name, value: choice.value }));
@@ -153,6 +184,7 @@ function render({ model, el }) {
   function drawRow([id, values], selected) {
     const row = element("tr");
     row.dataset.row = id;
+    row.shown = JSON.stringify(values);
     const mode = model.get("selection");
     if (mode !== "none") row.setAttribute("aria-selected", String(selected.has(id)));
     if (mode === "one") { row.className = "selectable"; row.tabIndex = 0; }
@@ -182,6 +214,16 @@ function render({ model, el }) {
     const cut = state.all ? found : found.slice(0, LIMIT);
     const selected = new Set(model.get("selected"));
     const old = scroll.querySelector("tbody");
+    const rows = [...(old?.rows ?? [])];
+    if (cut.length && cut.length === rows.length
+        && cut.every(([id], i) => rows[i].dataset.row === String(id))) {
+      // The same rows: those that did not change stay, and with them a list that is open.
+      cut.forEach((r, i) => {
+        if (rows[i].shown !== JSON.stringify(r[1])) rows[i].replaceWith(drawRow(r, selected));
+      });
+      markSelected();
+      return;
+    }
     const body = element("tbody", {}, ...cut.map((r) => drawRow(r, selected)));
     if (!found.length) {
       body.append(element("tr", {}, element("td", { colSpan: columns().length + 1 }, "no row to show")));
@@ -236,6 +278,7 @@ function render({ model, el }) {
       const kept = model.get("selected").filter((r) => r !== id);
       select(event.target.checked ? [...kept, id] : kept);
     } else {
+      event.target.closest("tr").shown = ""; // Python's answer decides, also where it is no
       model.send({ kind: "edit", rows: [id], column: event.target.dataset.column,
         value: event.target.value });
     }
@@ -254,21 +297,21 @@ function render({ model, el }) {
     event.preventDefault();
   });
 
-  const redraw = () => draw();
+  const redraw = () => holding(draw);
+  const refill = () => holding(() => { drawBar(); drawBody(); });
   const requery = () => {
     const search = bar.querySelector('input[type="search"]');
     if (search && search.value === model.get("query")) return;
-    drawBar();
-    drawBody();
+    refill();
   };
   model.on("change:query", requery);
-  model.on("change:_rows", redraw);
+  model.on("change:_rows", refill);
   model.on("change:_columns", redraw);
   model.on("change:selected", markSelected);
   draw();
   return () => {
     model.off("change:query", requery);
-    model.off("change:_rows", redraw);
+    model.off("change:_rows", refill);
     model.off("change:_columns", redraw);
     model.off("change:selected", markSelected);
   };
