@@ -29,23 +29,26 @@ class Planners:
     def submit(
         self, key: tuple[str, ...], graph: Graph, choice: PlanChoice, device: GpuDevice
     ) -> Future[bytes]:
-        """A plan's code when it is built. key: all that decides it."""
-        if key not in self._planned:
-            if device.index not in self._pools:
-                self._pools[device.index] = CompileProcesses(WORKER, lambda: processes_for(device))
-            plan = base64.b64encode(pickle.dumps((graph, choice))).decode()
-            request = {"plan": plan, "device": device.index}
-            self._planned[key] = self._pools[device.index].submit(key, request)
+        """A plan's code when it is built; see ``CompileProcesses.submit``. key: all that decides it."""
+        if device.index not in self._pools:
+            self._pools[device.index] = CompileProcesses(WORKER, lambda: processes_for(device))
+        plan = base64.b64encode(pickle.dumps((graph, choice))).decode()
+        request = {"plan": plan, "device": device.index}
+        self._planned[key] = self._pools[device.index].submit(key, request)
         return self._planned[key]
 
     def planned(self, key: tuple[str, ...]) -> Future[bytes] | None:
-        """What was begun under the key; one that failed, or whose process died, included."""
+        """What was last begun under the key, also where it failed.
+
+        What ends a process of its own would end this one, too: it is not built here instead.
+        """
         return self._planned.get(key)
 
 
 def processes_for(device: GpuDevice) -> int:
     """How many processes the device's free memory and the processors allow."""
-    free, _ = device.cupy.cuda.runtime.memGetInfo()
+    with device.cupy.cuda.Device(device.index):
+        free, _ = device.cupy.cuda.runtime.memGetInfo()
     return max(1, min(MOST_PROCESSES, usable_cpus(), free // 2 // PROCESS_BYTES))
 
 
