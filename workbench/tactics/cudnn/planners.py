@@ -29,7 +29,10 @@ class Planners:
     def submit(
         self, key: tuple[str, ...], graph: Graph, choice: PlanChoice, device: GpuDevice
     ) -> Future[bytes]:
-        """A plan's code when it is built; see ``CompileProcesses.submit``. key: all that decides it."""
+        """A plan's code when it is built; see ``CompileProcesses.submit``.
+
+        key: all that decides it.
+        """
         if device.index not in self._pools:
             self._pools[device.index] = CompileProcesses(WORKER, lambda: processes_for(device))
         plan = base64.b64encode(pickle.dumps((graph, choice))).decode()
