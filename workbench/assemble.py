@@ -60,6 +60,7 @@ class _Assembly:
             # Last, in the model's order.
             self.tensors[t.name] = self.tensors.pop(t.name)
         self._share_memory()
+        self._overwrite(steps)
         profiles = self.config.optimization_profiles or (OptimizationProfile(),)
         winners = [c.winner for c in (*self.tuned.layers, *self.tuned.reformats)]
         workspace = max((c.workspace_bytes for c in winners), default=0)
@@ -118,6 +119,15 @@ class _Assembly:
             place = storage.place(name)
             if place.root != name:
                 self.tensors[name] = replace(tensor, root=place.root, offset=place.offset)
+
+    def _overwrite(self, steps: Sequence[PlanStep]) -> None:
+        """Give what is written over an input that input's memory."""
+        for step in steps:
+            index = step.tactic.overwrites
+            if index is not None:
+                given, made = self.tensors[step.inputs[index]], step.outputs[0]
+                root = given.root or given.name
+                self.tensors[made] = replace(self.tensors[made], root=root, offset=given.offset)
 
     def _step(self, layer: Layer, choice: LayerChoice) -> PlanStep:
         tactic = choice.winner.tactic

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from workbench.datatypes import DataType
+from workbench.formats import LINEAR
 from workbench.selection.candidate import Candidate
 from workbench.selection.ranking import fastest
+from workbench.tactics.protocol import OVERWRITES, Tactic
 from workbench.timing import Timing
 
 ORDER = {"ONEDNN": 0, "NUMBA": 1}
@@ -38,3 +43,13 @@ def test_a_wide_spread_makes_no_slower_tactic_an_equal() -> None:
     first = timed("first", 14.0, least=13.0, spread=10.0)
     best = timed("best", 12.0, least=10.0, spread=10.0)
     assert fastest([first, best], ORDER) is best
+
+
+def test_of_equals_the_one_that_writes_over_its_input_is_chosen() -> None:
+    parameters = ((OVERWRITES, 1),)
+    tactic = Tactic("ONEDNN", "sum", (LINEAR,) * 2, (LINEAR,), DataType.FLOAT)
+    apart = replace(timed("apart", 10.0), tactic=tactic)
+    over = replace(timed("over", 10.1), tactic=replace(tactic, parameters=parameters))
+    assert fastest([apart, over], ORDER) is over
+    faster = replace(apart, timing=timed("apart", 8.0).timing)
+    assert fastest([faster, over], ORDER) is faster

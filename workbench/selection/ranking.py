@@ -40,4 +40,9 @@ def fastest(candidates: Sequence[Candidate], order: Mapping[str, int]) -> Candid
     close = [
         c for t, c in timed if not t.distinguishable(best) and t.likely_us <= CLOSE * best.likely_us
     ]
-    return min(close, key=lambda c: order.get(c.source, len(order)))
+    return min(close, key=lambda c: (order.get(c.source, len(order)), not _in_place(c)))
+
+
+def _in_place(candidate: Candidate) -> bool:
+    """Whether it writes over an input: less memory is touched, which the next layers feel."""
+    return candidate.tactic is not None and candidate.tactic.overwrites is not None

@@ -119,7 +119,9 @@ class Trial:
             call = next(c for b, c in calls if b is self.layer.opt)
             stream = self.shop.stream
             inputs = self._timed_on(tactic, problem)
-            bound = bind(call, tactic, problem, stream, inputs)
+            over = tactic.overwrites
+            outputs = None if over is None else (inputs[over],)
+            bound = bind(call, tactic, problem, stream, inputs, outputs)
             busy = self.shop.steadiness.busy
             timing = measure(
                 bound.launch,
@@ -180,9 +182,12 @@ class Trial:
     def _timed_on(self, tactic: Tactic, problem: Problem) -> tuple[Buffer, ...]:
         """Operands for timing: those of the check, else samples in the order they were drawn in.
 
-        What is timed only needs values of the right range, in no order: layouts share buffers.
+        What is timed only needs values of the right range, in no order: layouts share buffers. A
+        tactic that overwrites an input has its own.
         """
         body = problem.body
+        if tactic.overwrites is not None:
+            return upload(tactic, problem, self._inputs_for(body))
         if (body.signature, tactic.inputs) in self._buffers:
             return self._buffers_for(tactic, problem)
         drawn = self._inputs_for(body)

@@ -23,6 +23,7 @@ from workbench.selection.candidates import Workshop
 from workbench.selection.choice import LayerChoice, ReformatChoice, Tuned
 from workbench.selection.composing import composed_candidates, part_problems
 from workbench.selection.layer_problem import LayerProblem, bodies_at, constants_of
+from workbench.selection.overwriting import Overwriting
 from workbench.selection.pbqp import Matrix, Solution, solve
 from workbench.selection.ranking import fastest, formats_of, menu
 from workbench.selection.trial import Trial
@@ -81,7 +82,7 @@ class _Tuning:
 
     def run(self, requested: Mapping[str, DataType]) -> Tuned:
         hits = self.cache.hits
-        layers = self.network.layers
+        layers, overwriting = self.network.layers, Overwriting(self.network)
         groups: dict[tuple[tuple[str, ...], str, DataType], list[Layer]] = {}
         for layer in layers:
             sizes = tuple(bodies_at(layer.body, self.opt, self.bindings))
@@ -97,7 +98,8 @@ class _Tuning:
             for key, group in groups.items():
                 candidates = self._candidates(group[0], problems[key])
                 for layer in group:
-                    found[layer.name] = (*self._view_candidate(layer), *candidates)
+                    able = overwriting.allowed(layer, candidates)
+                    found[layer.name] = (*self._view_candidate(layer), *able)
                 if not any(c.eligible for c in found[group[0].name]):
                     failures.append((group[0], candidates))
                 progress.step()

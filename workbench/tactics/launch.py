@@ -57,12 +57,17 @@ def bind(
     problem: Problem,
     stream: Any = None,
     inputs: tuple[Buffer, ...] | None = None,
+    outputs: tuple[Buffer, ...] | None = None,
 ) -> BoundCall:
-    """Bind one Call to buffers of its own, or to ``inputs`` that hold its operands already."""
+    """Bind one Call to buffers of its own, or to ``inputs`` that hold its operands already.
+
+    outputs: where it writes; buffers of its own where they are not given.
+    """
     body, device = problem.body, problem.device
     if inputs is None:
         inputs = _allocate(device, [i.type for i in body.dynamic_inputs], tactic.inputs)
-    outputs = _allocate(device, body.output_types, tactic.outputs)
+    if outputs is None:
+        outputs = _allocate(device, body.output_types, tactic.outputs)
     workspace = device.allocate(call.workspace_bytes) if call.workspace_bytes else None
     launch = call.bind(inputs, outputs, workspace, stream)
     return BoundCall(launch, inputs, outputs, workspace, tactic, problem)

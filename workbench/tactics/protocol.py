@@ -81,6 +81,15 @@ class Tactic:
         return TF32 in self.parameters
 
     @property
+    def overwrites(self) -> int | None:
+        """The dynamic input whose memory is to be its first output's, or None.
+
+        Only the last layer that reads a tensor may take its memory. Bound to separate memory, the
+        Call copies that input first.
+        """
+        return dict(self.parameters).get(OVERWRITES)
+
+    @property
     def title(self) -> str:
         """Source and name, and layouts where they are not linear."""
         layouts = [f for f in (*self.inputs, *self.outputs) if f != LINEAR]
@@ -90,6 +99,9 @@ class Tactic:
 
 TF32 = ("math", "TF32")
 """The parameter of tactics that round float32 factors to TF32."""
+
+OVERWRITES = "overwrites"
+"""The parameter of tactics that write their output over an input: the input's position."""
 
 Launch = Callable[[], None]
 """Runs one prepared, bound kernel (CPU), or enqueues it on the stream it was bound to (GPU)."""

@@ -21,6 +21,7 @@ from workbench.tactics.onednn.recipe import (
     Recipe,
     Variant,
     assigned,
+    in_place_too,
     real_values,
 )
 from workbench.tactics.onednn.window import read_transposed_window, read_window
@@ -46,6 +47,10 @@ _ALGORITHMS = {
 
 def variants(layer: Layer) -> Iterator[Variant]:
     """Every algorithm in every pair of layouts."""
+    return in_place_too(layer, _variants(layer))
+
+
+def _variants(layer: Layer) -> Iterator[Variant]:
     rank = len(layer.result.shape)
     for source, target in [(own(a), own(b)) for a, b in LAYOUTS]:
         inputs = assigned(layer, [(layer.operand(0), source)], target)

@@ -79,6 +79,7 @@ def make_layer_call(
         *(ready, descriptor.implementation, library),
         threads=layer.problem.threads,
         workspace_bytes=workspace.nbytes,
+        overwrites=variant.overwrites,
     )
     return replace(call, prepacked=prepacked)
 

@@ -21,6 +21,7 @@ from workbench.tactics.onednn.recipe import (
     Describer,
     Recipe,
     Variant,
+    in_place_too,
     linear_formats,
     real_values,
 )
@@ -30,6 +31,10 @@ ANCHORS = ("Gemm", "MatMul")
 
 def variants(layer: Layer) -> Iterator[Variant]:
     """The two primitives that multiply matrices; both read row-major tensors."""
+    return in_place_too(layer, _variants(layer))
+
+
+def _variants(layer: Layer) -> Iterator[Variant]:
     yield Variant("matmul", linear_formats(layer), LINEAR)
     w = layer.operand(1)
     if w is not None and w.is_constant and len(w.shape) == 2:

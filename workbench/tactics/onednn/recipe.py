@@ -6,8 +6,8 @@ that is the same for all: list the implementations, pack the constants, make the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -43,6 +43,7 @@ class Variant:
 
     inputs: layout of each dynamic input. widened: halves are converted to f32 around it.
     moves: elements are only moved, so that any type of the same width will do.
+    overwrites: the dynamic input that is added in place: its memory becomes the output's.
     """
 
     primitive: str
@@ -50,6 +51,7 @@ class Variant:
     output: Format
     widened: bool = False
     moves: bool = False
+    overwrites: int | None = None
 
     def element(self, dtype: DataType) -> ElementType:
         """The type that the primitive sees for a stored type."""
@@ -236,6 +238,8 @@ class Describer:
 
     def _combine(self, operation: Combine, result: MemoryDescriptor) -> Refusal | None:
         operand, shape = operation.operand, result.shape
+        if operand.index is not None and operand.index == self.variant.overwrites:
+            return self._sum(operand)
         if operand.permutation is not None:
             return self.layer.refusal("the other input of an elementwise step is transposed")
         viewed = broadcast_view(operand.shape, self.layer.result.shape, shape)
@@ -253,6 +257,16 @@ class Describer:
         refusal = self._append(operation.algorithm, operand, viewed, result)
         self.attributes.eltwise(Algorithm.LINEAR, scale, 0.0)
         return refusal
+
+    def _sum(self, operand: Operand) -> Refusal | None:
+        affine = operand.affine
+        if affine is None:
+            self.attributes.sum()
+        elif affine.is_per_tensor:
+            self.attributes.sum(float(affine.scale[0]), affine.zero_point)
+        else:
+            return self.layer.refusal("what it adds in place is quantized per channel")
+        return None
 
     def _append(
         self,
@@ -312,6 +326,34 @@ def real_values(operand: Operand) -> Array:
 def linear_formats(layer: Layer) -> tuple[Format, ...]:
     """LINEAR for every dynamic input."""
     return (LINEAR,) * len(layer.problem.body.dynamic_inputs)
+
+
+def overwritable(layer: Layer) -> int | None:
+    """The dynamic input that may be added in the output's memory: the first that is added whole.
+
+    It is read nowhere else in the layer, and stored as the output is.
+    """
+    read = [o.index for o in layer.operands if o is not None]
+    added = [p.operand for p in layer.post if isinstance(p, Combine)]
+    for p in layer.post:
+        if not isinstance(p, Combine) or p.algorithm is not Algorithm.ADD:
+            continue
+        o, alone = p.operand, [*read, *(x.index for x in added)].count(p.operand.index) == 1
+        whole = o.index is not None and o.permutation is None and o.type == layer.output
+        if whole and alone and layer.result.shape == layer.output.shape:
+            return o.index
+    return None
+
+
+def in_place_too(layer: Layer, found: Iterable[Variant]) -> Iterator[Variant]:
+    """The variants, then each again with its sum in place where the layer has one."""
+    kept = list(found)
+    yield from kept
+    index = overwritable(layer)
+    if index is not None:
+        for v in kept:
+            if v.inputs[index] == v.output:
+                yield replace(v, overwrites=index)
 
 
 def assigned(

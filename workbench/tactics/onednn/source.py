@@ -30,7 +30,7 @@ from workbench.tactics.onednn.preparation import make_layer_call
 from workbench.tactics.onednn.primitives import PrimitiveDescriptor
 from workbench.tactics.onednn.recipe import Recipe, Variant
 from workbench.tactics.onednn.splitting import make_split_call, split_layouts, split_node
-from workbench.tactics.protocol import Call, Problem, Tactic
+from workbench.tactics.protocol import OVERWRITES, Call, Problem, Tactic
 
 NAME = "ONEDNN"
 _FIRST = "first"
@@ -136,7 +136,9 @@ class OneDnnSource:
             return opened
         library, layer, family = opened
         widened = tactic.parameter("through") == DataType.FLOAT.value
-        variant = Variant(tactic.parameter("primitive"), tactic.inputs, tactic.outputs[0], widened)
+        primitive, over = tactic.parameter("primitive"), tactic.overwrites
+        layouts = (tactic.inputs, tactic.outputs[0])
+        variant = Variant(primitive, *layouts, widened, overwrites=over)
         recipe = family.describe(library, layer, variant)
         if isinstance(recipe, Refusal):
             return recipe
@@ -182,12 +184,14 @@ class OneDnnSource:
         precision = body.compute_type
         lacking = precision in _lacking(library) and computes(body)
         label = f"{variant.primitive} {kernel}" + (" through FP32" if variant.widened else "")
+        label += "" if variant.overwrites is None else " in place"
         through = DataType.FLOAT.value if variant.widened else ""
         threads = layer.problem.threads
+        over = () if variant.overwrites is None else ((OVERWRITES, variant.overwrites),)
         return Tactic(
             *(NAME, f"{label}, 1 thread" if threads == 1 else label),
             *(variant.inputs, (variant.output,), precision),
-            _parameters(variant.primitive, kernel, through, threads),
+            (*_parameters(variant.primitive, kernel, through, threads), *over),
             self.version,
             emulated=variant.widened or lacking,
         )
@@ -222,7 +226,8 @@ def _with_widened(library: Library, layer: Layer, family: _Family) -> Iterator[V
     kinds = {i.type.dtype for i in layer.problem.body.dynamic_inputs} & _lacking(library)
     for variant in family.variants(layer):
         yield variant
-        if kinds and variant.primitive not in ("reorder", "concat", "transpose"):
+        moves = variant.primitive in ("reorder", "concat", "transpose")
+        if kinds and not moves and variant.overwrites is None:
             yield replace(variant, widened=True)
 
 

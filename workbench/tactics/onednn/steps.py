@@ -15,7 +15,7 @@ import numpy as np
 from workbench.body import Array
 from workbench.datatypes import DataType
 from workbench.devices import Buffer
-from workbench.tactics.native import function_call, in_order, procedure
+from workbench.tactics.native import copy, function_call, in_order, procedure
 from workbench.tactics.onednn.constants import Argument
 from workbench.tactics.onednn.descriptors import ALIGNMENT, Memory, MemoryDescriptor
 from workbench.tactics.onednn.library import Library, status_text
@@ -135,8 +135,12 @@ def make_call(
     *,
     threads: int,
     workspace_bytes: int,
+    overwrites: int | None = None,
 ) -> Call:
-    """The Call that runs these steps under ``threads`` OpenMP threads."""
+    """The Call that runs these steps under ``threads`` OpenMP threads.
+
+    overwrites: the input that the steps expect in the output's memory; copied where it is not.
+    """
     packed = {
         slot.name: np.asarray(slot.memory.owner)
         for s in steps
@@ -155,6 +159,10 @@ def make_call(
             else _conversion(s, places)
             for s in steps
         ]
+        if overwrites is not None and inputs[overwrites].address != outputs[0].address:
+            given, target = inputs[overwrites], outputs[0]
+            moved, _ = copy(target.address, given.address, min(given.nbytes, target.nbytes))
+            launches.insert(0, moved)
         return in_order(launches)
 
     return Call(kernel, bind, workspace_bytes, packed=packed)
