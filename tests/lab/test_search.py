@@ -47,7 +47,12 @@ def test_a_cancelled_search_goes_on_where_it_stopped(tmp_path: Path) -> None:
     record = tmp_path / "trials.json"
     whole = find_minimal_fix(planted_trials((6, 21)), TOLERANCE, metric="relative_l2")
     done: list[int] = []
-    monitor = CallbackMonitor(lambda phase, at, of: done.append(at), lambda: len(done) > 2)
+
+    def tell(phase: str, at: int, of: int) -> None:
+        if phase == "Search":
+            done.append(at)
+
+    monitor = CallbackMonitor(tell, lambda: len(done) > 2)
     trials = planted_trials((6, 21), record=record)
     with pytest.raises(BuildCancelled):
         find_minimal_fix(trials, TOLERANCE, metric="relative_l2", monitor=monitor)
@@ -95,6 +100,21 @@ def test_a_front_without_times_is_refused() -> None:
     trials = planted_trials((6,))
     with pytest.raises(ConfigError, match="level 0"):
         find_minimal_fix(trials, TOLERANCE, metric="relative_l2", front=True)
+    assert trials.evaluations == 0, "nothing is searched for before"
+
+
+@pytest.mark.parametrize("search", [find_minimal_fix, bisect_prefixes])
+def test_a_tolerance_that_no_set_of_layers_meets_is_refused_with_what_is_lost(search) -> None:
+    with pytest.raises(ConfigError, match="with every layer kept in FP32, relative_l2 loses"):
+        search(planted_trials((6,)), -1.0, metric="relative_l2")
+
+
+def test_cancel_is_heard_before_the_first_engine_is_built() -> None:
+    trials = planted_trials((6,))
+    monitor = CallbackMonitor(lambda *_: None, lambda: True)
+    with pytest.raises(BuildCancelled, match="Own noise"):
+        find_minimal_fix(trials, TOLERANCE, metric="relative_l2", monitor=monitor)
+    assert trials.evaluations == 0
 
 
 def test_a_metric_that_was_not_measured_is_refused() -> None:

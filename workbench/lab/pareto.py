@@ -15,7 +15,7 @@ from workbench.datatypes import DataType
 from workbench.errors import ConfigError
 from workbench.lab.trials import PrecisionTrials, Trial
 from workbench.precision import PrecisionDecision
-from workbench.records import Progress, ProgressMonitor
+from workbench.records import Progress, ProgressMonitor, Stage
 from workbench.selection import Tuned
 
 POINTS = 8
@@ -58,12 +58,7 @@ def measure_front(
     fix: layers that a search kept. ranked: the layers, the most suspicious first; those that gain
     least time by being lowered are kept first among equals. Raises ConfigError at level 0.
     """
-    if (base or trials.config).builder_optimization_level == 0:
-        raise ConfigError(
-            "level 0 measures no times",
-            place="Pareto front",
-            remedy="set config.builder_optimization_level to 1 or more",
-        )
+    require_times(base or trials.config)
     order = trials.layers(kind)
     mixtures: dict[tuple[str, ...], str] = {}
     with Progress(monitor or ProgressMonitor(), "Front", POINTS + 4) as progress:
@@ -90,6 +85,16 @@ def measure_front(
             _point(trials, name, kept, measured(kept), metric) for kept, name in mixtures.items()
         ]
     return _marked(points)
+
+
+def require_times(config: BuilderConfig) -> None:
+    """Raises ConfigError for a config that measures no times."""
+    if config.builder_optimization_level == 0:
+        raise ConfigError(
+            "level 0 measures no times",
+            place="Pareto front",
+            remedy="set config.builder_optimization_level to 1 or more",
+        )
 
 
 def _point(
@@ -128,10 +133,9 @@ def _gains(
     trials: PrecisionTrials, kind: DataType, to: DataType, base: BuilderConfig | None
 ) -> dict[str, float]:
     """Microseconds that each layer gains by being lowered, from the two uniform builds."""
-    low = trials.build(trials.lowered(kind, base=base, timed=True)).tuned
-    high = trials.build(
-        trials.lowered(kind, but=trials.layers(kind), to=to, base=base, timed=True)
-    ).tuned
+    all_low = trials.lowered(kind, base=base, timed=True)
+    all_high = trials.lowered(kind, but=trials.layers(kind), to=to, base=base, timed=True)
+    low, high = (trials.build(c, until=Stage.TUNE).tuned for c in (all_low, all_high))
     assert low is not None and high is not None
     fast, slow = _times(low), _times(high)
     return {

@@ -14,7 +14,8 @@ from typing import Any
 
 from workbench.config import BuilderConfig
 from workbench.datatypes import DataType
-from workbench.lab.pareto import FrontPoint, measure_front
+from workbench.errors import ConfigError
+from workbench.lab.pareto import FrontPoint, measure_front, require_times
 from workbench.lab.quality import Quality
 from workbench.lab.replay import own_noise
 from workbench.lab.sensitivity import Sensitivity
@@ -92,10 +93,13 @@ def find_minimal_fix(
     with labels, task with a task, else cosine. base: the config to start from. sensitivity: ranks
     the layers; else their own noise does, which builds nothing. front: measure the Pareto front
     of latency and metric too, through the timing cache. Cancel by the monitor; trials with a record
-    go on from there. Smallest means that no layer of the set can be dropped.
+    go on from there. Smallest means that no layer of the set can be dropped. Raises ConfigError
+    where the metric does not hold with every layer kept.
     """
+    if front:
+        require_times(base or trials.config)
     search = _Search(trials, tolerance, metric or default_metric(trials), kind, to, base, monitor)
-    ranked = _ranked(trials, kind, base, sensitivity, search.metric)
+    ranked = search.ranked(sensitivity)
     return search.run(ranked, front=front)
 
 
@@ -163,14 +167,31 @@ class _Search:
         limit = len(self.order)
         with Progress(self.monitor, "Bisect", limit) as self.progress:
             while not self._holds(kept):
+                if not limit:  # some suffice only with others: all of them do
+                    self._require_all()
+                    kept = list(self.order)
+                    break
                 low, high = 0, limit
                 while high - low > 1:
                     middle = (low + high) // 2
                     good = self._holds([*self.order[:middle], *kept])
                     low, high = (low, middle) if good else (middle, high)
+                if high == len(self.order):
+                    self._require_all()
                 kept.append(self.order[high - 1])
                 limit = high - 1
         return self._result(kept, ())
+
+    def ranked(self, sensitivity: Sensitivity | None) -> list[PrecisionDecision]:
+        """The layers, the most suspicious first: by a sensitivity, else by their own noise."""
+        if sensitivity is not None:
+            by_name = {d.layer: d for d in self.order}
+            measured = sensitivity.ranked(self.metric)
+            found = [by_name[r.layer] for r in measured if r.layer in by_name]
+            return [*found, *(d for d in self.order if d not in found)]
+        noise = own_noise(self.trials, self.kind, base=self.base, monitor=self.monitor)
+        loud = {n: q.relative_l2 for n, q in noise.items()}
+        return sorted(self.order, key=lambda d: -loud.get(d.layer, 0.0))
 
     def _shortest(self, ranked: Sequence[PrecisionDecision]) -> list[PrecisionDecision]:
         """The shortest run of the ranking's head that suffices: doubled, then bisected."""
@@ -179,10 +200,23 @@ class _Search:
         low, high = 0, 1
         while high < len(ranked) and not self._holds(ranked[:high]):
             low, high = high, min(2 * high, len(ranked))
+        if high >= len(ranked):
+            self._require_all()
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if self._holds(ranked[:middle]) else (middle, high)
         return list(ranked[:high])
+
+    def _require_all(self) -> None:
+        """Raises ConfigError where keeping every layer is not enough."""
+        if not self._holds(self.order):
+            loss, label = self.steps[_key(self.order)].loss, self.to.info.label
+            raise ConfigError(
+                f"with every layer kept in {label}, {self.metric} loses {loss:.4g}; "
+                f"{self.tolerance:.4g} is allowed",
+                place=self.trials.name,
+                remedy="allow more, or keep layers in a wider type",
+            )
 
     def _reduced(self, given: list[PrecisionDecision]) -> list[PrecisionDecision]:
         """Group tests: a part of ``given`` that suffices and needs each of its layers."""
@@ -208,16 +242,18 @@ class _Search:
 
     def _drop_each(self, given: list[PrecisionDecision]) -> list[PrecisionDecision]:
         """Drop one at a time; what can be dropped is. Few questions are new here."""
-        kept = list(given)
-        for d in list(given):
-            rest = [x for x in kept if x is not d]
-            if kept and self._holds(rest):
-                kept = rest
+        kept, tried = list(given), 0
+        while tried < len(kept):  # each of those that are left
+            rest = kept[1:]
+            if self._holds(rest):
+                kept, tried = rest, 0
+            else:
+                kept, tried = [*rest, kept[0]], tried + 1
         return kept
 
     def _holds(self, kept: Sequence[PrecisionDecision]) -> bool:
         """Whether the metric holds with these layers kept."""
-        key = frozenset(d.layer for d in kept)
+        key = _key(kept)
         if key not in self.steps:
             loss = self._trial(kept).quality.loss(self.metric, self.trials.reference_quality)
             names = tuple(d.layer for d in self._in_order(kept))
@@ -267,25 +303,5 @@ def default_metric(trials: PrecisionTrials) -> str:
     return "accuracy" if trials.labels is not None else "cosine"
 
 
-def _ranked(
-    trials: PrecisionTrials,
-    kind: DataType,
-    base: BuilderConfig | None,
-    sensitivity: Sensitivity | None,
-    metric: str,
-) -> list[PrecisionDecision]:
-    """The layers, the most suspicious first."""
-    layers = trials.layers(kind)
-    place = {d.layer: i for i, d in enumerate(layers)}
-    if sensitivity is not None:
-        by_name = {d.layer: d for d in layers}
-        found = [by_name[r.layer] for r in sensitivity.ranked(metric) if r.layer in by_name]
-        return [*found, *(d for d in layers if d not in found)]
-    noise = own_noise(trials, kind, base=base)
-    return sorted(
-        layers,
-        key=lambda d: (
-            -noise[d.layer].relative_l2 if d.layer in noise else 0.0,
-            place[d.layer],
-        ),
-    )
+def _key(kept: Sequence[PrecisionDecision]) -> frozenset[str]:
+    return frozenset(d.layer for d in kept)

@@ -101,7 +101,7 @@ def measure_sensitivity(
     before = trials.evaluations
     every = trials.layers(kind)
     wanted = [d for d in every if layers is None or d.layer in layers]
-    noise = own_noise(trials, kind, layers=wanted, base=base)
+    noise = own_noise(trials, kind, layers=wanted, base=base, monitor=monitor)
     rows: list[LayerSensitivity] = []
     with Progress(monitor or ProgressMonitor(), "Sensitivity", len(wanted)) as progress:
         lowered = trials.measure(trials.lowered(kind, base=base), kind)
