@@ -40,6 +40,15 @@ def test_record_builds_profiles_and_writes_what_can_be_shown_elsewhere(
     assert list(found.stages)[-1] == "Serialize"
 
 
+@pytest.mark.usefixtures("small_ceilings")
+def test_a_recording_of_layers_in_several_precisions_names_them_all(tmp_path: Path):
+    target = tmp_path / "digits.json.gz"
+    options = ["--shapes", SHAPES, "--level", "0", "--threads", "1", "--iterations", "1"]
+    asked = ["--layer-precision", "node_Conv_82=BF16"]
+    assert main(["record", str(MODEL), *options, *asked, "-o", str(target)]) == 0
+    assert load_recording(target).precision == "FP32, BF16"
+
+
 def test_record_says_at_once_that_its_file_cannot_be_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

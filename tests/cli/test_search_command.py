@@ -41,7 +41,7 @@ def test_labels_that_are_not_there_are_named(tmp_path: Path, capsys) -> None:
         "search",
         str(bundled("datasets", "digits_cnn.onnx")),
         *("--tolerance", "1", "--calibration", str(tmp_path / "c.npz")),
-        *("--samples", str(tmp_path / "c.npz"), "--labels", "z"),
+        *("--labels", "z"),
         *("--shapes", "image=1x1x8x8,8x1x8x8,32x1x8x8"),
     ]
     assert main(options) == 1

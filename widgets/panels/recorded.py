@@ -56,7 +56,7 @@ def _head(r: Recording) -> ipw.VBox:
             f"{r.profile.end_to_end_us:,.0f} µs",
             "all layers, one CUDA graph" if r.profile.graph else "all layers",
         ),
-        (r.precision, "requested of every layer"),
+        (r.precision, "requested" + ("" if "," in r.precision else " of every layer")),
         (f"{len(r.tuned.layers)}", f"layers, {len(r.tuned.reformats)} reformats"),
         (f"{r.tuned.timed:,}", f"tactics timed, level {r.level}"),
         (f"{r.stages['Tune'][0]:.1f} s", "for tuning"),

@@ -98,19 +98,8 @@ def build_options(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Stages, layers and ledger while it builds; writes the plan file."""
-    config = configured(options)
     target = Path(options.save_plan or Path(options.model).with_suffix(".plan").name)
-    for path in (
-        target,
-        *map(Path, filter(None, (options.timing_cache, options.calibration_cache))),
-    ):
-        check_target(path)
-    device = open_device(options.device, threads=options.threads)
-    say(f"Device: {device}; {', '.join(device.fingerprint.features)}")
-    cache = TimingCache(device.fingerprint)
-    if options.timing_cache:
-        cache = TimingCache.load(options.timing_cache, device.fingerprint)
-    config.timing_cache = cache
+    config, device, cache = prepared(options, target)
     state = built(options, config, device)
     assert state.tuned is not None and state.plan_bytes is not None
     say("\n" + table(short_layer_rows(state.tuned, state.decisions)))
@@ -124,6 +113,22 @@ def main(options: argparse.Namespace) -> int:
         cache.save(options.timing_cache)
     say(f"\n{target}: {len(state.plan_bytes):,} bytes, SHA-256 {state.sha256}")
     return 0
+
+
+def prepared(
+    options: argparse.Namespace, target: Path
+) -> tuple[BuilderConfig, Device, TimingCache]:
+    """What a build begins with. Raises FileError where what is written at its end could not be."""
+    config = configured(options)
+    for path in filter(None, (target, options.timing_cache, options.calibration_cache)):
+        check_target(Path(path))
+    device = open_device(options.device, threads=options.threads)
+    say(f"Device: {device}; {', '.join(device.fingerprint.features)}")
+    cache = TimingCache(device.fingerprint)
+    if options.timing_cache:
+        cache = TimingCache.load(options.timing_cache, device.fingerprint)
+    config.timing_cache = cache
+    return config, device, cache
 
 
 def built(options: argparse.Namespace, config: BuilderConfig, device: Device) -> BuildState:

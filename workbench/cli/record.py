@@ -6,15 +6,14 @@ import argparse
 import datetime
 from pathlib import Path
 
-from workbench.cli.build import build_options, built, configured
+from workbench.builder import BuildState
+from workbench.cli.build import build_options, built, prepared
 from workbench.cli.run import random_inputs
 from workbench.cli.text import say, table
-from workbench.devices import open_device
-from workbench.files import check_target, read_npz
+from workbench.files import read_npz
 from workbench.lab import measure_ceilings
 from workbench.reports import arithmetic_types, layer_work, waterfall_rows
 from workbench.reports.recording import record
-from workbench.timing import TimingCache
 
 NAME = "record"
 HELP = "build a model and record every timing, for machines that lack the device"
@@ -30,16 +29,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Stages while it builds; then the profile, the device's ceilings, and the file."""
-    config = configured(options)
     target = Path(options.out or f"{Path(options.model).stem}.json.gz")
-    check_target(target)
     given = read_npz(Path(options.inputs)) if options.inputs else None
-    device = open_device(options.device, threads=options.threads)
-    say(f"Device: {device}; {', '.join(device.fingerprint.features)}")
-    cache = TimingCache(device.fingerprint)
-    if options.timing_cache:
-        cache = TimingCache.load(options.timing_cache, device.fingerprint)
-    config.timing_cache = cache
+    config, device, cache = prepared(options, target)
     state = built(options, config, device)
     assert state.plan is not None
     engine = state.engine()
@@ -53,7 +45,7 @@ def main(options: argparse.Namespace) -> int:
     size = record(
         state,
         target,
-        precision=config.default_precision.info.label,
+        precision=_asked(state),
         profile=profile,
         sizes=sizes,
         inputs=shapes if options.inputs else f"{shapes}, random",
@@ -64,3 +56,9 @@ def main(options: argparse.Namespace) -> int:
         cache.save(options.timing_cache)
     say(f"\n{target}: {size:,} bytes, {len(state.plan.steps)} steps")
     return 0
+
+
+def _asked(state: BuildState) -> str:
+    """The precision that was requested, or all of them where layers differ."""
+    kinds = [d.requested for d in state.decisions] or [state.config.default_precision]
+    return ", ".join(dict.fromkeys(k.info.label for k in kinds))

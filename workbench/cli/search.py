@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from workbench.builder import run_stages, start
 from workbench.cli.build import profile_of
 from workbench.cli.text import say, table
 from workbench.config import BuilderConfig
@@ -19,7 +17,7 @@ from workbench.errors import ConfigError
 from workbench.files import check_target, read_npz, write_atomically
 from workbench.lab import PrecisionTrials, compare_settings, find_minimal_fix
 from workbench.lab.quality import METRICS
-from workbench.records import CallbackMonitor, Stage
+from workbench.records import CallbackMonitor
 from workbench.reports.trials import front_rows, search_rows
 
 NAME = "search"
@@ -42,13 +40,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         choices=[k.info.label for k in PRECISIONS],
         help="to lower to",
     )
-    parser.add_argument("--keep-in", default="FP32", help="the type of the layers that are kept")
+    parser.add_argument(
+        "--keep-in",
+        default="FP32",
+        choices=[k.info.label for k in PRECISIONS],
+        help="the type of the layers that are kept",
+    )
     parser.add_argument("--calibration", metavar="NPZ", required=True, help="an npz of inputs")
     parser.add_argument(
         "--samples", metavar="NPZ", help="to compare on; default: the calibration's"
     )
     parser.add_argument(
-        "--labels", metavar="NAME", help="array of class numbers in the samples' npz"
+        "--labels", metavar="NAME", help="array of class numbers in the npz of what is compared on"
     )
     parser.add_argument(
         "--settings", action="store_true", help="try every calibrator and channel scaling first"
@@ -66,8 +69,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """The search, question by question; writes the config where one is asked for."""
-    if options.save_config:
-        check_target(Path(options.save_config))
+    for path in filter(None, (options.save_config, options.record)):
+        check_target(Path(path))
     trials = _trials(options)
     kind, to = DataType.of(options.precision), DataType.of(options.keep_in)
     monitor = CallbackMonitor(_tell)
@@ -111,31 +114,27 @@ def _trials(options: argparse.Namespace) -> PrecisionTrials:
     config.builder_optimization_level, config.num_threads = options.level, options.threads
     if options.shapes:
         config.add_optimization_profile(profile_of(options.shapes))
-    network = run_stages(start(options.model, config, device=options.device), until=Stage.PARSE)
-    names = [t.name for t in network.network.inputs]
-    samples, labels = None, None
-    if options.samples:
-        arrays = read_npz(Path(options.samples))
-        samples = {n: arrays[n] for n in names if n in arrays}
-        labels = _labels(arrays, options)
     return PrecisionTrials(
         options.model,
         config,
         device=options.device,
         calibration=options.calibration,
-        samples=samples or options.samples,
-        labels=labels,
+        samples=options.samples,
+        labels=_labels(options),
         record=options.record,
     )
 
 
-def _labels(arrays: Mapping[str, Any], options: argparse.Namespace) -> Any:
+def _labels(options: argparse.Namespace) -> Any:
+    """The samples' class numbers, from the file that they are in."""
     if not options.labels:
         return None
+    path = Path(options.samples or options.calibration)
+    arrays = read_npz(path)
     if options.labels not in arrays:
         raise ConfigError(
             f"it has no array '{options.labels}' (it has {', '.join(arrays)})",
-            place=options.samples,
+            place=str(path),
             remedy="name the array of class numbers",
         )
     return np.asarray(arrays[options.labels])

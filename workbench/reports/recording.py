@@ -33,8 +33,9 @@ VERSION = 2
 class Recording:
     """A build of another day or machine: the same records as a live one, and where they are from.
 
-    device, driver: as the device calls itself. versions: of the libraries. inputs: what the
-    profile ran. stages: per stage, seconds and what it did. work, ceilings: None without roofline.
+    device, driver: as the device calls itself. versions: of the libraries. precision: what was
+    requested. inputs: what the profile ran. stages: per stage, seconds and what it did. work,
+    ceilings: what the roofline is made of.
     """
 
     device: str
