@@ -42,7 +42,7 @@ def main(options: argparse.Namespace) -> int:
     for name in PACKAGES:
         say(f"  {name:<18} {installed(name) or 'not installed'}")
     say("Tactic sources:")
-    for source in SOURCES:
+    for source in (s.source() for s in SOURCES):
         reason = source.unavailable()
         state = f"ready ({source.version})" if reason is None else f"unavailable: {reason}"
         say(f"  {source.name:<10} {source.device_kind}: {state}")

@@ -26,13 +26,13 @@ from workbench.onnx_parser.functions import domain
 from workbench.onnx_parser.schemas import operator_key
 from workbench.operators import OPERATORS
 from workbench.records import Refusal
-from workbench.tactics import SOURCES, TacticSource
+from workbench.tactics import sources_for
 from workbench.tactics.cublas_lt.product import product_of
 from workbench.tactics.cudnn.described import graphs_of
 from workbench.tactics.numpy_source import NUMPY
 from workbench.tactics.nvrtc import NVRTC
 from workbench.tactics.nvrtc.kernels import generates, kernel, variants
-from workbench.tactics.protocol import Problem
+from workbench.tactics.protocol import Problem, TacticSource
 from workbench.tactics.terms import Constants
 
 ASKED = 12
@@ -155,7 +155,7 @@ def gpu_kernels_for(key: str, layers: Sequence[Layer], device: Device) -> tuple[
 def _with_kernel(kind: str, layers: Sequence[Layer], device: Device) -> tuple[str, ...]:
     bodies = [b for x in layers if not x.on_host for b in _asked(x.body)]
     usable = [b for b in bodies if _is_bound(b)][: 2 * ASKED]
-    sources = (s for s in SOURCES if s.device_kind == kind)
+    sources = sources_for(kind)
     return tuple(s.name for s in sources if any(_has_kernel(s, b, device) for b in usable))
 
 

@@ -19,7 +19,7 @@ from workbench.formats import Format
 from workbench.gpu_targets import HardwareCompatibilityLevel, why_not_here
 from workbench.plan import Plan, PlanStep, PlanTensor
 from workbench.records import Refusal
-from workbench.tactics import source_named
+from workbench.tactics import settle, source_named
 from workbench.tactics.protocol import Call, Problem
 
 if TYPE_CHECKING:
@@ -90,8 +90,7 @@ class Engine:
             )
         if device.kind == "gpu":
             _require_compatible(plan, device)
-        self.plan = plan
-        self.device = device
+        self.plan, self.device = plan, device
         self.notes: tuple[str, ...] = ()
         if plan.device != device.fingerprint:
             self.notes = (f"built on {plan.device}; prepared again for {device.fingerprint}",)
@@ -110,6 +109,7 @@ class Engine:
             for number, step in enumerate(plan.steps):
                 if not step.on_host and set(step.body.symbols) <= set(opt):
                     self.call(number, opt)
+        settle()
 
     # -- TensorRT's queries ---------------------------------------------------------------
     @property

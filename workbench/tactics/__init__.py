@@ -1,23 +1,50 @@
-"""Tactic sources, in order: where two tactics are not distinguishable by time, the first wins."""
+"""Tactic sources, in order: where two tactics are not distinguishable by time, the first wins.
+
+A source is imported when it is first asked for: a plan of CPU kernels runs without the modules of
+the GPU's, which take 15 MiB of memory.
+"""
 
 from __future__ import annotations
 
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+
 from workbench.errors import PlanError
-from workbench.tactics.composed import COMPOSED
-from workbench.tactics.cublas_lt import CUBLAS_LT
-from workbench.tactics.cudnn import CUDNN
-from workbench.tactics.host import HOST
-from workbench.tactics.numba import NUMBA
-from workbench.tactics.numpy_source import NUMPY
-from workbench.tactics.nvrtc import NVRTC
-from workbench.tactics.onednn.source import ONEDNN
-from workbench.tactics.protocol import TacticSource
-from workbench.tactics.triton import TRITON
-from workbench.tactics.view import VIEW
+from workbench.tactics.protocol import Settles, TacticSource
 
-SOURCES: tuple[TacticSource, ...] = (ONEDNN, NUMBA, NUMPY, CUDNN, CUBLAS_LT, TRITON, NVRTC)
 
-COMPILED_FOR_LONG_LAYERS = frozenset({NUMBA.name})
+@dataclass(frozen=True)
+class Listed:
+    """A source before it is imported: its name, as that of the object in its module."""
+
+    name: str
+    device_kind: str
+    module: str
+
+    def source(self) -> TacticSource:
+        """The source itself."""
+        return getattr(import_module(f"workbench.tactics.{self.module}"), self.name)
+
+
+SOURCES: tuple[Listed, ...] = (
+    Listed("ONEDNN", "cpu", "onednn.source"),
+    Listed("NUMBA", "cpu", "numba.source"),
+    Listed("NUMPY", "cpu", "numpy_source"),
+    Listed("CUDNN", "gpu", "cudnn.source"),
+    Listed("CUBLAS_LT", "gpu", "cublas_lt.source"),
+    Listed("TRITON", "gpu", "triton.source"),
+    Listed("NVRTC", "gpu", "nvrtc.source"),
+)
+
+_INNER: tuple[Listed, ...] = (
+    Listed("COMPOSED", "", "composed"),
+    Listed("HOST", "", "host"),
+    Listed("VIEW", "", "view"),
+)
+"""What the workbench itself puts into plans."""
+
+COMPILED_FOR_LONG_LAYERS = frozenset({"NUMBA"})
 """Sources that compile, for a second or more, only what others run for long.
 
 Not those that are ``slow``: a GPU's layers take 5 to 50 µs, and their kernels compile in parallel.
@@ -26,14 +53,22 @@ Not those that are ``slow``: a GPU's layers take 5 to 50 µs, and their kernels 
 
 def source_named(name: str) -> TacticSource:
     """The source of this name, COMPOSED, HOST and VIEW included. Raises PlanError."""
-    for s in (*SOURCES, COMPOSED, HOST, VIEW):
-        if s.name == name:
-            return s
+    for listed in (*SOURCES, *_INNER):
+        if listed.name == name:
+            return listed.source()
     raise PlanError(
         f"no tactic source is named '{name}'", remedy=f"known: {[s.name for s in SOURCES]}"
     )
 
 
+def settle() -> None:
+    """Let the sources in use give back the memory that only preparing needed."""
+    for listed in (s for s in SOURCES if f"{__name__}.{s.module}" in sys.modules):
+        source = listed.source()
+        if isinstance(source, Settles):
+            source.settle()
+
+
 def sources_for(device_kind: str) -> tuple[TacticSource, ...]:
     """The sources that run on this kind of device (``cpu``, ``gpu``), in order."""
-    return tuple(s for s in SOURCES if s.device_kind == device_kind)
+    return tuple(s.source() for s in SOURCES if s.device_kind == device_kind)

@@ -179,6 +179,15 @@ class CompilesAhead(Protocol):
         ...
 
 
+@runtime_checkable
+class Settles(Protocol):
+    """A source that holds memory while it prepares."""
+
+    def settle(self) -> None:
+        """Give it back: preparing is over for now."""
+        ...
+
+
 def format_to_json(layout: Format) -> Any:
     """A layout's name, or all of an opaque one."""
     if not layout.owner:

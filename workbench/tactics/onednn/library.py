@@ -285,6 +285,12 @@ def load() -> Library | Unavailable:
         return _load()
 
 
+def loaded() -> Library | None:
+    """The library if this process has it already."""
+    found = _load() if _load.cache_info().currsize else None
+    return found if isinstance(found, Library) else None
+
+
 @functools.cache
 def _load() -> Library | Unavailable:
     if not sys.platform.startswith("linux"):

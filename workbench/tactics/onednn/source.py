@@ -24,11 +24,12 @@ from workbench.tactics.onednn.constants import InstructionSet
 from workbench.tactics.onednn.descriptors import ELEMENT_TYPES
 from workbench.tactics.onednn.layer import POINTWISE, read_layer
 from workbench.tactics.onednn.layouts import has_tag
-from workbench.tactics.onednn.library import Library, Unavailable, load
+from workbench.tactics.onednn.library import Library, Unavailable, load, loaded
 from workbench.tactics.onednn.parts import Layer
 from workbench.tactics.onednn.preparation import make_layer_call
 from workbench.tactics.onednn.primitives import PrimitiveDescriptor
 from workbench.tactics.onednn.recipe import Recipe, Variant
+from workbench.tactics.onednn.residence import forget_code
 from workbench.tactics.onednn.splitting import make_split_call, split_layouts, split_node
 from workbench.tactics.protocol import OVERWRITES, Call, Problem, Tactic
 
@@ -166,6 +167,12 @@ class OneDnnSource:
         return Tactic(
             *(NAME, "reorder", (source,), (target,), type_.dtype, parameters, self.version)
         )
+
+    def settle(self) -> None:
+        """Drop the library's code from memory: generated kernels need little of it."""
+        library = loaded()
+        if library is not None:
+            forget_code(library.path)
 
     def _splits(self, problem: Problem, node: Node) -> Sequence[Tactic | Refusal]:
         unavailable = self.unavailable()
