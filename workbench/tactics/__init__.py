@@ -1,7 +1,7 @@
 """Tactic sources, in order: where two tactics are not distinguishable by time, the first wins.
 
 A source is imported when it is first asked for: a plan of CPU kernels runs without the modules of
-the GPU's, which take 15 MiB of memory.
+the GPU's, which take 5 MB of memory.
 """
 
 from __future__ import annotations
