@@ -19,7 +19,7 @@ import numpy as np
 from workbench.body import Array, Body
 from workbench.formats import Format
 from workbench.tactics.nvrtc.frame import KernelText
-from workbench.tactics.nvrtc.weight_only import packed_constant
+from workbench.tactics.nvrtc.weight_only import packed
 
 SHIM = r"""
 #define HOST_SHIM
@@ -100,7 +100,7 @@ def run_on_host(
     output: Format,
 ) -> dict[str, Array]:
     """Outputs by name. values: every input, linear. inputs, output: layouts of the kernel."""
-    packed = {i.name: inputs[i.name].pack(values[i.name]) for i in body.inputs}
+    given = {i.name: inputs[i.name].pack(values[i.name]) for i in body.inputs}
     results = [
         np.full(output.physical_shape(t.shape), 0xFF, np.uint8)
         .repeat(t.dtype.itemsize)
@@ -109,9 +109,10 @@ def run_on_host(
         else np.zeros((), t.dtype.numpy)
         for t in body.output_types
     ]
-    arrays = [packed[i.name] for i in body.dynamic_inputs] + results
+    arrays = [given[i.name] for i in body.dynamic_inputs] + results
+    packing = dict(text.packing)
     arrays += [
-        packed_constant(text, k, packed[i.name]) for k, i in enumerate(body.inputs) if i.constant
+        packed(packing.get(k, ""), given[i.name]) for k, i in enumerate(body.inputs) if i.constant
     ]
     if text.workspace:
         arrays.append(np.full(text.workspace, 0xFF, np.uint8))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from host_cuda import run_on_host
@@ -121,3 +123,47 @@ def test_what_has_no_kernel_for_4_bit_weights_says_why():
     body = d.body(d.anchored("MatMul", x, d("DequantizeLinear", w, scale, axis=1)))
     refusal = weight_only_kernel(body, 4)
     assert isinstance(refusal, Refusal) and "words of 8" in refusal.reason
+
+
+ABOVE_INT64 = np.array([0, 1, 2**63 - 1, 2**63, 2**63 + 5, 2**64 - 1, 7, 10], np.uint64)
+ALSO_ABOVE = np.array([2**63, 3, 5, 2**64 - 2, 2**63 + 7, 2, 9, 3], np.uint64)
+UNSIGNED: dict[str, dict[str, Any]] = {
+    **{op: {} for op in ("Max", "Min", "Greater", "LessOrEqual", "Add", "Mul")},
+    **{op: {} for op in ("Abs", "Sign", "ReduceMax", "ReduceMin", "ReduceSum", "ReduceL1")},
+    **{op: {"axis": 0} for op in ("ArgMax", "ArgMin")},
+    "Cast": {"to": DataType.DOUBLE},
+}
+
+
+@pytest.mark.parametrize("op", UNSIGNED)
+def test_unsigned_numbers_of_64_bits_are_no_signed_ones(op):
+    d = Draft()
+    pair = op in ("Max", "Min", "Greater", "LessOrEqual", "Add", "Mul")
+    xs = [d.input(8, dtype=DataType.UINT64) for _ in range(1 + pair)]
+    rows = op.startswith(("Reduce", "Arg"))
+    body = d.body((d.anchored if rows else d)(op, *xs, **UNSIGNED[op]))
+    values = dict(zip(xs, (ABOVE_INT64, ALSO_ABOVE), strict=False))
+    outputs = run_on_host(body, alone(body), values, followed_layouts(body, LINEAR), LINEAR)
+    wanted = body.evaluate(values)[body.outputs[0]]
+    assert np.array_equal(outputs[body.outputs[0]], wanted)
+
+
+@pytest.mark.parametrize("largest", [0, 1])
+def test_top_k_of_unsigned_numbers_of_64_bits_is_of_unsigned_ones(largest):
+    d = Draft()
+    x, k = d.input(8, dtype=DataType.UINT64), d.literal([3], "int64")
+    d.anchor = len(d.nodes)
+    body = d.body(*d.many("TopK", x, k, outputs=2, largest=largest))
+    values = {x: ABOVE_INT64}
+    outputs = run_on_host(body, alone(body), values, followed_layouts(body, LINEAR), LINEAR)
+    wanted = body.evaluate(values)
+    assert all(np.array_equal(outputs[o], wanted[o]) for o in body.outputs)
+
+
+def test_a_number_beyond_int64_becomes_an_unsigned_one():
+    x = np.array([0.0, 3.7, 2.0**63, 1.5 * 2.0**63], np.float32)
+    d = Draft()
+    body = d.body(d("Cast", d.input(4), to=DataType.UINT64))
+    values = {body.inputs[0].name: x}
+    (y,) = run_on_host(body, alone(body), values, followed_layouts(body, LINEAR), LINEAR).values()
+    assert y.tolist() == [0, 3, 2**63, 3 * 2**62]

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from math import prod
 
 from workbench.body import Body, Node
-from workbench.datatypes import DataType
 from workbench.formats import LINEAR
 from workbench.records import Refusal
 from workbench.tactics.nvrtc.element_rules import elements_of
@@ -109,8 +108,6 @@ def _top(body: Body, node: Node) -> KernelText:
     x, kind = body.types[node.inputs[0]], working(body.types[node.inputs[0]].dtype)
     if set(body.outputs) - set(node.outputs):
         raise Untranslatable("something follows TopK")
-    # The order of 64 bits without a sign is that of the same bits with the first one turned.
-    turned = " ^ (i64)(1ULL << 63)" if x.dtype is DataType.UINT64 else ""
     axis = node.attributes["axis"] % len(x.shape)
     count = body.types[node.outputs[0]].shape[axis]
     e = elements_of(body, {})
@@ -119,7 +116,7 @@ def _top(body: Body, node: Node) -> KernelText:
     rank = e.variable("idx", "0")
     with e.loops([x.shape[axis]]) as (j,):
         other = e.at(node.inputs[0], tuple(j if a == axis else p for a, p in enumerate(full)))
-        keys = f"({other}{turned})", f"(own{turned})"
+        keys = other, "own"
         pair = keys if node.attributes["largest"] else keys[::-1]
         earlier = f"(!above({pair[1]}, {pair[0]}) && {j} < {full[axis]})"
         e.lines.append(f"{rank} += above({pair[0]}, {pair[1]}) || {earlier};")

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from workbench.body import Node
-from workbench.tactics.nvrtc.scalars import lowest
+from workbench.tactics.nvrtc.scalars import INTEGERS, highest, lowest, powered, rooted
 
 HELPERS = r"""
 template <typename T> struct Sum { static INLINE T join(T a, T b) { return a + b; } };
 template <typename T> struct Most { static INLINE T join(T a, T b) { return max_nan(a, b); } };
-template <typename T> struct Least { static INLINE T join(T a, T b) { return a < b ? a : b; } };
+template <typename T> struct Least { static INLINE T join(T a, T b) { return min_nan(a, b); } };
 template <typename T> struct Times { static INLINE T join(T a, T b) { return a * b; } };
 template <int N, template <typename> class F, typename T> INLINE T across(T v) {
   if (N == 1) return v;
@@ -64,6 +64,10 @@ def _most(kind: str) -> list[str]:
     return _joined("most", kind, f"({kind})({start})", "max_nan(most, a[u])", "Most")
 
 
+def _least(kind: str) -> list[str]:
+    return _joined("least", kind, highest(kind), "min_nan(least, a[u])", "Least")
+
+
 def _softmax(node: Node, kind: str, n: int) -> list[str]:
     return [
         *_most(kind),
@@ -114,7 +118,7 @@ def _log_sum_exp(node: Node, kind: str, n: int) -> list[str]:
 def _place(node: Node, kind: str, n: int) -> list[str]:
     """Where the largest or smallest element stands: the first such, or the last; NaN is both."""
     smallest = node.op == "ArgMin"
-    flipped = "-a[u]" if kind != "i64" else "~a[u]"
+    flipped = "~a[u]" if kind in INTEGERS else "-a[u]"
     last = node.attributes["select_last_index"]
     here = "a[u] == most || (a[u] != a[u] && most != most)"
     j = "(i64)((k * LANES + lane) * VECTOR + t)"
@@ -132,14 +136,12 @@ def _place(node: Node, kind: str, n: int) -> list[str]:
 
 def _norm(p: int, kind: str) -> list[str]:
     """(Σ|a|ᵖ)^(1/p), scaled by the largest so that no power overflows."""
-    part = {1: "{a}", 2: "{a} * {a}"}.get(p, f"pow_({{a}}, ({kind}){p})")
-    root = {1: "total", 2: "sqrt_(total)"}.get(p, f"pow_(total, ({kind}){1 / p!r})")
     size = "(a[u] < 0 ? -a[u] : a[u])"
     return [
         *_joined("most", kind, "0", f"max_nan(most, {size})", "Most"),
         "if (!(most > 0 && most - most == 0)) most = 1;",
-        *_joined("total", kind, "0", f"total + {part.format(a=f'({size} / most)')}", "Sum"),
-        f"total = {root} * most;",
+        *_joined("total", kind, "0", f"total + {powered(f'({size} / most)', p, kind)}", "Sum"),
+        f"total = {rooted('total', p, kind)} * most;",
     ]
 
 
@@ -173,8 +175,6 @@ FAMILIES: dict[str, Family] = {
     ),
     "ReduceMax": Family(lambda node, kind, n: _most(kind), "most", reduces=True),
     "GlobalMaxPool": Family(lambda node, kind, n: _most(kind), "most", reduces=True),
-    "ReduceMin": Family(
-        lambda node, kind, n: [_each("a[u] = -a[u];"), *_most(kind)], "-most", reduces=True
-    ),
+    "ReduceMin": Family(lambda node, kind, n: _least(kind), "least", reduces=True),
 }
 """By anchor."""

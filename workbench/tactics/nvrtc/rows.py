@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from math import prod
 
 from workbench.body import Body, Node
-from workbench.datatypes import DataType
 from workbench.formats import LINEAR
 from workbench.records import Refusal
 from workbench.tactics.nvrtc.element_rules import elements_of
@@ -26,7 +25,7 @@ from workbench.tactics.nvrtc.frame import (
     vector_widths,
 )
 from workbench.tactics.nvrtc.row_families import FAMILIES, HELPERS
-from workbench.tactics.nvrtc.scalars import stored, working
+from workbench.tactics.nvrtc.scalars import INTEGERS, stored, working
 from workbench.tactics.scalar_text import Untranslatable
 
 KEPT = 64
@@ -128,10 +127,8 @@ def _rows(body: Body, s: Shape) -> KernelText:
     kind = working(x.dtype)
     if kind == "bool" and node.op in ("ReduceMax", "ReduceMin"):
         kind = "i64"
-    if kind == "bool" or (kind == "i64" and not family.reduces):
+    if kind == "bool" or (kind in INTEGERS and not family.reduces):
         raise Untranslatable(f"{node.op} of {x.dtype.value}")
-    if x.dtype is DataType.UINT64 and family.kind:
-        raise Untranslatable(f"{node.op} of UINT64, which is compared as INT64 here")
     e = elements_of(body, {})
     seen = _seen(node, x.shape)
     kept = [a for a in range(len(seen)) if a not in s.axes]

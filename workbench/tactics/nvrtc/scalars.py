@@ -33,13 +33,14 @@ STORAGE: dict[DataType, str] = {
     DataType.INT32: "int",
     DataType.UINT32: "unsigned",
     DataType.INT64: "i64",
-    DataType.UINT64: "unsigned long long",
+    DataType.UINT64: "u64",
     DataType.BOOL: "u8",
 }
 """The C type of a stored element; types that are not here have no kernel."""
 
 PRELUDE = r"""
 typedef unsigned char u8; typedef unsigned short u16; typedef long long i64;
+typedef unsigned long long u64;
 #define INLINE __device__ __forceinline__
 #ifndef HOST_SHIM
 INLINE float load_HALF(u16 h) { float f; asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h)); return f; }
@@ -55,6 +56,8 @@ template <typename T, int N> struct alignas(sizeof(T) * N) Pack { T v[N]; };
 INLINE i64 div_i64(i64 a, i64 b) { return b == 0 ? 0 : a / b; }
 INLINE i64 mod_i64(i64 a, i64 b) {
   i64 r = b == 0 ? 0 : a % b; return r && ((r < 0) != (b < 0)) ? r + b : r; }
+INLINE u64 div_u64(u64 a, u64 b) { return b == 0 ? 0 : a / b; }
+INLINE u64 mod_u64(u64 a, u64 b) { return b == 0 ? 0 : a % b; }
 INLINE float mod_float(float a, float b) {
   const float r = fmodf(a, b); return r != 0 && (r < 0) != (b < 0) ? r + b : r; }
 INLINE double mod_double(double a, double b) {
@@ -75,6 +78,8 @@ INLINE double max_nan(double a, double b) { return a != a || a > b ? a : b; }
 INLINE double min_nan(double a, double b) { return a != a || a < b ? a : b; }
 INLINE i64 max_nan(i64 a, i64 b) { return a > b ? a : b; }
 INLINE i64 min_nan(i64 a, i64 b) { return a < b ? a : b; }
+INLINE u64 max_nan(u64 a, u64 b) { return a > b ? a : b; }
+INLINE u64 min_nan(u64 a, u64 b) { return a < b ? a : b; }
 INLINE float erf_(float x) { return erff(x); }
 INLINE double erf_(double x) { return erf(x); }
 INLINE float exp_(float x) { return expf(x); }
@@ -104,7 +109,11 @@ def working(dtype: DataType) -> str:
         return "double"
     if dtype.is_float:
         return "float"
-    return "i64"
+    return "u64" if dtype is DataType.UINT64 else "i64"
+
+
+INTEGERS = ("i64", "u64")
+"""Working types of integers."""
 
 
 def loaded(dtype: DataType, text: str) -> str:
@@ -113,7 +122,7 @@ def loaded(dtype: DataType, text: str) -> str:
         return f"load_{dtype.name}({text})"
     if dtype is DataType.BOOL:
         return f"({text} != 0)"
-    return text if dtype.is_float else f"(i64)({text})"
+    return text if dtype.is_float else f"({working(dtype)})({text})"
 
 
 def stored(dtype: DataType, text: str) -> str:
@@ -127,7 +136,7 @@ def wrapped(dtype: DataType, text: str) -> str:
     """An integer result, reduced to its type's range. Floats keep the precision they have."""
     if dtype.is_integer and dtype in SMALL:
         return f"load_{dtype.name}(store_{dtype.name}({text}))"
-    if dtype.is_integer and dtype is not DataType.INT64 and dtype is not DataType.BOOL:
+    if dtype.is_integer and dtype not in (DataType.INT64, DataType.UINT64, DataType.BOOL):
         return f"(i64)({STORAGE[dtype]})({text})"
     return text
 
@@ -136,6 +145,8 @@ def number(value: Any, dtype: DataType) -> str:
     """A literal in a type's working type."""
     if dtype is DataType.BOOL:
         return "true" if value else "false"
+    if dtype is DataType.UINT64:
+        return f"(u64){int(value) % 2**64}ULL"
     if not dtype.is_float:
         return f"(i64){int(value)}LL" if int(value) != -(2**63) else "(-9223372036854775807LL - 1)"
     v, kind = float(value), working(dtype)
@@ -151,8 +162,23 @@ def number(value: Any, dtype: DataType) -> str:
 
 def lowest(kind: str) -> str:
     """What no value of a working type is below."""
-    text = "-__int_as_float(0x7f800000)" if kind != "i64" else "(-9223372036854775807LL - 1)"
-    return f"({kind})({text})"
+    least = {"i64": "(-9223372036854775807LL - 1)", "u64": "0"}
+    return f"({kind})({least.get(kind, '-__int_as_float(0x7f800000)')})"
+
+
+def highest(kind: str) -> str:
+    """What no value of a working type is above."""
+    return f"({kind})(~{lowest(kind)})" if kind in INTEGERS else f"(-{lowest(kind)})"
+
+
+def powered(text: str, p: int, kind: str) -> str:
+    """A number of a floating kind to the power of p."""
+    return {1: text, 2: f"{text} * {text}"}.get(p, f"pow_({text}, ({kind}){p})")
+
+
+def rooted(text: str, p: int, kind: str) -> str:
+    """Its p-th root."""
+    return {1: text, 2: f"sqrt_({text})"}.get(p, f"pow_({text}, ({kind}){1 / p!r})")
 
 
 def _float(v: float) -> str:
@@ -160,7 +186,7 @@ def _float(v: float) -> str:
     return f"{text}f" if any(c in text for c in ".en") else f"{text}.0f"
 
 
-_INTEGER = r"\(i64\)(-?\d+)LL"
+_INTEGER = r"\([iu]64\)(-?\d+)U?LL"
 """An integer literal; see ``number``."""
 
 
@@ -168,7 +194,7 @@ def _div(s: Scalars) -> str:
     if s.dtype.is_float:
         return f"({s[0]} / {s[1]})"
     check_divisor(s, _INTEGER)
-    return f"div_i64({s[0]}, {s[1]})"
+    return f"div_{working(s.dtype)}({s[0]}, {s[1]})"
 
 
 def _mod(s: Scalars) -> str:
@@ -178,7 +204,7 @@ def _mod(s: Scalars) -> str:
         return f"mod_{working(s.dtype)}({s[0]}, {s[1]})"
     if s.dtype.is_float:
         return f"fmod{'' if s.dtype is DataType.DOUBLE else 'f'}({s[0]}, {s[1]})"
-    return f"({s[0]} - div_i64({s[0]}, {s[1]}) * {s[1]})"
+    return f"({s[0]} - div_{working(s.dtype)}({s[0]}, {s[1]}) * {s[1]})"
 
 
 _POWERS = {2.0: "({x} * {x})", 3.0: "({x} * {x} * {x})", 0.5: "sqrt_({x})", 1.0: "{x}"}
@@ -189,7 +215,7 @@ def _pow(s: Scalars) -> str:
     if not s.dtype.is_float:
         real = exponent is not None and exponent.is_float
         if real:
-            return f"(i64)pow_((double)({s[0]}), (double)({s[1]}))"
+            return f"({working(s.dtype)})pow_((double)({s[0]}), (double)({s[1]}))"
         return f"pow_i64({s[0]}, {s[1]})"
     kind = working(s.dtype)
     return known_power(s, _POWERS) or f"pow_({s[0]}, ({kind})({s[1]}))"
@@ -207,6 +233,8 @@ def _clip(s: Scalars) -> str:
 def _cast(s: Scalars) -> str:
     if s.out is DataType.BOOL:
         return f"({s[0]} != {s.number(0)})" if s.dtype is not DataType.BOOL else s[0]
+    if s.dtype.is_float and s.out is DataType.UINT64:
+        return f"({s[0]} < 0 ? (u64)(i64)({s[0]}) : (u64)({s[0]}))"
     if s.dtype.is_float and s.out.is_integer:
         return wrapped(s.out, f"(i64)({s[0]})")
     if s.out.is_float and s.out in SMALL:

@@ -30,9 +30,9 @@ _JOINS = {
 
 def scattered(body: Body, node: Node) -> KernelText:
     """The kernels of one of ``SCATTERS``."""
-    out = body.types[node.outputs[0]]
-    if prod(out.shape) >= 2**31:
-        raise Untranslatable("an output of 2^31 elements and more")
+    sizes = (prod(body.types[v].shape) for v in (node.outputs[0], _updates(node)))
+    if max(sizes) >= 2**31:
+        raise Untranslatable("an output or updates of 2^31 elements and more")
     if node.attributes.get("reduction", "none") != "none":
         return _joined(body, node)
     return _claimed(body, node)

@@ -39,8 +39,6 @@ from workbench.tactics.nvrtc.weight_only import packed
 from workbench.tactics.protocol import Call, Launch, Problem, Tactic
 
 REVISION = "5"
-
-
 MESSAGE_LENGTH = 600
 LEVEL = "hardware_compatibility"
 """Code of refusals for other GPUs' sake."""
@@ -230,9 +228,7 @@ def _call(text: KernelText, tactic: Tactic, problem: Problem) -> Call:
 
 def _constant(device: GpuDevice, text: KernelText, position: int, array: Array) -> DeviceConstant:
     """A constant on the device, as the kernel reads it."""
-    packing = dict(text.packing).get(position)
-    if packing is None:
-        return device.constant((array,))
+    packing = dict(text.packing).get(position, "")
     return device.constant((array,), packing, lambda: packed(packing, array))
 
 

@@ -13,7 +13,16 @@ from workbench.operators.matrix import einsum_terms
 from workbench.operators.windows import Window, window_of
 from workbench.tactics.nvrtc.elements import Elements, Index, Movement, offset, operand
 from workbench.tactics.nvrtc.movements import known
-from workbench.tactics.nvrtc.scalars import lowest, number, working, wrapped
+from workbench.tactics.nvrtc.scalars import (
+    INTEGERS,
+    highest,
+    lowest,
+    number,
+    powered,
+    rooted,
+    working,
+    wrapped,
+)
 from workbench.tactics.scalar_text import Untranslatable
 
 BIGGER = r"""
@@ -47,10 +56,7 @@ def _extreme(e: Elements, node: Node, name: str, index: Index) -> str:
     with e.loops([x.shape[axis]]) as (j,):
         full = _full((axis,), (j,), index, len(x.shape), kept=kept)
         value = e.at(node.inputs[0], full)
-        if x.dtype is DataType.UINT64:
-            # Their order is that of the same bits, with a sign, the first one turned.
-            value = e.variable(kind, f"{value} ^ (i64)(1ULL << 63)")
-        flip = "" if node.op == "ArgMax" else "~" if kind == "i64" else "-"
+        flip = "" if node.op == "ArgMax" else "~" if kind in INTEGERS else "-"
         order = (f"{flip}{value}", f"{flip}{best}")
         better = f"beats({', '.join(order)})"
         if node.attributes["select_last_index"]:
@@ -107,7 +113,7 @@ def _reduction(e: Elements, node: Node, name: str, index: Index) -> str:
 
 
 def _refuse_floats_only(node: Node, kind: str) -> None:
-    if kind == "i64" and node.op in ("ReduceL2", "ReduceLogSum", "ReduceLogSumExp"):
+    if kind in INTEGERS and node.op in ("ReduceL2", "ReduceLogSum", "ReduceLogSumExp"):
         raise Untranslatable(f"{node.op} of integers")
 
 
@@ -118,8 +124,9 @@ def _start(node: Node, kind: str, dtype: DataType) -> str:
         return "0"
     largest = node.op == "ReduceMax"
     if dtype.is_float:
-        return lowest(kind) if largest else f"-({lowest(kind)})"
-    return number(dtype.info.low if largest else dtype.info.high, DataType.INT64)
+        return lowest(kind) if largest else highest(kind)
+    limit = dtype.info.low if largest else dtype.info.high
+    return number(limit, DataType.INT64 if dtype is DataType.BOOL else dtype)
 
 
 # -- products -----------------------------------------------------------------------------
@@ -238,18 +245,10 @@ def _lp_pool(e: Elements, node: Node, name: str, index: Index) -> str:
                 if step == "most":
                     e.lines.append(f"{most} = max_nan({most}, {size});")
                 else:
-                    e.lines.append(f"{total} += {_power(f'({size} / {most})', p, kind)};")
+                    e.lines.append(f"{total} += {powered(f'({size} / {most})', p, kind)};")
         if step == "most":
             e.lines.append(f"if (!({most} > 0 && {most} - {most} == 0)) {most} = 1;")
-    return e.variable(kind, f"{_root(total, p, kind)} * {most}")
-
-
-def _power(text: str, p: int, kind: str) -> str:
-    return {1: text, 2: f"{text} * {text}"}.get(p, f"pow_({text}, ({kind}){p})")
-
-
-def _root(text: str, p: int, kind: str) -> str:
-    return {1: text, 2: f"sqrt_({text})"}.get(p, f"pow_({text}, ({kind}){1 / p!r})")
+    return e.variable(kind, f"{rooted(total, p, kind)} * {most}")
 
 
 def _response(e: Elements, node: Node, name: str, index: Index) -> str:

@@ -225,13 +225,9 @@ def _nibbles(matrix: Array) -> Array:
 
 
 def packed(name: str, matrix: Array) -> Array:
-    """A constant as a kernel reads it: rows of nibbles, of the matrix or of the transposed one."""
+    """A constant as a kernel reads it: as it is, transposed, or in rows of nibbles of either."""
+    if not name:
+        return matrix
     if name == "transposed":
         return np.ascontiguousarray(matrix.T)
     return _nibbles(matrix if name == "nibbles of rows" else matrix.T)
-
-
-def packed_constant(text: KernelText, position: int, array: Array) -> Array:
-    """A constant of a Body, by its position among the inputs, as its kernel reads it."""
-    name = dict(text.packing).get(position)
-    return packed(name, array) if name else array
