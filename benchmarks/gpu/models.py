@@ -76,6 +76,7 @@ def _initialize(module: nn.Module) -> None:
 
 def export(module: nn.Module, inputs: dict[str, Tensor], output: str, path: Path) -> None:
     """Write the module as ONNX at these sizes, in its own types."""
+    torch._dynamo.reset()  # a module exported before at other sizes is not made dynamic
     program = torch.onnx.export(
         module,
         tuple(inputs.values()),

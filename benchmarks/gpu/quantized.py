@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from workbench.body import Array
-from workbench.builder import BuildState, run_stages, start
+from workbench.builder import run_stages, start
+from workbench.calibration import CalibrationResult
 from workbench.config import BuilderConfig, BuilderFlag, Calibrator
 from workbench.datatypes import DataType
 from workbench.records import Stage
@@ -67,15 +68,17 @@ def config_for(
     return config
 
 
-def reference(state: BuildState, path: Path, inputs: Mapping[str, Array]) -> Array:
-    """The first output of the build's Q/DQ graph by NumPy, on a model of these inputs' sizes.
+def calibrated(
+    path: Path, config: BuilderConfig, inputs: Mapping[str, Array]
+) -> tuple[CalibrationResult, Array]:
+    """Ranges on these inputs (a model at their batch), and the Q/DQ graph's first output by NumPy.
 
-    path: the same model at the batch of ``inputs``; it gets the ranges of ``state``.
+    The ranges serve the same model at any batch.
     """
-    config = state.config.clone()
-    begun = replace(start(path, config), calibration=state.calibration)
-    graph = run_stages(begun, until=Stage.CALIBRATE).network
-    return next(iter(graph.run(dict(inputs)).values()))
+    begun = start(path, config, calibration_data=[dict(inputs)])
+    state = run_stages(begun, until=Stage.CALIBRATE)
+    assert state.calibration is not None
+    return state.calibration, next(iter(state.network.run(dict(inputs)).values()))
 
 
 def distance(found: Array, exact: Array) -> float:
