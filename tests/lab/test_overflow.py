@@ -52,6 +52,32 @@ def test_the_layer_the_sample_the_value_and_the_limit_are_named() -> None:
     assert hunt.nearest.share == pytest.approx(cause.value / 65504)
 
 
+def test_an_overflow_that_was_clipped_away_is_not_the_cause_of_a_later_one() -> None:
+    network = NetworkDefinition("clipped")
+    x = network.add_input("x", "FP32", ("batch", WIDTH))
+
+    def add(op: str, inputs: list, name: str):
+        return network.add_layer(op, inputs, name=name, origin=(name,)).outputs[0]
+
+    def product(t, scale: float, name: str):
+        held = network.constant((np.eye(WIDTH) * scale).astype(np.float32), f"{name}_w")
+        return add("MatMul", [t, held], name)
+
+    low, high = (network.constant(np.float32(v), f"at{v}") for v in (0, 70))
+    far = add("Sub", [high, add("Clip", [product(x, 1e3, "first"), low, high], "clip")], "far")
+    network.mark_output(product(far, 1e4, "second"))
+    network.model_nodes = tuple(n for layer in network.layers for n in layer.origin)
+    data = np.full((64, WIDTH), 0.07, np.float32)
+    data[3], data[45] = 100.0, 0.06
+    hunt = hunt_overflow(
+        PrecisionTrials(network, quick_config(), samples=_batches(data)), wb.DataType.HALF
+    )
+    assert [(o.layer, o.sample, o.samples) for o in hunt.causes] == [
+        ("first", 3, 1),
+        ("second", 45, 1),
+    ]
+
+
 def test_bfloat16_reaches_far_enough() -> None:
     hunt = hunt_overflow(loud(1000.0, sample=45), wb.DataType.BF16)
     assert hunt.overflows == ()

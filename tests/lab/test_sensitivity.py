@@ -7,7 +7,7 @@ import pytest
 from planted import planted_trials
 
 import workbench as wb
-from workbench.errors import BuildCancelled
+from workbench.errors import BuildCancelled, ConfigError
 from workbench.lab import find_divergence, find_minimal_fix, measure_sensitivity, own_noise
 from workbench.lab.quality import Quality, QualityMeter
 from workbench.records import CallbackMonitor
@@ -90,3 +90,18 @@ def test_values_that_became_infinite_are_counted_and_lose_everything() -> None:
     assert q.not_finite == 1
     assert q.relative_l2 == np.inf
     assert Quality.from_json(q.to_json()) == q
+
+
+@pytest.mark.parametrize(
+    ("outputs", "said"),
+    [
+        ({"best": np.zeros((4,), np.int64)}, r"none is floating-point: best int64\[4\]"),
+        (
+            {"y": np.zeros((4, 3), np.float32), "h": np.zeros((2, 4), np.float32)},
+            r"do not count the same samples: y float32\[4, 3\], h float32\[2, 4\]",
+        ),
+    ],
+)
+def test_outputs_that_cannot_be_compared_by_sample_are_named(outputs, said) -> None:
+    with pytest.raises(ConfigError, match=said):
+        QualityMeter().add(outputs, outputs)

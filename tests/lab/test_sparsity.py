@@ -64,6 +64,8 @@ def test_dense_weights_do_not_fit_and_pruned_ones_do() -> None:
             assert 0 < before[name].lost < 0.5
     rows = sparsity_rows(list(after.values()))
     assert list(rows["Note"]).count("2:4") == 4
+    fitting = dict(zip(rows["Layer"], rows["Fitting (%)"], strict=True))
+    assert {n for n, share in fitting.items() if np.isnan(share)} == blocked
     assert [w.zeros for w in check_sparsity(network)] == [w.zeros for w in before.values()]
 
 

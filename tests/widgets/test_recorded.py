@@ -115,6 +115,12 @@ def test_unticking_a_source_names_the_layers_that_lose(recording: Recording):
     assert LAYER in set(what_if.table.rows["Layer"])
     assert "layouts aside" in what_if.total.value
     assert what_if.sources == ("NUMPY",)
+    assert f"{len(what_if.table.rows)} layers run another tactic" in what_if.total.value
+    what_if.boxes["NUMPY"].value = False
+    nothing = int(what_if.table.rows["Loss (µs)"].isna().sum())
+    assert nothing
+    assert f"For {nothing} nothing else was timed" in what_if.total.value
+    assert "layers run another" not in what_if.total.value
 
 
 def test_tuning_with_the_ticked_sources_is_an_action_and_uses_what_was_timed():

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from workbench.body import Array
-from workbench.builder import Batch
-from workbench.calibration import load_data
 from workbench.config import WEAK_FLAGS, BuilderConfig
 from workbench.datatypes import DataType
 from workbench.errors import SessionError
@@ -33,32 +28,15 @@ def trials_of(
             place=session.name,
             remedy="give the session calibration data, in the Calibration panel or by code",
         )
-    network = session.parsed.network
-    if samples is not None:
-        data = load_data(samples, network)
-    assert data is not None
-    given = session.calibration
     return PrecisionTrials(
         session.model,
         without_requests(session.config),
         device=session.device,
-        calibration=_within_profile(session, given.batches) if given is not None else None,
-        samples=_within_profile(session, data.batches),
+        calibration=data.batches if data is not None else None,
+        samples=samples,
         labels=labels,
         name=session.name,
     )
-
-
-def _within_profile(session: Session, batches: Sequence[Batch]) -> tuple[Batch, ...]:
-    """The same samples, no more in a batch than the profile allows; the last may be smaller."""
-    profiles = session.config.optimization_profiles
-    shapes = profiles[0].shapes if profiles else {}
-    most = min((s[2][0] for n, s in shapes.items() if n in batches[0] and s[2]), default=0)
-    if not most:
-        return tuple(batches)
-    whole = {n: np.concatenate([b[n] for b in batches]) for n in batches[0]}
-    count = len(next(iter(whole.values())))
-    return tuple({n: a[i : i + most] for n, a in whole.items()} for i in range(0, count, most))
 
 
 def settings_of(session: Session) -> tuple[str, str]:

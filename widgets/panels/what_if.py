@@ -68,10 +68,11 @@ class WhatIf(ipw.VBox):
         self.table.rows = rows.iloc[changed].reset_index(drop=True)
         self._place.children = (self.table,) if changed else ()
         nothing = sum(map(is_missing, losses))
-        text = "Nothing changes: every chosen tactic is still allowed."
-        if changed:
+        others = len(changed) - nothing
+        text = "" if changed else "Nothing changes: every chosen tactic is still allowed."
+        if others:
             total = sum(us for us in losses if not is_missing(us))
-            text = f"{len(changed)} layers run another tactic: {total:+,.1f} µs, layouts aside."
+            text = f"{others} layers run another tactic: {total:+,.1f} µs, layouts aside. "
         if nothing:
-            text += f" For {nothing} of them nothing else was timed: the build may be refused."
+            text += f"For {nothing} nothing else was timed: the build may be refused."
         self.total.value = note(text).value

@@ -103,19 +103,25 @@ def hunt_overflow(
     decisions = {d.layer: d for d in resolve(trials.network, config)}
     state = trials.build(config)
     hits: dict[str, Overflow] = {}
+    hit_samples: dict[str, set[int]] = {}
     room: dict[str, Headroom] = {}
     at, steps = 0, len(trials.inner_reference)
     with Progress(monitor or ProgressMonitor(), "Overflow", steps) as progress:
         for exact, found in trials.watched(state):
             size = 0
             for d in _in_order(trials, decisions, found):
-                _look(d, exact[d.layer], found[d.layer], at, hits)
+                bad = _not_finite(found[d.layer])
+                if bad.size and d.layer not in hits:
+                    row = int(bad[0])
+                    hits[d.layer] = _hit(d, exact[d.layer][row], found[d.layer][row], at + row)
+                if bad.size:
+                    hit_samples.setdefault(d.layer, set()).update(at + int(r) for r in bad)
                 _measure(d, exact[d.layer], at, room)
                 size = len(exact[d.layer])
             at += size
             progress.step()
     order = [x.name for x in trials.network.layers]
-    rows = tuple(_caused(hits[x], trials, hits) for x in order if x in hits)
+    rows = tuple(_caused(hits[x], trials, hit_samples) for x in order if x in hits)
     return OverflowHunt(rows, tuple(room[x] for x in order if x in room), at)
 
 
@@ -127,33 +133,29 @@ def _in_order(
             yield decisions[layer.name]
 
 
-def _look(
-    d: PrecisionDecision, exact: Array, found: Array, at: int, hits: dict[str, Overflow]
-) -> None:
+def _not_finite(found: Array) -> Array:
+    """The samples of a batch that hold NaN or infinity."""
+    return np.flatnonzero(~np.isfinite(found).reshape(len(found), -1).all(axis=1))
+
+
+def _hit(d: PrecisionDecision, exact: Array, found: Array, sample: int) -> Overflow:
+    """The element of one sample whose float value is largest, of those that are not finite."""
     bad = ~np.isfinite(found)
-    if not bad.any():
-        return
-    rows = np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1))
-    if d.layer in hits:
-        known = hits[d.layer]
-        hits[d.layer] = replace(known, samples=known.samples + len(rows))
-        return
-    row = int(rows[0])
-    places = np.argwhere(bad[row])
-    sizes = np.nan_to_num(np.abs(exact[row][bad[row]].astype(np.float64)), nan=np.inf)
+    places = np.argwhere(bad)
+    sizes = np.nan_to_num(np.abs(exact[bad].astype(np.float64)), nan=np.inf)
     index = tuple(int(i) for i in places[int(sizes.argmax())])
-    value, limit = float(exact[row][index]), _limit(d)
+    value, limit = float(exact[index]), _limit(d)
     cause = BEYOND if abs(value) > limit else INSIDE
     cause = cause if np.isfinite(value) else FLOAT_TOO
-    found_value = float(found[row][index])
-    hits[d.layer] = Overflow(
-        *(d.layer, d.op, d.origin, d.arithmetic, at + row, index),
-        *(value, found_value, limit, cause, len(rows)),
+    return Overflow(
+        *(d.layer, d.op, d.origin, d.arithmetic, sample, index),
+        *(value, float(found[index]), limit, cause, 1),
     )
 
 
-def _caused(hit: Overflow, trials: PrecisionTrials, hits: dict[str, Overflow]) -> Overflow:
-    """The hit, with its cause: a layer that reads what was not finite inherits it."""
+def _caused(hit: Overflow, trials: PrecisionTrials, samples: dict[str, set[int]]) -> Overflow:
+    """The hit with its samples and cause: what reads what was not finite there inherits it."""
+    hit = replace(hit, samples=len(samples[hit.layer]))
     todo, seen = [trials.network.layer(hit.layer)], set[str]()
     while todo:
         for t in todo.pop().inputs:
@@ -161,7 +163,7 @@ def _caused(hit: Overflow, trials: PrecisionTrials, hits: dict[str, Overflow]) -
             if made is None or made.name in seen:
                 continue
             seen.add(made.name)
-            if made.name in hits and hits[made.name].sample <= hit.sample:
+            if hit.sample in samples.get(made.name, ()):
                 return replace(hit, cause=INHERITED)
             todo.append(made)
     return hit

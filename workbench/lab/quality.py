@@ -94,8 +94,9 @@ class QualityMeter:
         """The next batch: every floating-point value of the reference, sample by sample.
 
         labels: of these samples. task: these samples' scores. The first axis counts samples.
+        Raises ConfigError where nothing can be compared so.
         """
-        names = [n for n, a in reference.items() if a.dtype.kind in "fV"]
+        names = _comparable(reference)
         exact = np.concatenate([_rows(reference[n]) for n in names], axis=1)
         given = np.concatenate([_rows(found[n]) for n in names], axis=1)
         bad = ~np.isfinite(given) & np.isfinite(exact)
@@ -140,6 +141,20 @@ class QualityMeter:
             self._task / n if self._tasked else None,
             self._not_finite,
         )
+
+
+def _comparable(reference: Mapping[str, Array]) -> list[str]:
+    """The floating-point values. Raises ConfigError where there are none, or samples do not fit."""
+    names = [n for n, a in reference.items() if a.dtype.kind in "fV"]
+    if len({a.shape[:1] for n, a in reference.items() if n in names}) == 1:
+        return names
+    said = ", ".join(f"{n} {a.dtype}{list(a.shape)}" for n, a in reference.items())
+    problem = "first axes do not count the same samples" if names else "none is floating-point"
+    raise ConfigError(
+        f"{problem}: {said}",
+        place="outputs to compare",
+        remedy="mark float tensors as the model's outputs, with samples along their first axis",
+    )
 
 
 def _rows(array: Array) -> Array:

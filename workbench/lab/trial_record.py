@@ -66,8 +66,8 @@ class Trial:
 class TrialRecord:
     """Trials by configuration; written after each one, atomically, where there is a file.
 
-    identity: what they belong to (model, data, device). A file of another identity is refused with
-    what differs. resumed: trials that were read from the file and asked for again.
+    identity: what they belong to (workbench, model, data, device). A file of another identity is
+    refused with what differs. resumed: trials that were read from the file and asked for again.
     """
 
     def __init__(self, path: str | Path | None, identity: Mapping[str, str]) -> None:

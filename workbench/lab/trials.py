@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from workbench import precision
+from workbench import __version__, precision
 from workbench.body import Array
 from workbench.builder import Batch, BuildState, run_stages, start
 from workbench.builder.ranges import with_calibration
@@ -322,6 +322,7 @@ class PrecisionTrials:
         data = self._base.calibration_data
         task = getattr(self.task, "__qualname__", type(self.task).__name__) if self.task else ""
         return {
+            "workbench": __version__,
             "model": network_digest(self.network),
             "calibration": data_digest(data) if data else "",
             "samples": data_digest(self.batches),

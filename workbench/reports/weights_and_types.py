@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -14,12 +15,13 @@ def sparsity_rows(weights: Sequence[WeightSparsity]) -> pd.DataFrame:
     """One row a product's weight.
 
     Columns: Layer, Operator, Shape, Groups of four, Fitting (%), Zeros (%), Pruning loses (% of
-    energy), Note.
+    energy), Note. Fitting and what pruning loses are NaN where there are no groups.
     """
     rows = [
         (
             *(w.layer, w.op, "×".join(map(str, w.shape)), w.groups),
-            *(100 * w.fitting / w.groups if w.groups else 0.0, 100 * w.zeros, 100 * w.lost),
+            100 * w.fitting / w.groups if w.groups else math.nan,
+            *(100 * w.zeros, 100 * w.lost if w.groups else math.nan),
             w.blocker or ("2:4" if w.is_sparse else ""),
         )
         for w in weights
