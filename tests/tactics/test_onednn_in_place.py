@@ -164,3 +164,12 @@ def test_a_choice_that_may_not_overwrite_says_why() -> None:
     refused = [c.refusal for c in choice.candidates if c.tactic and c.tactic.overwrites is not None]
     assert refused
     assert all(r is not None and r.code == "in_place" for r in refused)
+
+
+def test_in_place_only_the_processors_best_kernels_are_offered() -> None:
+    net, y = residual()
+    over = [t for t in check_all(net, y) if t.overwrites is not None]
+    names = {str(t.parameter("implementation")) for t in over}
+    assert not any("gemm" in n for n in names)
+    if any("avx512" in n for n in names):
+        assert not any(n.endswith(":avx2") for n in names)

@@ -113,6 +113,8 @@ class OneDnnSource:
             for kernel in kernels:
                 if variant.widened and _is_older(kernel, library):
                     continue
+                if variant.overwrites is not None and _gains_nothing(kernel, library):
+                    continue
                 if family.multiplies and _saturates(kernel, layer):
                     saturating.add(kernel)
                 else:
@@ -281,6 +283,11 @@ def _is_older(kernel: str, library: Library) -> bool:
     """Whether a kernel leaves the wider half of AVX-512 unused; not worth timing in emulation."""
     has_avx512 = library.isa & InstructionSet.AVX512_CORE == InstructionSet.AVX512_CORE
     return has_avx512 and kernel.endswith((":avx", ":avx2"))
+
+
+def _gains_nothing(kernel: str, library: Library) -> bool:
+    """Whether a kernel is not worth timing in place: an older one, or sums apart from products."""
+    return _is_older(kernel, library) or "gemm" in kernel
 
 
 def _saturates(kernel: str, layer: Layer) -> bool:
