@@ -131,43 +131,48 @@ def _top(body: Body, node: Node) -> KernelText:
 
 # -- determinants -------------------------------------------------------------------------
 LARGEST_MATRIX = 128
-"""Rows of a matrix that a thread eliminates in its own memory."""
+"""Rows of a matrix that a thread eliminates alone."""
 
 
 def _determinant(body: Body, node: Node) -> KernelText:
-    """Gaussian elimination with pivots, in double; a thread a matrix."""
+    """Gaussian elimination with pivots, in double; a thread a matrix, side by side in workspace."""
     x, out = (body.types[v] for v in (node.inputs[0], node.outputs[0]))
-    n = x.shape[-1]
+    n, count = x.shape[-1], prod(out.shape)
     if n > LARGEST_MATRIX:
         raise Untranslatable(f"a matrix of {n} rows, {LARGEST_MATRIX} are the most")
+
+    def a(row: str, column: str) -> str:
+        return f"a[({row} * {n} + {column}) * {count}]"
+
     e = elements_of(body, {})
     full = split(e, "i", out.shape)
     head, e.lines = e.lines, []
-    e.lines.append(f"a[r * {n} + c] = {e.at(node.inputs[0], (*full, 'r', 'c'))};")
+    e.lines.append(f"{a('r', 'c')} = {e.at(node.inputs[0], (*full, 'r', 'c'))};")
     load, e.lines = e.lines, []
     kind = working(out.dtype)
     lines = [
         *head,
-        f"double a[{max(n * n, 1)}]; double det = 1;",
+        "double* const a = (double*)workspace + i; double det = 1;",
         f"for (idx r = 0; r < {n}; ++r) for (idx c = 0; c < {n}; ++c) {{",
         *load,
         "}",
-        f"for (int p = 0; p < {n}; ++p) {{",
-        "  int best = p;",
-        f"  for (int r = p + 1; r < {n}; ++r)",
-        f"    if (fabs(a[r * {n} + p]) > fabs(a[best * {n} + p])) best = r;",
-        f"  if (best != p) {{ det = -det; for (int c = p; c < {n}; ++c) {{",
-        f"    const double t = a[p * {n} + c]; a[p * {n} + c] = a[best * {n} + c];",
-        f"    a[best * {n} + c] = t; }} }}",
-        f"  const double pivot = a[p * {n} + p]; det *= pivot;",
+        f"for (idx p = 0; p < {n}; ++p) {{",
+        "  idx best = p;",
+        f"  for (idx r = p + 1; r < {n}; ++r)",
+        f"    if (fabs({a('r', 'p')}) > fabs({a('best', 'p')})) best = r;",
+        f"  if (best != p) {{ det = -det; for (idx c = p; c < {n}; ++c) {{",
+        f"    const double t = {a('p', 'c')}; {a('p', 'c')} = {a('best', 'c')};",
+        f"    {a('best', 'c')} = t; }} }}",
+        f"  const double pivot = {a('p', 'p')}; det *= pivot;",
         "  if (pivot == 0) break;",
-        f"  for (int r = p + 1; r < {n}; ++r) {{",
-        f"    const double f = a[r * {n} + p] / pivot;",
-        f"    for (int c = p + 1; c < {n}; ++c) a[r * {n} + c] -= f * a[p * {n} + c]; }} }}",
+        f"  for (idx r = p + 1; r < {n}; ++r) {{",
+        f"    const double f = {a('r', 'p')} / pivot;",
+        f"    for (idx c = p + 1; c < {n}; ++c) {a('r', 'c')} -= f * {a('p', 'c')}; }} }}",
         f"const {kind} result = ({kind})det;",
     ]
     lines += written(e, body, node, "result", full)
-    return program_text(body, (stage(prod(out.shape), lines, 32),), e.tables)
+    space = 8 * max(1, prod(x.shape))
+    return program_text(body, (stage(count, lines, 32),), e.tables, workspace=space)
 
 
 # -- dynamic quantization -----------------------------------------------------------------
