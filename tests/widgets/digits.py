@@ -34,3 +34,10 @@ def quick_session(kind: DataType = DataType.FLOAT, *, cached: bool = True) -> Se
     session = Session(MODEL, calibration=samples(), timing_cache=cache)
     session.do(*QUICK, *session.suggested_profile(), SetDefaultPrecision(kind))
     return session
+
+
+def texts(widget) -> str:
+    """Everything that a panel says."""
+    names = ("value", "description", "code", "label")
+    own = " ".join(str(getattr(widget, name, "")) for name in names)
+    return " ".join([own, *(texts(c) for c in getattr(widget, "children", ()))])

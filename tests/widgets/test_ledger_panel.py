@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from digits import samples
+from digits import samples, texts
 from sketch import Sketch
 
 from widgets.figures.arrows import DOTS
@@ -38,11 +38,6 @@ def panel() -> LedgerPanel:
     session = Session(network())
     session.run(Stage.FUSE)
     return LedgerPanel(session, only=Stage.FUSE)
-
-
-def texts(widget) -> str:
-    own = " ".join(str(getattr(widget, name, "")) for name in ("value", "description", "code"))
-    return " ".join([own, *(texts(c) for c in getattr(widget, "children", ()))])
 
 
 def buttons(widget) -> list:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from digits import MODEL, QUICK, quick_session, samples
+from digits import MODEL, QUICK, quick_session, samples, texts
 
 from widgets.panels import (
     PANELS,
@@ -35,12 +35,6 @@ from workbench.session import (
 @pytest.fixture
 def session() -> Session:
     return quick_session()
-
-
-def texts(widget) -> str:
-    """Everything that a panel says."""
-    own = " ".join(str(getattr(widget, name, "")) for name in ("value", "description", "code"))
-    return " ".join([own, *(texts(c) for c in getattr(widget, "children", ()))])
 
 
 @pytest.mark.parametrize("kind", PANELS)

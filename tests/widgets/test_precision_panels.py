@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from digits import MODEL, quick_session
+from digits import MODEL, quick_session, texts
 
 import workbench as wb
 from widgets.figures.accuracy import noise_percent
@@ -33,11 +33,6 @@ def rescaled(kind: DataType = DataType.INT8) -> Session:
     opened.do(*opened.suggested_profile(), SetDefaultPrecision(kind))
     opened.do(SetOption("builder_optimization_level", 0), SetOption("verify", "none"))
     return opened
-
-
-def texts(widget) -> str:
-    own = " ".join(str(getattr(widget, name, "")) for name in ("value", "description", "code"))
-    return " ".join([own, *(texts(c) for c in getattr(widget, "children", ()))])
 
 
 # -- precision ------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from digits import quick_session
+from digits import quick_session, texts
 
 from widgets.figures import tactic_figure, timing_figure, waterfall_figure
 from widgets.panels import RecordedBuild, TacticPanel
@@ -47,11 +47,6 @@ def recording(built: BuildState, tmp_path_factory: pytest.TempPathFactory) -> Re
         date="2020-02-02",
     )
     return load_recording(path)
-
-
-def texts(widget: object) -> str:
-    own = " ".join(str(getattr(widget, n, "")) for n in ("value", "description", "label"))
-    return " ".join([own, *(texts(c) for c in getattr(widget, "children", ()))])
 
 
 def test_every_figure_and_table_of_a_recorded_build_is_labelled(recording: Recording):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from digits import quick_session
+from digits import quick_session, texts
 
 from widgets.panels import RunPanel
 from workbench.datatypes import DataType
@@ -19,12 +19,6 @@ from workbench.session import Session, SetDefaultPrecision, SetPrecision
 @pytest.fixture
 def session() -> Session:
     return quick_session()
-
-
-def texts(widget) -> str:
-    """Everything that the panel says."""
-    own = " ".join(str(getattr(widget, name, "")) for name in ("value", "description", "code"))
-    return " ".join([own, *(texts(c) for c in getattr(widget, "children", ()))])
 
 
 def test_the_plan_is_exported_and_can_be_loaded(session: Session, tmp_path: Path):

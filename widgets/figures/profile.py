@@ -9,7 +9,15 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from widgets.figures.style import BLUE, GREY, chart, precision_colour, text_on, unique_labels
+from widgets.figures.style import (
+    BLUE,
+    GREY,
+    chart,
+    downwards,
+    precision_colour,
+    text_on,
+    unique_labels,
+)
 
 RESIDUAL = "(residual)"
 
@@ -55,12 +63,7 @@ def profile_figure(rows: pd.DataFrame, device: str, *, inputs: str = "") -> go.F
                     "line": {"color": "#7b8794", "width": 2, "dash": "dot"},
                 }
             ],
-            "yaxis": {
-                "categoryorder": "array",
-                "categoryarray": names,
-                "autorange": "reversed",
-                "showgrid": False,
-            },
+            "yaxis": downwards(names),
             "xaxis": {
                 "title": {"text": "time from the start (µs)"},
                 "range": [0, 1.07 * max(whole, farthest)],

@@ -174,6 +174,16 @@ def chart(
     )
 
 
+def downwards(names: Sequence[str]) -> dict[str, Any]:
+    """A vertical axis of named bars, the first on top."""
+    return {
+        "categoryorder": "array",
+        "categoryarray": list(names),
+        "autorange": "reversed",
+        "showgrid": False,
+    }
+
+
 def _lines(subtitle: str) -> list[str]:
     """The subtitle broken at its separators: Plotly does not wrap."""
     lines = [""]

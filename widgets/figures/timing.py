@@ -15,6 +15,7 @@ from widgets.figures.style import (
     ORANGE,
     RED,
     chart,
+    downwards,
     precision_colour,
     provenance,
     text_on,
@@ -218,11 +219,6 @@ def _axes(labels: Sequence[str], limit: float) -> dict[str, Any]:
     return {
         "showlegend": True,
         "margin": {"l": 12, "r": 20, "t": 64, "b": 78},
-        "yaxis": {
-            "categoryorder": "array",
-            "categoryarray": list(labels),
-            "autorange": "reversed",
-            "showgrid": False,
-        },
+        "yaxis": downwards(labels),
         "xaxis": {"title": {"text": "median time (µs)"}, "range": [0, limit]},
     }

@@ -17,6 +17,7 @@ from widgets.figures.style import (
     PINK,
     SKY,
     chart,
+    downwards,
 )
 
 COLOURS = {
@@ -96,12 +97,7 @@ def waterfall_figure(rows: pd.DataFrame, device: str, *, inputs: str = "") -> go
             "bargap": 0.28,
             "shapes": steps,
             "margin": {"l": 12, "r": 20, "t": 68, "b": 60},
-            "yaxis": {
-                "categoryorder": "array",
-                "categoryarray": names,
-                "autorange": "reversed",
-                "showgrid": False,
-            },
+            "yaxis": downwards(names),
             "xaxis": {
                 "title": {"text": "time from the start (µs)"},
                 "range": [1.05 * low, 1.16 * reach],
