@@ -43,12 +43,18 @@ def small_network() -> NetworkDefinition:
     return net
 
 
-def config(level: int = 0) -> BuilderConfig:
-    """One thread, a batch of 1 to 8, and no timing unless asked for."""
+def one_thread(level: int = 1) -> BuilderConfig:
+    """One thread and few samples."""
     made = BuilderConfig()
     made.builder_optimization_level = level
     made.num_threads = 1
     made.avg_timing_iterations = 2
+    return made
+
+
+def config(level: int = 0) -> BuilderConfig:
+    """One thread, a batch of 1 to 8, and no timing unless asked for."""
+    made = one_thread(level)
     shape = (3, 8, 8)
     made.add_optimization_profile(
         OptimizationProfile().set_shape("image", (1, *shape), (4, *shape), (8, *shape))

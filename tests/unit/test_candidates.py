@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from engines import build, config
+from engines import build, config, one_thread
 
 from workbench.config import BuilderConfig, BuilderFlag, MemoryPoolType
 from workbench.network import NetworkDefinition
@@ -70,14 +70,6 @@ def two_convolutions(*points: int) -> NetworkDefinition:
     return net
 
 
-def plain(level: int = 1) -> BuilderConfig:
-    made = BuilderConfig()
-    made.builder_optimization_level = level
-    made.num_threads = 1
-    made.avg_timing_iterations = 2
-    return made
-
-
 def test_layers_with_different_zero_points_are_tuned_one_by_one(monkeypatch):
     asked = []
 
@@ -87,7 +79,7 @@ def test_layers_with_different_zero_points_are_tuned_one_by_one(monkeypatch):
 
     offered = NUMPY.candidates
     monkeypatch.setattr(NUMPY, "candidates", spy)
-    build(plain(), two_convolutions(0, 3, 3))
+    build(one_thread(), two_convolutions(0, 3, 3))
     assert asked.count([0]) == asked.count([3]) > 0
 
 
@@ -97,11 +89,11 @@ def test_what_may_pass_is_told_but_not_kept_with_the_timings(monkeypatch):
 
     with monkeypatch.context() as broken:
         broken.setattr(NUMPY, "prepare", dies)
-        first = build(plain(), two_convolutions(0))
+        first = build(one_thread(), two_convolutions(0))
     assert first.tuned is not None
     told = [c.refusal for x in first.tuned.layers for c in x.candidates if c.source == "NUMPY"]
     assert any("the compiler died" in str(r) for r in told)
-    made = plain()
+    made = one_thread()
     made.timing_cache = first.cache
     second = build(made, two_convolutions(0))
     assert second.tuned is not None
@@ -116,11 +108,11 @@ def test_a_tactic_over_an_earlier_workspace_limit_is_timed_under_a_larger_one(mo
         return call if isinstance(call, Refusal) else replace(call, workspace_bytes=1 << 22)
 
     monkeypatch.setattr(NUMPY, "prepare", hungry)
-    made = plain()
+    made = one_thread()
     made.set_memory_pool_limit(MemoryPoolType.WORKSPACE, 1 << 21)
     made.timing_cache = None
     first = build(made, two_convolutions(0))
-    made = plain()
+    made = one_thread()
     made.timing_cache = first.cache
     second = build(made, two_convolutions(0))
     assert second.tuned is not None
@@ -129,13 +121,13 @@ def test_a_tactic_over_an_earlier_workspace_limit_is_timed_under_a_larger_one(mo
 
 
 def test_a_disabled_cache_compiles_ahead_what_it_will_time():
-    known = build(plain(), two_convolutions(0))
-    made = plain()
+    known = build(one_thread(), two_convolutions(0))
+    made = one_thread()
     made.set_flag(BuilderFlag.DISABLE_TIMING_CACHE)
     assert known.tuned is not None
     (layer,) = (x for x in known.tuned.layers if x.layer == "conv0")
     tactic = next(c.tactic for c in layer.candidates if c.timing and c.source != "COMPOSED")
-    shops = [Workshop(known.device, config, known.cache) for config in (plain(), made)]
+    shops = [Workshop(known.device, config, known.cache) for config in (one_thread(), made)]
     body = known.network.layer("conv0").body
     given = constants_of(known.network.layer("conv0"))
     decided = shops[0].deciding.digest(body, given)
@@ -163,7 +155,7 @@ def one_relu() -> NetworkDefinition:
     ("before", "after", "known"), [("none", "all", False), ("all", "none", True)]
 )
 def test_what_was_timed_unchecked_is_unknown_to_a_build_that_checks(before, after, known):
-    first, second = plain(), plain()
+    first, second = one_thread(), one_thread()
     first.verify, second.verify = before, after
     made = build(first, one_relu())
     assert made.cache.entries
@@ -187,7 +179,7 @@ def relus(*batches: str | int) -> NetworkDefinition:
 
 def from_to(least: int, most: int) -> BuilderConfig:
     """Batches of ``x1`` from one size to another, best at 4."""
-    made = plain()
+    made = one_thread()
     profile = OptimizationProfile().set_shape("x1", (least, 8), (4, 8), (most, 8))
     made.add_optimization_profile(profile)
     return made

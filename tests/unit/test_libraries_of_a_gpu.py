@@ -11,8 +11,8 @@ from workbench.cli import main
 from workbench.errors import DeviceError
 from workbench.records import Refusal
 from workbench.tactics import gpu_libraries as libraries
+from workbench.tactics.compile_processes import CompileError
 from workbench.tactics.gpu_libraries import gpu_libraries
-from workbench.tactics.nvrtc.source import CompileError
 
 NAMES = ["libcudart", "NVRTC", "cuBLASLt", "cuDNN", "Triton"]
 

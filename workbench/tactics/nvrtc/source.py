@@ -23,6 +23,7 @@ from workbench.gpu_device import (
 from workbench.gpu_targets import carried, least_capability, runnable
 from workbench.records import Refusal
 from workbench.tactics.arithmetic import has_product
+from workbench.tactics.compile_processes import CompileError
 from workbench.tactics.launch import reformat_body
 from workbench.tactics.machine_code import brings, machine_code
 from workbench.tactics.nvrtc.frame import KernelText
@@ -42,10 +43,6 @@ REVISION = "5"
 MESSAGE_LENGTH = 600
 LEVEL = "hardware_compatibility"
 """Code of refusals for other GPUs' sake."""
-
-
-class CompileError(Exception):
-    """What NVRTC said of a kernel."""
 
 
 class NvrtcSource:
