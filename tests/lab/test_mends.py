@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
+from digits_trials import digits_trials
 
 import workbench as wb
-from workbench.bundle import bundled
 from workbench.lab import (
     ChannelScaling,
-    PrecisionTrials,
     compare_settings,
     find_minimal_fix,
     range_findings,
@@ -18,24 +16,8 @@ from workbench.records import Stage
 INT8 = wb.DataType.INT8
 
 
-def rescaled() -> PrecisionTrials:
-    """The digits network whose channels differ by up to 1024, on all 400 test images."""
-    data = np.load(bundled("datasets", "digits.npz"))
-    config = wb.BuilderConfig()
-    config.verify, config.num_threads, config.builder_optimization_level = "none", 1, 0
-    shapes = ((1, 1, 8, 8), (64, 1, 8, 8), (64, 1, 8, 8))
-    config.add_optimization_profile(wb.OptimizationProfile().set_shape("image", *shapes))
-    return PrecisionTrials(
-        bundled("datasets", "digits_cnn_rescaled.onnx"),
-        config,
-        calibration={"image": data["calibration_images"]},
-        samples={"image": data["test_images"]},
-        labels=data["test_labels"],
-    )
-
-
 def test_the_lab_finds_and_explains_the_mend_of_rescaled_channels() -> None:
-    trials = rescaled()
+    trials = digits_trials("digits_cnn_rescaled", calibration=200, tests=400)
     plain = trials.measure(trials.lowered(INT8), INT8)
     reference = trials.reference_quality
     assert plain.quality.loss("accuracy", reference) > 50

@@ -6,11 +6,10 @@ import functools
 
 import numpy as np
 import pytest
+from digits_trials import digits_trials
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-import workbench as wb
-from workbench.bundle import bundled
 from workbench.datatypes import PRECISIONS, DataType
 from workbench.lab import PrecisionTrials
 from workbench.precision import QUANTIZABLE
@@ -21,16 +20,7 @@ NATIVE = (DataType.FLOAT, DataType.INT8)
 
 @functools.cache
 def trials_of(model: str) -> PrecisionTrials:
-    data = np.load(bundled("datasets", "digits.npz"))
-    config = wb.BuilderConfig()
-    config.verify, config.num_threads, config.builder_optimization_level = "none", 1, 0
-    shapes = ((1, 1, 8, 8), (8, 1, 8, 8), (64, 1, 8, 8))
-    config.add_optimization_profile(wb.OptimizationProfile().set_shape("image", *shapes))
-    return PrecisionTrials(
-        bundled("datasets", f"{model}.onnx"),
-        config,
-        calibration={"image": data["calibration_images"][:32]},
-    )
+    return digits_trials(model, calibration=32, usual=8)
 
 
 @pytest.mark.parametrize("model", MODELS)

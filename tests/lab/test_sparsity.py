@@ -6,30 +6,16 @@ import itertools
 
 import numpy as np
 import pytest
+from digits_trials import digits_trials
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import workbench as wb
 from workbench.bundle import bundled
 from workbench.devices import open_device
-from workbench.lab import PrecisionTrials, acceleration, check_sparsity, prune, pruning_curve
+from workbench.lab import acceleration, check_sparsity, prune, pruning_curve
 from workbench.lab.sparsity import prune_array
 from workbench.onnx_parser import parse_model
 from workbench.reports.weights_and_types import pruning_rows, sparsity_rows
-
-
-def digits() -> PrecisionTrials:
-    data = np.load(bundled("datasets", "digits.npz"))
-    config = wb.BuilderConfig()
-    config.verify, config.num_threads, config.builder_optimization_level = "none", 1, 0
-    shapes = ((1, 1, 8, 8), (64, 1, 8, 8), (64, 1, 8, 8))
-    config.add_optimization_profile(wb.OptimizationProfile().set_shape("image", *shapes))
-    return PrecisionTrials(
-        bundled("datasets", "digits_cnn.onnx"),
-        config,
-        samples={"image": data["test_images"][:128]},
-        labels=data["test_labels"][:128],
-    )
 
 
 @given(st.integers(0, 2**31), st.sampled_from([(0, (8, 3)), (1, (5, 12)), (1, (2, 4, 3, 3))]))
@@ -70,7 +56,7 @@ def test_dense_weights_do_not_fit_and_pruned_ones_do() -> None:
 
 
 def test_the_curve_begins_with_the_model_and_ends_with_every_layer_pruned() -> None:
-    curve = pruning_curve(digits(), points=3)
+    curve = pruning_curve(digits_trials(tests=128), points=3)
     assert curve[0].layers == ()
     assert curve[0].quality.relative_l2 < 1e-5
     assert curve[-1].pruned_share == 100.0
