@@ -20,7 +20,7 @@ import numpy as np
 from workbench.cpu_clock import samples_us, timer
 from workbench.datatypes import DataType
 from workbench.errors import DeviceError
-from workbench.foreign_arrays import host_array
+from workbench.foreign_arrays import host_array, require_whole
 from workbench.host import free_bytes, usable_cpus
 
 LARGE = 1 << 26
@@ -105,8 +105,11 @@ class Device(Protocol):
         """Write a buffer to an address or array of the caller's."""
         ...
 
-    def address_of(self, place: Any) -> int:
-        """The address of an array of the caller's, or what already is one."""
+    def address_of(self, place: Any, nbytes: int) -> int:
+        """The address of an array of the caller's, or what already is one.
+
+        Raises DeviceError for an array in pieces or of fewer bytes, and for what is none.
+        """
         ...
 
     def array(self, place: Any, stream: Any = None) -> Any:
@@ -205,12 +208,7 @@ def host_address(given: Any, nbytes: int) -> int:
     if isinstance(given, int):
         return given
     place = host_array(given)
-    if not place.flags.c_contiguous or place.nbytes < nbytes:
-        pieces = "" if place.flags.c_contiguous else " in pieces"
-        raise DeviceError(
-            f"the array has {place.nbytes} bytes{pieces}, {nbytes} are needed",
-            remedy="give a C-contiguous array of the tensor's type and shape",
-        )
+    require_whole(place.flags.c_contiguous, place.nbytes, nbytes)
     return int(place.ctypes.data)
 
 
@@ -267,8 +265,8 @@ class CpuDevice:
     def copy_out(self, target: Any, slot: Buffer, stream: Any = None) -> None:
         ctypes.memmove(host_address(target, slot.nbytes), slot.address, slot.nbytes)
 
-    def address_of(self, place: Any) -> int:
-        return place if isinstance(place, int) else int(host_array(place).ctypes.data)
+    def address_of(self, place: Any, nbytes: int) -> int:
+        return host_address(place, nbytes)
 
     def array(self, place: Any, stream: Any = None) -> Any:
         return np.ascontiguousarray(host_array(place))

@@ -13,9 +13,9 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from workbench.datatypes import DataType
-from workbench.devices import ALIGNMENT, Buffer, Device, Fingerprint
+from workbench.devices import ALIGNMENT, Buffer, Device, Fingerprint, host_address
 from workbench.errors import DeviceError
-from workbench.foreign_arrays import host_array, on_host
+from workbench.foreign_arrays import address_in, host_array, on_host
 from workbench.gpu_constants import STAGING_BYTES, DeviceConstant, Staging
 from workbench.host_threads import contiguous
 from workbench.records import Refusal
@@ -197,25 +197,21 @@ class GpuDevice:
         return result
 
     def copy_in(self, slot: Buffer, source: Any, stream: Any = None) -> None:
-        self._copy(slot.address, self.address_of(source), slot.nbytes, stream)
+        self._copy(slot.address, self.address_of(source, slot.nbytes), slot.nbytes, stream)
 
     def copy_out(self, target: Any, slot: Buffer, stream: Any = None) -> None:
-        self._copy(self.address_of(target), slot.address, slot.nbytes, stream)
+        self._copy(self.address_of(target, slot.nbytes), slot.address, slot.nbytes, stream)
 
-    def address_of(self, place: Any) -> int:
+    def address_of(self, place: Any, nbytes: int) -> int:
         if isinstance(place, int):
             return place
         interface = getattr(place, "__cuda_array_interface__", None)
-        if interface is not None:
-            return int(interface["data"][0])
-        if hasattr(place, "__dlpack__") and not on_host(place):
-            return int(self.cupy.from_dlpack(place).data.ptr)
-        return int(host_array(place).ctypes.data)
+        if interface is None and hasattr(place, "__dlpack__") and not on_host(place):
+            interface = self.cupy.from_dlpack(place).__cuda_array_interface__
+        return host_address(place, nbytes) if interface is None else address_in(interface, nbytes)
 
     def array(self, place: Any, stream: Any = None) -> Any:
         cupy, own = self.cupy, stream or self.main_stream
-        if isinstance(place, cupy.ndarray):
-            return place
         with own:
             if hasattr(place, "__cuda_array_interface__"):
                 return cupy.ascontiguousarray(cupy.asarray(place))
@@ -232,7 +228,7 @@ class GpuDevice:
         return Buffer(array, array.ctypes.data, max(1, nbytes))
 
     def foreign(self, place: Any, nbytes: int) -> Buffer | None:
-        address = self.address_of(place)
+        address = self.address_of(place, nbytes)
         cuda = self.cupy.cuda
         found = cuda.runtime.pointerGetAttributes(address)
         if address % ALIGNMENT or found.type not in _DEVICE_MEMORY or found.device != self.index:

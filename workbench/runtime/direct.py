@@ -29,7 +29,7 @@ class CallersMemory:
         None the first time, and where kernels cannot use the memory as it is: the host's, not
         aligned, or overlapping.
         """
-        key = tuple((n, self._device.address_of(p), size) for n, (p, size) in places.items())
+        key = tuple((n, self._device.address_of(p, size), size) for n, (p, size) in places.items())
         if key not in self._seen:
             while len(self._seen) >= REMEMBERED:
                 del self._seen[next(iter(self._seen))]
