@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -28,20 +29,23 @@ class DeviceConstant:
 class Staging:
     """Pinned memory through which constants go to the device, brought into order on the way.
 
-    copy(target, source, nbytes): copies between addresses, and returns when it is done.
+    copy(target, source, nbytes): copies between addresses, and returns when it is done. Threads
+    that load engines at once take turns.
     """
 
     def __init__(self, buffer: Buffer, copy: Callable[[int, int, int], None]) -> None:
         self._buffer = buffer
         self._copy = copy
+        self._lock = threading.Lock()
 
     def upload(self, array: np.ndarray[Any, Any], address: int) -> None:
         """Copy an array to the device, in C order; it is there when this returns."""
         done = 0
         for part in _parts(array, self._buffer.nbytes):
             place = self._buffer.memory[: part.nbytes].view(part.dtype).reshape(part.shape)
-            copy_to(place, part)
-            self._copy(address + done, self._buffer.address, part.nbytes)
+            with self._lock:
+                copy_to(place, part)
+                self._copy(address + done, self._buffer.address, part.nbytes)
             done += part.nbytes
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -40,3 +42,16 @@ def test_an_array_arrives_in_order_however_it_lies_and_however_large(array, stag
     place.upload(array, target.ctypes.data)
     assert np.array_equal(target, array)
     assert sum(copies) == array.nbytes and max(copies, default=0) <= 256
+
+
+def test_threads_that_upload_at_once_do_not_mix_their_constants():
+    def copy(target, source, nbytes):
+        time.sleep(0.001)  # as long as another thread may write there meanwhile
+        ctypes.memmove(target, source, nbytes)
+
+    staging = Staging(CpuDevice(1).pinned(256), copy)
+    arrays = [np.full(200, k, np.float32) for k in range(8)]
+    targets = [np.zeros_like(a) for a in arrays]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(staging.upload, arrays, [t.ctypes.data for t in targets]))
+    assert np.array_equal(targets, arrays)
