@@ -11,7 +11,8 @@ Candidates: ``workbench``, which reads and writes float32 and computes in the ty
 PyTorch's eager mode; ``compile``, ``torch.compile`` in its mode max-autotune, frozen where that
 works. PyTorch has no INT8 or FP8 of its own for these models: ask for no peers there, FP16's serve.
 INT8 and FP8 are calibrated (min-max) on the first FEW items of the input, and written as Q/DQ;
-``error_of_same_graph`` is the distance of these items to that graph's NumPy reference.
+``error_of_same_graph`` is the distance of these items to that graph's NumPy reference, and
+``sensitivity_of_graph`` that reference's own change when its input changes by a millionth.
 --models keeps each exported model in a folder, for the jobs that follow. --device cpu rehearses a
 job without a GPU: every step but CUDA graphs, times that mean nothing.
 Needs: torch, onnxscript, cupy, and the extra ``gpu``.
@@ -105,11 +106,11 @@ class Ours:
         path, precision = job.exported(job.batch), PRECISIONS[job.kind]
         config = config_for(path, precision, level=level, convolutional=job.convolutional)
         self.facts: Row = {}
-        self.ranges, self.few = None, min(FEW, job.batch)
+        self.quantized, self.few = None, min(FEW, job.batch)
         if precision.quantized:
             begun = time.perf_counter()
             given = {n: t.cpu().numpy() for n, t in job.first(self.few).items()}
-            self.ranges, self.same = calibrated(job.exported(self.few), config, given)
+            self.quantized = calibrated(job.exported(self.few), config, given)
             self.facts["calibration_s"] = round(time.perf_counter() - begun, 1)
         self.state = self._built(path, config, "build_s")
         again = config.clone()
@@ -128,7 +129,8 @@ class Ours:
     def _built(self, path: Path, config: BuilderConfig, key: str) -> BuildState:
         begun = time.perf_counter()
         state = start(path, config, device="gpu" if self.job.place.name == "cuda" else "cpu")
-        state = run_stages(replace(state, calibration=self.ranges), tell=_told)
+        ranges = self.quantized.ranges if self.quantized else None
+        state = run_stages(replace(state, calibration=ranges), tell=_told)
         self.facts[key] = round(time.perf_counter() - begun, 2)
         return state
 
@@ -148,10 +150,14 @@ class Ours:
 
     def distances(self) -> Row:
         """Once it has run: how far the quantized graph's reference is."""
-        if self.ranges is None:
+        if self.quantized is None:
             return {}
         found = self.output[: self.few].cpu().numpy()
-        return {"error_of_same_graph": distance(found, self.same), "reference_batch": self.few}
+        return {
+            "error_of_same_graph": distance(found, self.quantized.output),
+            "sensitivity_of_graph": self.quantized.sensitivity,
+            "reference_batch": self.few,
+        }
 
 
 def _told(record: StageRecord) -> None:

@@ -68,17 +68,41 @@ def config_for(
     return config
 
 
-def calibrated(
-    path: Path, config: BuilderConfig, inputs: Mapping[str, Array]
-) -> tuple[CalibrationResult, Array]:
-    """Ranges on these inputs (a model at their batch), and the Q/DQ graph's first output by NumPy.
+NUDGE = 1e-6
+"""Relative change of float inputs by which a graph's own sensitivity is told."""
+
+
+@dataclass(frozen=True, eq=False)
+class Quantized:
+    """A Q/DQ graph run by NumPy: its ranges, its first output, and how sensitive that is.
+
+    sensitivity: distance between its outputs on the inputs and on inputs changed by NUDGE: where
+    roundings cascade through the layers, other kernels come hardly nearer. None for integers.
+    """
+
+    ranges: CalibrationResult
+    output: Array
+    sensitivity: float | None
+
+
+def calibrated(path: Path, config: BuilderConfig, inputs: Mapping[str, Array]) -> Quantized:
+    """The graph with ranges of these inputs (a model at their batch).
 
     The ranges serve the same model at any batch.
     """
     begun = start(path, config, calibration_data=[dict(inputs)])
     state = run_stages(begun, until=Stage.CALIBRATE)
     assert state.calibration is not None
-    return state.calibration, next(iter(state.network.run(dict(inputs)).values()))
+    output = next(iter(state.network.run(dict(inputs)).values()))
+    sensitivity = None
+    if all(x.dtype.kind == "f" for x in inputs.values()):
+        noise = np.random.default_rng(0)
+        nudged = {
+            n: (x * (1 + NUDGE * noise.standard_normal(x.shape))).astype(x.dtype)
+            for n, x in inputs.items()
+        }
+        sensitivity = distance(next(iter(state.network.run(nudged).values())), output)
+    return Quantized(state.calibration, output, sensitivity)
 
 
 def distance(found: Array, exact: Array) -> float:
