@@ -16,6 +16,7 @@ from widgets.panels import (
     PrecisionPanel,
     ProfilePanel,
     TacticPanel,
+    calibration,
 )
 from workbench.bundle import bundled
 from workbench.config import Calibrator
@@ -213,6 +214,37 @@ def test_choosing_a_row_draws_that_tensor(session: Session):
     panel = CalibrationPanel(session)
     panel.table.selected = [2]
     assert panel.chooser.value == list(panel.result.ranges)[2]
+
+
+def test_the_calibration_panels_controls_outlive_a_redrawing_and_each_choice_is_one_action(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+):
+    session.run(Stage.CALIBRATE)
+    panel = CalibrationPanel(session)
+    drawn: list[str] = []
+    make = calibration.ClipControl
+    monkeypatch.setattr(
+        calibration,
+        "ClipControl",
+        lambda found, **how: drawn.append(found.tensor) or make(found, **how),
+    )
+    panel.table.query, panel.table.selected = "relu", [2]
+    assert drawn == [panel.chooser.value], "a histogram is drawn once"
+    controls = (panel.calibrator, panel.chooser, panel.equalize, panel.smooth, panel.table)
+    count = len(session.actions)
+    panel.calibrator.value = Calibrator.MINMAX
+    panel.equalize.value = True
+    panel.smooth.value = 0.5
+    asked = [
+        SetCalibrator(Calibrator.MINMAX),
+        *(SetOption(n, v) for n, v in (("equalize_channels", True), ("smooth_alpha", 0.5))),
+    ]
+    assert list(session.actions[count:]) == asked
+    session.undo()
+    panel.refresh()
+    assert (panel.smooth.value, len(session.actions)) == ("off", count + 2)
+    assert all(w.comm is not None for w in controls)
+    assert (panel.table.query, panel.table.selected) == ("relu", [2])
 
 
 def int8_panel(**options) -> CalibrationPanel:

@@ -14,7 +14,7 @@ from workbench.lab import Ceilings
 from workbench.records import Stage
 from workbench.reports import sources_of, tactic_rows, timing_rows, waterfall_rows, what_if_rows
 from workbench.reports.recording import Recording, load_recording, record
-from workbench.session import SetOption
+from workbench.session import SetOption, SetWorkspace
 
 LAYER = "node_Conv_82"
 
@@ -130,6 +130,20 @@ def test_tuning_with_the_ticked_sources_is_an_action_and_uses_what_was_timed():
     assert state.tuned is not None
     assert {c.winner.source for c in state.tuned.layers} <= {"NUMPY", "VIEW", "COMPOSED"}
     assert "tactic_sources" in session.code()
+
+
+def test_the_limits_of_the_search_outlive_a_redrawing_and_each_choice_is_one_action():
+    session = quick_session()
+    session.run(Stage.TUNE)
+    panel = TacticPanel(session)
+    limits, count = (panel.level, panel.space), len(session.actions)
+    assert panel.level.value == session.config.builder_optimization_level
+    panel.space.value = 1 << 20
+    panel.level.value = 2
+    asked = [SetWorkspace(1 << 20), SetOption("builder_optimization_level", 2)]
+    assert list(session.actions[count:]) == asked
+    assert (panel.level, panel.space) == limits
+    assert all(w.comm is not None for w in limits)
 
 
 def test_a_smaller_workspace_is_an_action_that_waits_for_tune_to_be_asked():

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import ipywidgets as ipw
 
-from widgets.panels.base import Panel
+from widgets.panels.base import Panel, within
 from widgets.panels.clip import ClipControl
 from widgets.parts import button, dropdown, note, row
 from widgets.runner import Failure
@@ -36,7 +36,10 @@ class CalibrationPanel(Panel):
 
     def setup(self) -> None:
         self.tensor = ""
+        self.table: Table | None = None
         self._editor: tuple[NetworkDefinition, ClipEditor] | None = None
+        self._showing = False
+        self._make_choices()
         self.path = ipw.Text(
             placeholder="an npz with one array an input",
             description="Data",
@@ -45,7 +48,8 @@ class CalibrationPanel(Panel):
         )
 
     def lasting(self) -> Sequence[ipw.Widget]:
-        return (self.path,)
+        made = (self.path, self._choices)
+        return made if self.table is None else (self.table, *made)
 
     def waiting(self) -> Sequence[ipw.Widget]:
         return [*super().waiting(), *self._data_controls()]
@@ -60,15 +64,8 @@ class CalibrationPanel(Panel):
         if self.tensor not in names:
             most = sorted(names, key=lambda n: -result.ranges[n].clipped_share)
             self.tensor = most[0] if most else ""
-        values = [(c.value, c) for c in Calibrator]
-        self.calibrator = dropdown("Calibrator", values, result.calibrator, self.set_calibrator)
-        self.chooser = dropdown(
-            "Tensor", names, self.tensor or None, self.show_tensor, width="380px"
-        )
-        self.table = Table(
-            calibration_rows(result), label="calibrated tensors", selection="one", height=300
-        )
-        self.table.observe(self._picked, "selected")
+        self._show_choices(result)
+        table = self._filled_table(result)
         self.picture = ipw.VBox(layout={"width": "100%"})
         if names:
             self.show_tensor(self.tensor)
@@ -80,9 +77,9 @@ class CalibrationPanel(Panel):
                 "scale."
             ),
             *self._findings(state),
-            row(self.calibrator, self.chooser, *self._scalings()),
+            self._choices,
             self.picture,
-            self.table,
+            table,
             *self._data_controls(),
         ]
 
@@ -123,8 +120,10 @@ class CalibrationPanel(Panel):
         )
         self.figure = self.clip.figure
         self.picture.children = (self.clip,)
+        self._showing = True
         self.chooser.value = name
-        for widget in old:
+        self._showing = False
+        for widget in (w for c in old for w in within(c)):
             widget.close()
 
     def use_data(self, source: Any) -> None:
@@ -164,20 +163,60 @@ class CalibrationPanel(Panel):
         assert finding.setting is not None
         self.request(SetOption(*finding.setting))
 
-    def _scalings(self) -> list[ipw.Widget]:
-        config = self.session.config
+    def _make_choices(self) -> None:
+        """Controls made once: a list that a person has open outlives a redrawing."""
+        values = [(c.value, c) for c in Calibrator]
+        self.calibrator = dropdown("Calibrator", values, Calibrator.ENTROPY, self._calibrator)
+        self.chooser = dropdown("Tensor", (), None, self._chosen, width="380px")
         self.equalize = ipw.Checkbox(
-            value=config.equalize_channels,
             description="Equalise channels",
             tooltip="cross-layer equalisation: the float function stays to the bit",
             indent=False,
             layout={"width": "auto"},
         )
-        self.equalize.observe(lambda change: self.set_equalize(change["new"]), "value")
+        self.equalize.observe(self._ticked, "value")
+        self.smooth = dropdown("Smooth scaling", ALPHAS, OFF, self._smoothed)
+        self._choices = row(self.calibrator, self.chooser, self.equalize, self.smooth)
+
+    def _show_choices(self, result: CalibrationResult) -> None:
+        """Set the controls to what was built."""
+        config = self.session.config
         alpha = OFF if config.smooth_alpha is None else config.smooth_alpha
-        options = dict.fromkeys((*ALPHAS, alpha))
-        self.smooth = dropdown("Smooth scaling", tuple(options), alpha, self.set_smooth)
-        return [self.equalize, self.smooth]
+        self._showing = True
+        self.calibrator.value = result.calibrator
+        self.chooser.options = list(result.ranges)
+        self.chooser.value = self.tensor or None
+        self.equalize.value = config.equalize_channels
+        self.smooth.options = tuple(dict.fromkeys((*ALPHAS, alpha)))
+        self.smooth.value = alpha
+        self._showing = False
+
+    def _calibrator(self, calibrator: Calibrator) -> None:
+        if not self._showing:
+            self.set_calibrator(calibrator)
+
+    def _chosen(self, tensor: str) -> None:
+        if not self._showing:
+            self.show_tensor(tensor)
+
+    def _ticked(self, change: Any) -> None:
+        if not self._showing:
+            self.set_equalize(change["new"])
+
+    def _smoothed(self, alpha: float | str) -> None:
+        if not self._showing:
+            self.set_smooth(alpha)
+
+    def _filled_table(self, result: CalibrationResult) -> Table:
+        rows = calibration_rows(result)
+        if self.table is None:
+            self.table = Table(rows, label="calibrated tensors", selection="one", height=300)
+            self.table.observe(self._picked, "selected")
+            return self.table
+        if list(self.table.rows["Tensor"]) != list(rows["Tensor"]):
+            self.table.selected = []
+        self.table.rows = rows
+        return self.table
 
     def _picked(self, change: Any) -> None:
         if change["new"]:

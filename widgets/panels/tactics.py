@@ -30,16 +30,26 @@ class TacticPanel(Panel):
 
     def setup(self) -> None:
         self.view: TacticView | None = None
+        self._showing = False
+        levels = [(text, level) for level, text in enumerate(LEVELS)]
+        self.level = dropdown("Optimization level", levels, 3, self._level, width="380px")
+        self.space = dropdown("Workspace limit", (), None, self._space, width="240px")
+        self._limits = row(self.level, self.space)
+
+    def lasting(self) -> Sequence[ipw.Widget]:
+        return (self._limits,)
 
     def waiting(self) -> Sequence[ipw.Widget]:
-        return [self._limits(), *super().waiting()]
+        self._show_limits()
+        return [self._limits, *super().waiting()]
 
     def draw(self, state: BuildState) -> Sequence[ipw.Widget]:
         assert state.tuned is not None
         layer = self.view.layer if self.view is not None else ""
         self.view = TacticView(state.tuned, str(self.session.device), layer=layer)
         self.what_if = WhatIf(state.tuned, on_build=self.set_sources)
-        return [self._limits(), self.view, self.what_if]
+        self._show_limits()
+        return [self._limits, self.view, self.what_if]
 
     # -- what the controls do -------------------------------------------------------------
     def set_level(self, level: int) -> None:
@@ -55,15 +65,20 @@ class TacticPanel(Panel):
         self.request(SetOption("tactic_sources", sources))
         self.runner.rebuild(Stage.TUNE)
 
-    def _limits(self) -> ipw.Box:
-        """What bounds the search: level and workspace."""
-        now = self.session.config.get_memory_pool_limit(MemoryPoolType.WORKSPACE)
-        sizes = sorted({*WORKSPACES, now}, reverse=True)
-        options = [(size_text(n), n) for n in sizes]
-        space = dropdown("Workspace limit", options, now, self.set_workspace, width="240px")
-        return row(self._level(), space)
+    def _show_limits(self) -> None:
+        """Set what bounds the search, level and workspace, to what is asked for now."""
+        config = self.session.config
+        now = config.get_memory_pool_limit(MemoryPoolType.WORKSPACE)
+        self._showing = True
+        self.level.value = config.builder_optimization_level
+        self.space.options = [(size_text(n), n) for n in sorted({*WORKSPACES, now}, reverse=True)]
+        self.space.value = now
+        self._showing = False
 
-    def _level(self) -> ipw.Dropdown:
-        options = [(text, level) for level, text in enumerate(LEVELS)]
-        level = self.session.config.builder_optimization_level
-        return dropdown("Optimization level", options, level, self.set_level, width="380px")
+    def _level(self, level: int) -> None:
+        if not self._showing:
+            self.set_level(level)
+
+    def _space(self, nbytes: int) -> None:
+        if not self._showing:
+            self.set_workspace(nbytes)
