@@ -132,6 +132,15 @@ def test_tuning_with_the_ticked_sources_is_an_action_and_uses_what_was_timed():
     assert "tactic_sources" in session.code()
 
 
+def test_where_nothing_was_timed_no_time_is_told():
+    session = quick_session()
+    session.do(SetOption("builder_optimization_level", 0))
+    session.run(Stage.TUNE)
+    said = texts(TacticPanel(session))
+    assert "Nothing was timed: each layer has the first tactic that fits." in said
+    assert "µs" not in said
+
+
 def test_the_limits_of_the_search_outlive_a_redrawing_and_each_choice_is_one_action():
     session = quick_session()
     session.run(Stage.TUNE)

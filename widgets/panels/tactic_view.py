@@ -104,6 +104,8 @@ class TacticView(ipw.VBox):
 
 def how_chosen(tuned: Tuned) -> str:
     """How many tactics were timed, and how the choice was made."""
+    if not tuned.timed and not tuned.cached:
+        return "Nothing was timed: each layer has the first tactic that fits."
     exact = (
         "exactly"
         if tuned.exact
