@@ -1,4 +1,4 @@
-"""WEIGHT_ONLY: a product takes in its 4-bit weights where the model itself stores them so."""
+"""WEIGHT_ONLY: a product takes in its 4-bit weights, the model's own or requested."""
 
 from __future__ import annotations
 

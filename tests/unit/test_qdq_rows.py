@@ -56,10 +56,11 @@ def test_before_fuse_the_placement_is_known_and_its_fate_is_not():
         qdq_rows(session("INT8").run(Stage.PRECISION))
 
 
-def test_weight_only_int4_is_left_and_says_so():
+def test_weights_in_int4_are_in_the_product_that_reads_them():
     rows = qdq_rows(session("INT4").run(Stage.FUSE))
     assert list(rows["Scale"]) == ["10×2, blocks of 32"]
-    assert "weight-only" in rows["Why not fused"][0]
+    assert rows["After Fuse"].iloc[0].startswith("in ")
+    assert not rows["Why not fused"].iloc[0]
 
 
 def test_a_quantized_model_is_built_without_calibration_and_keeps_its_own_scales(tmp_path):

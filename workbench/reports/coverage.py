@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from workbench.datatypes import DataType
-from workbench.selection import Tuned
+from workbench.selection import LayerChoice, Tuned
 
 PRODUCTS = ("Conv", "Gemm", "MatMul", "ConvTranspose")
 
@@ -29,13 +29,19 @@ class Coverage:
 def coverage(tuned: Tuned, precision: DataType) -> Coverage:
     """Coverage of one precision over the layers that carry a product.
 
-    INT4's products are FP32: no device multiplies its numbers, so all of them count as emulated.
+    INT4's products are floats': no device multiplies its numbers, so all of them count as emulated.
     """
     products = [c for c in tuned.layers if any(o in PRODUCTS for o in c.operators)]
     if precision is DataType.INT4:
-        # Weights alone are INT4: a layer of its own unpacks each for the product that reads it.
-        own = [c for c in tuned.layers if c.operators == ("DequantizeLinear",)]
-        own = [c for c in own if c.executed is precision]
+        # Weights alone are INT4: the product unpacks them, or a layer of its own does.
+        fused = [c for c in products if c.executed.is_float and _unpacks(c)]
+        apart = [c for c in tuned.layers if c.operators == ("DequantizeLinear",)]
+        own = [*fused, *(c for c in apart if c.executed is precision)]
         return Coverage(precision, len(products), len(own), len(own))
     own = [c for c in products if c.executed is precision]
     return Coverage(precision, len(products), len(own), sum(c.emulated for c in own))
+
+
+def _unpacks(choice: LayerChoice) -> bool:
+    """Whether a product in floats reads quantized weights: of 4 bits, as other types it has none."""
+    return choice.executed is not DataType.FP8 and "DequantizeLinear" in choice.operators

@@ -146,7 +146,7 @@ class _Reader:
     def operand(self, value: str) -> Operand | Refusal:
         """What the anchor reads, seen through DequantizeLinear and Transpose."""
         node = self.producers.get(value)
-        if node is not None and node.op == "DequantizeLinear":
+        if node is not None and node.op == "DequantizeLinear" and not self._unpacked(node):
             return self._dequantized(node)
         array = self.constant(value)
         if array is not None:
@@ -163,6 +163,11 @@ class _Reader:
             axes = node.attributes["perm"] or tuple(reversed(range(len(inner.shape))))
             return Operand(inner.type, inner.index, inner.array, inner.affine, tuple(axes))
         return Refusal(f"{node.op} before the anchor is not part of any oneDNN primitive", value)
+
+    def _unpacked(self, node: Node) -> bool:
+        """Whether it dequantizes constants of a type that oneDNN has not: unpacked at build time."""
+        stored = self.types[node.inputs[0]].dtype
+        return stored not in ELEMENT_TYPES and self.constant(node.outputs[0]) is not None
 
     def _dequantized(self, node: Node) -> Operand | Refusal:
         place = f"DequantizeLinear '{node.outputs[0]}'"
