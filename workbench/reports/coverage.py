@@ -43,5 +43,5 @@ def coverage(tuned: Tuned, precision: DataType) -> Coverage:
 
 
 def _unpacks(choice: LayerChoice) -> bool:
-    """Whether a product in floats reads quantized weights: of 4 bits, as other types it has none."""
+    """Whether a product in floats reads quantized weights, which are then of 4 bits."""
     return choice.executed is not DataType.FP8 and "DequantizeLinear" in choice.operators

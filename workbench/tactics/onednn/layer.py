@@ -165,7 +165,7 @@ class _Reader:
         return Refusal(f"{node.op} before the anchor is not part of any oneDNN primitive", value)
 
     def _unpacked(self, node: Node) -> bool:
-        """Whether it dequantizes constants of a type that oneDNN has not: unpacked at build time."""
+        """Whether it dequantizes constants of a type that oneDNN has not: before it runs."""
         stored = self.types[node.inputs[0]].dtype
         return stored not in ELEMENT_TYPES and self.constant(node.outputs[0]) is not None
 
