@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from digits import MODEL, quick_session, texts
 
 import workbench as wb
-from widgets.figures.accuracy import noise_percent
+from widgets.figures.accuracy import divergence_figure, noise_percent, sensitivity_figure
 from widgets.panels import PrecisionPanel
 from widgets.panels.accuracy import BETWEEN, OURS, PEER, AccuracyPanel
 from widgets.panels.base import within
@@ -176,6 +177,26 @@ def test_the_first_divergence_is_named_and_drawn(compared: AccuracyPanel):
     assert f"First beyond 10%: {first.layer}" in texts(compared)
     ring = next(t for t in compared.divergence_figure.data if "first beyond" in t.name)
     assert list(ring.x) == [first.layer]
+
+
+def test_what_is_not_finite_is_drawn_at_the_edge_and_told_as_it_is():
+    columns = ["Layer", "Built as", "Difference (%)", "Added (%)", "Note"]
+    rows = pd.DataFrame(
+        [("a", "FP16", 20.0, 20.0, "first beyond 10%"), ("b", "FP16", np.inf, np.inf, "")],
+        columns=columns,
+    )
+    bars, line, _ = divergence_figure(rows, 0.1, "here").data
+    assert list(line.customdata) == ["20", "inf"]
+    assert [kind for _, kind in bars.customdata] == ["20", "inf"]
+    assert list(line.y) == [20.0, pytest.approx(23.0)]
+    noise = pd.DataFrame(
+        [("a", 20.0, 40.0), ("b", -np.inf, np.nan)],
+        columns=["Layer", "Output SQNR (dB)", "Own SQNR (dB)"],
+    )
+    bars, ticks = sensitivity_figure(noise, "FP16", "here").data
+    assert list(bars.customdata) == ["inf", "10"]
+    assert np.isfinite(bars.x).all()
+    assert list(ticks.customdata) == ["nan", "1"]
 
 
 def test_a_comparison_says_when_it_is_of_earlier_requests(compared: AccuracyPanel):

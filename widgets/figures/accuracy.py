@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -41,17 +42,19 @@ def sensitivity_figure(rows: pd.DataFrame, precision: str, source: str) -> go.Fi
     own = [noise_percent(v) for v in shown["Own SQNR (dB)"]]
     largest = max([v for v in (*outputs, *own) if math.isfinite(v)], default=1.0) or 1.0
     more = f", the {MOST} most sensitive of {len(rows)}" if len(rows) > MOST else ""
+    reach = 1.08 * largest
     traces = [
-        _bars(names, outputs, "noise in the model's outputs", ORANGE),
+        _bars(names, outputs, "noise in the model's outputs", ORANGE, reach),
         {
             "type": "scatter",
             "mode": "markers",
             "orientation": "h",
             "y": names,
-            "x": own,
+            "x": [min(v, reach) for v in own],
+            "customdata": _texts(own),
             "name": "noise in the layer's own output",
             "marker": {"symbol": "line-ns", "size": 12, "line": {"width": 2, "color": INK}},
-            "hovertemplate": "%{y}: %{x:.3g}% in its own output<extra></extra>",
+            "hovertemplate": "%{y}: %{customdata}% in its own output<extra></extra>",
         },
     ]
     return chart(
@@ -62,21 +65,29 @@ def sensitivity_figure(rows: pd.DataFrame, precision: str, source: str) -> go.Fi
         layout={
             "showlegend": True,
             "margin": {"b": 74},
-            "xaxis": {"title": {"text": "noise over signal (%)"}, "range": [0, 1.08 * largest]},
+            "xaxis": {"title": {"text": "noise over signal (%)"}, "range": [0, reach]},
             "yaxis": {"showgrid": False},
         },
     )
 
 
-def _bars(names: list[str], values: list[float], name: str, colour: str) -> dict[str, Any]:
+def _texts(values: Iterable[float]) -> list[str]:
+    """The numbers as they are, also where a figure ends before them: at NaN and infinity."""
+    return [f"{v:.3g}" for v in values]
+
+
+def _bars(
+    names: list[str], values: list[float], name: str, colour: str, reach: float
+) -> dict[str, Any]:
     return {
         "type": "bar",
         "orientation": "h",
         "y": names,
-        "x": values,
+        "x": [min(v, reach) for v in values],
+        "customdata": _texts(values),
         "name": name,
         "marker": {"color": colour, "line": {"width": 0}},
-        "hovertemplate": f"%{{y}}: %{{x:.3g}}% {name}<extra></extra>",
+        "hovertemplate": f"%{{y}}: %{{customdata}}% {name}<extra></extra>",
     }
 
 
@@ -99,18 +110,19 @@ def divergence_figure(rows: pd.DataFrame, tolerance: float, source: str) -> go.F
             "y": [min(v, top) if math.isfinite(v) else top for v in added],
             "name": "added by the layer itself",
             "marker": {"color": BLUE, "line": {"width": 0}},
-            "customdata": rows["Built as"].tolist(),
-            "hovertemplate": "%{x} (%{customdata}) adds %{y:.3g}%<extra></extra>",
+            "customdata": list(zip(rows["Built as"], _texts(added), strict=True)),
+            "hovertemplate": "%{x} (%{customdata[0]}) adds %{customdata[1]}%<extra></extra>",
         },
         {
             "type": "scatter",
             "mode": "lines+markers",
             "x": names,
             "y": drawn,
+            "customdata": _texts(values),
             "name": "difference from the float value",
             "line": {"color": INK, "width": 1.5},
             "marker": {"size": 6, "color": INK},
-            "hovertemplate": "%{x}: %{y:.3g}% off<extra></extra>",
+            "hovertemplate": "%{x}: %{customdata}% off<extra></extra>",
         },
     ]
     if first:
@@ -164,7 +176,8 @@ def front_figure(rows: pd.DataFrame, metric: str, source: str) -> go.Figure:
     times = [r["Latency (µs)"] for r in records(rows)]
     low, high = min(times), max(times)
     margin = 0.06 * (high - low) or 0.1 * high
-    most = max(max(r["Loss"] for r in records(rows)), 1e-6)
+    losses = [r["Loss"] for r in records(rows) if math.isfinite(r["Loss"])]
+    most = max([*losses, 1e-6])
     best = pd.DataFrame(rows[rows["On the front"] == "yes"])
     rest = pd.DataFrame(rows[rows["On the front"] != "yes"])
     traces = [
