@@ -104,6 +104,7 @@ OPERATORS: dict[str, Callable[[], Body]] = {
     "gather_nd": one("GatherND", (6, 6, 2), ((4, 2), INT64)),
     "one_hot": one("OneHot", ((4, 3), INT32), [5], (2,)),
     "reverse_sequence": one("ReverseSequence", (4, 3, 2), ((3,), INT64)),
+    "pad_of_what_is_cut": one("Pad", (3, 5), [-1, 2, 0, -2], mode="wrap"),
     "eye_like": one("EyeLike", (4, 6), k=1),
     "range": one("Range", [2], [11], [3]),
     "determinant": one("Det", (3, 4, 4)),

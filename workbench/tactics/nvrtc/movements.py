@@ -137,14 +137,17 @@ def _pad(e: Elements, node: Node, name: str, index: Index) -> str:
         if not (before or after):
             continue
         i = e.variable("const idx", f"({index[axis]}) - ({before})")
+        # What a negative pad cuts off is gone before anything is repeated.
+        low, high = max(-before, 0), size - max(-after, 0)
         if mode == "constant":
-            conditions.append(f"{i} >= 0 && {i} < {size}")
+            conditions.append(f"{i} >= {low} && {i} < {high}")
         elif mode == "edge":
-            i = f"({i} < 0 ? 0 : ({i} >= {size} ? {size - 1} : {i}))"
+            i = f"({i} < {low} ? {low} : ({i} >= {high} ? {high - 1} : {i}))"
         elif mode == "wrap":
-            i = f"(({i} % {size} + {size}) % {size})"
+            count = high - low
+            i = f"((({i} - {low}) % {count} + {count}) % {count} + {low})"
         else:
-            i = f"({i} < 0 ? -{i} : ({i} >= {size} ? {2 * size - 2} - {i} : {i}))"
+            i = f"({i} < {low} ? {2 * low} - {i} : ({i} >= {high} ? {2 * high - 2} - {i} : {i}))"
         own[axis] = i
     if not conditions:
         return e.at(node.inputs[0], tuple(own))
