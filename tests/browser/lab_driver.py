@@ -109,6 +109,14 @@ def chromium(*, width: int = 1500, height: int = 1100, dark: bool = False) -> It
             browser.close()
 
 
+def complaints_of(page: Page) -> list[str]:
+    """What the page's console calls an error and its scripts raise, from now on."""
+    found: list[str] = []
+    page.on("console", lambda m: found.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: found.append(str(error)))
+    return found
+
+
 def open_notebook(page: Page, address: str, path: str) -> None:
     """Open a notebook alone on the page and wait until its kernel can run cells."""
     # /doc/tree is single-document mode; ?reset drops any saved layout; the token sets the cookie.

@@ -15,6 +15,7 @@ import pytest
 from lab_driver import (
     cell_errors,
     chromium,
+    complaints_of,
     lab,
     open_notebook,
     run_all,
@@ -50,10 +51,8 @@ def test_the_first_lesson_runs_and_its_studio_changes_a_precision_builds_and_exp
     tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
     last = copy_lesson(tmp_path / LESSON)
-    complaints: list[str] = []
     with lab(tmp_path, python_path=ROOT) as address, chromium(height=1300) as page:
-        page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        complaints = complaints_of(page)
         open_notebook(page, address, LESSON)
         assert run_all(page)
         assert cell_errors(page) == []

@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from lab_driver import cell_errors, chromium, lab, open_notebook, run_cell, write_notebook
+from lab_driver import (
+    cell_errors,
+    chromium,
+    complaints_of,
+    lab,
+    open_notebook,
+    run_cell,
+    write_notebook,
+)
 from playwright.sync_api import expect
 
 ROOT = Path(__file__).parents[2]
@@ -37,11 +45,9 @@ BROKEN = "plotly_once._loaders = [plotly_once.Loader(source='throw new Error(\"c
 @pytest.mark.browser
 @pytest.mark.slow
 def test_a_figure_shows_what_changed_while_plotly_was_still_on_its_way(tmp_path: Path) -> None:
-    complaints: list[str] = []
     write_notebook(tmp_path / "late.ipynb", [EARLY, CHANGED, LATE])
     with lab(tmp_path, python_path=ROOT) as address, chromium() as page:
-        page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        complaints = complaints_of(page)
         open_notebook(page, address, "late.ipynb")
         assert run_cell(page, 0)
         assert run_cell(page, 1)

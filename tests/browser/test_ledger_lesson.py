@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from lab_driver import cell_errors, chromium, click_mark, lab, open_notebook, run_all
+from lab_driver import cell_errors, chromium, click_mark, complaints_of, lab, open_notebook, run_all
 from playwright.sync_api import Locator, Page, expect
 
 ROOT = Path(__file__).parents[2]
@@ -16,10 +16,8 @@ LESSON = "03_fusion_and_the_ledger.ipynb"
 @pytest.mark.slow
 def test_the_ledger_lesson_runs_and_its_panel_answers_mends_and_takes_back(tmp_path: Path) -> None:
     (tmp_path / LESSON).write_bytes((ROOT / "notebooks" / LESSON).read_bytes())
-    complaints: list[str] = []
     with lab(tmp_path, python_path=ROOT) as address, chromium(height=1500) as page:
-        page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        complaints = complaints_of(page)
         open_notebook(page, address, LESSON)
         assert run_all(page)
         panel = page.locator(".wb-panel")

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 import pytest
-from lab_driver import cell_errors, chromium, lab, open_notebook, run_all, scroll_to
+from lab_driver import cell_errors, chromium, complaints_of, lab, open_notebook, run_all, scroll_to
 from playwright.sync_api import Locator, Page, expect
 
 ROOT = Path(__file__).parents[2]
@@ -28,10 +28,8 @@ def test_the_lesson_runs_and_its_panel_takes_refused_broken_and_good_files(
     (tmp_path / "mine.onnx").write_bytes(model)
     (tmp_path / "broken.onnx").write_bytes(model[:500])
     (tmp_path / "padded.onnx").write_bytes(model + b"\x00" * HUGE)
-    complaints: list[str] = []
     with lab(tmp_path, python_path=ROOT) as address, chromium(width=1300, height=1300) as page:
-        page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        complaints = complaints_of(page)
         open_notebook(page, address, LESSON)
         assert run_all(page)
         assert cell_errors(page) == []
