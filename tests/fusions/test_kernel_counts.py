@@ -13,16 +13,19 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from workbench import fusions
 from workbench.builder import BuildState, build
 from workbench.bundle import bundled
 from workbench.config import BuilderConfig, OptimizationProfile
 from workbench.datatypes import DataType
+from workbench.devices import CpuDevice
 from workbench.plan import Plan
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "kernel_counts.golden.json"
 EXPORTS = HERE.parent / "exports"
 DIGITS = ("digits_cnn", "digits_inception", "digits_vit")
+WHOLE = "digits_vit INT8, attention whole"
 KINDS = ("FP32", "BF16", "FP16", "INT8")
 SHAPES = {
     "resnet": {"image": (2, 3, 32, 36)},
@@ -78,8 +81,17 @@ def digits_counts(model: str, kind: str) -> dict[str, int]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("model", DIGITS)
-def test_the_digits_models_have_their_golden_counts(model: str, kind: str) -> None:
+def test_the_digits_models_have_their_golden_counts(
+    model: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fusions, "multiplies_bytes", lambda device: False)
     assert digits_counts(model, kind) == json.loads(GOLDEN.read_text())[f"{model} {kind}"]
+
+
+def test_where_bytes_are_multiplied_int8_attention_is_one_kernel() -> None:
+    able = fusions.multiplies_bytes(CpuDevice())
+    key = WHOLE if able else "digits_vit INT8"
+    assert digits_counts("digits_vit", "INT8") == json.loads(GOLDEN.read_text())[key]
 
 
 @pytest.mark.parametrize("model", SHAPES)
@@ -100,5 +112,10 @@ def test_an_encoder_layer_is_at_most_eight_kernels(model: str) -> None:
 
 
 if __name__ == "__main__":
-    found = {f"{m} {k}": digits_counts(m, k) for m in DIGITS for k in KINDS}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(fusions, "multiplies_bytes", lambda device: False)
+        found = {f"{m} {k}": digits_counts(m, k) for m in DIGITS for k in KINDS}
+    if not fusions.multiplies_bytes(CpuDevice()):
+        sys.exit("run it on a processor with AVX-512 VNNI or AVX-VNNI")
+    found[WHOLE] = digits_counts("digits_vit", "INT8")
     GOLDEN.write_text(json.dumps(found, indent=1) + "\n")

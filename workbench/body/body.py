@@ -15,6 +15,7 @@ from workbench import dimensions
 from workbench.body.computing import computed
 from workbench.body.inference import infer
 from workbench.body.operator import CONSTANT, Node, Operator, Reference
+from workbench.body.rounding import rounded_factors, whole_steps
 from workbench.body.values import (
     Array,
     HostType,
@@ -90,11 +91,12 @@ class Body:
     def compute_type(self) -> DataType:
         """The type in which the anchor works: what it reads, seen through DequantizeLinear.
 
-        Without an anchor, what the last node reads; a condition's BOOL does not count.
+        Without an anchor, what the last node reads; a condition's BOOL does not count. Around an
+        anchor that multiplies nothing (attention's Softmax), dequantized products decide.
         """
         if not self.nodes:
             return self.types[self.outputs[0]].dtype
-        node = self.nodes[-1] if self.anchor is None else self.nodes[self.anchor]
+        node = self.nodes[-1] if self.anchor is None else self._working_node(self.anchor)
         read = [v for v in node.inputs if v]
         numbers = [v for v in read if self.types[v].dtype is not DataType.BOOL]
         value = next(iter(numbers or read), self.outputs[0])
@@ -102,6 +104,15 @@ class Body:
             if value in n.outputs and n.op == "DequantizeLinear":
                 value = n.inputs[0]
         return self.types[value].dtype
+
+    def _working_node(self, anchor: int) -> Node:
+        """The anchor; for a softmax between products of integers, the first of them."""
+        node = self.nodes[anchor]
+        if node.op != "Softmax":
+            return node
+        read = {n.outputs[0] for n in self.nodes if n.op == "DequantizeLinear"}
+        products = (n for n in self.nodes if n.op == "MatMul" and read.issuperset(n.inputs))
+        return next(products, node)
 
     @property
     def operator_names(self) -> tuple[str, ...]:
@@ -276,13 +287,20 @@ class Body:
         return values if keep else {o: values[o] for o in self.outputs}
 
     def exact(
-        self, inputs: Mapping[str, Array], *, unit: float = 2.0**-24, factor_eps: float = 0.0
+        self,
+        inputs: Mapping[str, Array],
+        *,
+        unit: float = 2.0**-24,
+        factor_eps: float = 0.0,
+        steps: bool = False,
     ) -> dict[str, tuple[Array, Array]]:
         """float64 evaluation without inner rounding: output name -> (value, error bound).
 
         unit: the accumulator's unit roundoff. Each typed value adds eps(type)·|value|, and the
         type's smallest step near zero; integer types are exact. factor_eps: relative error with
         which a product reads its float factors (``TF32_EPS`` where they are rounded to TF32).
+        steps: integers that the Body quantizes are whole steps, as it stores them: their bound is
+        0 but where the exact value lies so near the middle of two that either is right.
         """
         bindings = self.bind({k: v.shape for k, v in inputs.items()})
         types = self.substitute(bindings).types if self.symbols else self.types
@@ -297,7 +315,7 @@ class Body:
                 ]
             bounds = [errors[v] if v else None for v in n.inputs]
             if factor_eps and n.operator.family in MULTIPLYING:
-                bounds = _rounded_factors(args, bounds, factor_eps)
+                bounds = rounded_factors(args, bounds, factor_eps)
             rule = n.operator.exact or n.operator.reference
             outputs = _run(n, rule, args, bindings)
             if n.operator is CONSTANT or n.operator.stored:
@@ -310,6 +328,9 @@ class Body:
                     continue
                 values[o] = y
                 form = types[o].dtype.info
+                if steps and n.op == "QuantizeLinear" and form.kind == "integer":
+                    y, e = whole_steps(y, e)
+                    values[o] = y
                 stored = n.operator is not CONSTANT and form.eps
                 with np.errstate(all="ignore"):
                     errors[o] = e + form.eps * np.abs(y) + form.tiny if stored else e
@@ -317,14 +338,6 @@ class Body:
             o: (np.asarray(values[o]), np.broadcast_to(errors[o], np.shape(values[o])))
             for o in self.outputs
         }
-
-
-def _rounded_factors(args: Sequence[Any], bounds: Sequence[Any], factor_eps: float) -> list[Any]:
-    """The bounds of a product's operands once its float factors were rounded."""
-    return [
-        b if k > 1 or x is None or x.dtype.kind != "f" else b + factor_eps * np.abs(x)
-        for k, (x, b) in enumerate(zip(args, bounds, strict=True))
-    ]
 
 
 def _run(

@@ -180,7 +180,7 @@ def fuse(state: BuildState) -> BuildState:
     clock = Clock()
     network = edited(state, Stage.FUSE)
     before = network.num_layers
-    attempts = fusions.fuse(network, verify=state.config.verify)
+    attempts = fusions.fuse(network, verify=state.config.verify, device=state.device)
     summary = f"{before} → {network.num_layers} layers; {counts(attempts)}"
     return after(state, Stage.FUSE, network, clock, summary, attempts)
 

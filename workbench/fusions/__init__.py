@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from workbench.devices import Device
 from workbench.fusions.activation import ACTIVATION
 from workbench.fusions.attention import ATTENTION, ATTENTION_EPILOGUE, ATTENTION_PROLOGUE
 from workbench.fusions.attention_quantize import ATTENTION_QUANTIZE
@@ -14,6 +15,11 @@ from workbench.fusions.dequantize import (
 )
 from workbench.fusions.embedding import EMBEDDING
 from workbench.fusions.horizontal import SIBLING_CONVOLUTIONS, SIBLING_PRODUCTS
+from workbench.fusions.integer_attention import (
+    INTEGER_ATTENTION,
+    INTEGER_ATTENTION_QUANTIZE,
+    without_kernel,
+)
 from workbench.fusions.joins import JOIN_EPILOGUE, JOIN_PROLOGUE
 from workbench.fusions.pointwise_chain import POINTWISE_CHAIN
 from workbench.fusions.pointwise_epilogue import POINTWISE_EPILOGUE
@@ -55,6 +61,7 @@ FUSIONS: tuple[RewriteRule, ...] = (
     SPLIT_LATER,
     # Attention: before its products take in scales and masks of their own.
     ATTENTION,
+    INTEGER_ATTENTION,
     ATTENTION_PROLOGUE,
     ATTENTION_EPILOGUE,
     # Vertical: a product takes in what follows it, step by step.
@@ -79,6 +86,7 @@ FUSIONS: tuple[RewriteRule, ...] = (
     ABSORB_DEQUANTIZE,
     ABSORB_QUANTIZE,
     ATTENTION_QUANTIZE,
+    INTEGER_ATTENTION_QUANTIZE,
     WEIGHT_ONLY,
     # Horizontal: what is still on its own.
     SIBLING_POINTWISE,
@@ -86,10 +94,28 @@ FUSIONS: tuple[RewriteRule, ...] = (
 
 
 def fuse(
-    network: NetworkDefinition, *, verify: str = "distinct", max_rewrites: int | None = None
+    network: NetworkDefinition,
+    *,
+    verify: str = "distinct",
+    max_rewrites: int | None = None,
+    device: Device | None = None,
 ) -> tuple[Attempt, ...]:
-    """Run every fusion to a fixpoint: the Fuse stage. Edits the network in place."""
-    return apply_rules(FUSIONS, network, stage=Stage.FUSE, max_rewrites=max_rewrites, verify=verify)
+    """Run every fusion to a fixpoint: the Fuse stage. Edits the network in place.
+
+    device: what the network is built for: what no kernel there takes as a whole is not fused, and
+    the ledger says so. By default any rule applies.
+    """
+    rules = FUSIONS
+    if device is not None and not multiplies_bytes(device):
+        other = without_kernel(device.fingerprint.name)
+        rules = tuple(other if r is INTEGER_ATTENTION else r for r in FUSIONS)
+    return apply_rules(rules, network, stage=Stage.FUSE, max_rewrites=max_rewrites, verify=verify)
 
 
-__all__ = ["FUSIONS", "fuse"]
+def multiplies_bytes(device: Device) -> bool:
+    """Whether a generated CPU kernel has dot products of bytes there: AVX-512 VNNI or AVX-VNNI."""
+    found = device.fingerprint
+    return found.kind == "cpu" and not {"avx512_vnni", "avx_vnni"}.isdisjoint(found.features)
+
+
+__all__ = ["FUSIONS", "fuse", "multiplies_bytes"]

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from workbench.body import Body, Node
+from workbench.datatypes import DataType
 from workbench.fusions.anchors import PRODUCTS, main_output, node_of, too_large
 from workbench.network import Layer, Tensor
 from workbench.records import Refusal
@@ -62,11 +63,11 @@ def _attention(layer: Layer) -> Match | Miss | None:
     """The attention that this product ends, or what came near."""
     if layer.operator is None:
         return None
-    after = _span(layer.inputs[0], "Softmax")
+    after = pointwise_span(layer.inputs[0], "Softmax")
     if after is None:
         return None
     softmax = after[-1]
-    before = _span(softmax.inputs[0], "MatMul")
+    before = pointwise_span(softmax.inputs[0], "MatMul")
     if before is None:
         x = softmax.inputs[0]
         if x is None or (x.producer is not None and x.producer.op in PRODUCTS):
@@ -80,7 +81,7 @@ def _attention(layer: Layer) -> Match | Miss | None:
     return Match((softmax, *rest), layer, {}, named, softmax)
 
 
-def _span(tensor: Tensor | None, operator: str) -> list[Layer] | None:
+def pointwise_span(tensor: Tensor | None, operator: str) -> list[Layer] | None:
     """Pointwise layers from a tensor up to the one layer of an operator, which comes last.
 
     The way may fork and join. None where it leads to no such layer of the tensor's shape.
@@ -216,7 +217,8 @@ def _scales(layer: Layer) -> bool:
 
 def _prepares(layer: Layer) -> bool:
     """Whether it is what queries, keys and values come through."""
-    if layer.operator is None or not layer.outputs[0].dtype.is_float:
+    kind = layer.outputs[0].dtype
+    if layer.operator is None or not (kind.is_float or kind is DataType.INT8):
         return False
     known = all(t is None or t.value is not None for t in layer.inputs[1:])
     return (layer.op in SHUFFLES and known) or _scales(layer)
@@ -268,7 +270,8 @@ def _finishes(layer: Layer) -> bool:
 
 
 def _not_finished(match: Match) -> Refusal | None:
-    if not match.root.outputs[0].dtype.is_float:
+    in_integers = "DequantizeLinear" in match.layer("anchor").operator_names
+    if not match.root.outputs[0].dtype.is_float and not in_integers:
         return Refusal(
             f"'{main_output(match.root).name}' is {main_output(match.root).dtype.value}: "
             "attention's kernel shuffles floats",

@@ -118,6 +118,9 @@ def requested_by_layer(
             continue
         own = [by_node[n] for n in layer.origin if n in by_node]
         anchored = [d for d in own if d.op == layer.op] or own
+        if built is DataType.INT8 and layer.op == "Softmax":
+            # INT8 attention works in its products' type; its softmax was asked for FP32.
+            anchored = [d for d in own if d.op == "MatMul"] or anchored
         if anchored:
             allowed = {x for d in anchored for x in (d.arithmetic, d.stored)}
             wanted[layer.name] = built if built in allowed else anchored[0].arithmetic

@@ -21,7 +21,8 @@ class Way:
     """How a product's factor comes from a Body input, or its result becomes the output.
 
     source: the input's, or the output's, name. nodes: pointwise nodes of one number on the way; a
-    result's may be quantized by one scale, a constant input of the Body.
+    result's may be quantized by one scale, a constant input of the Body, and the factors of an
+    integer attention are, or are dequantized.
     """
 
     source: str
@@ -57,8 +58,11 @@ class AttentionBody:
     result: Way
 
 
-def read_attention(body: Body) -> AttentionBody:
-    """The parts of a Body with bound sizes. Raises Untranslatable, naming what does not fit."""
+def read_attention(body: Body, *, integers: bool = False) -> AttentionBody:
+    """The parts of a Body with bound sizes. Raises Untranslatable, naming what does not fit.
+
+    integers: whether the products' factors may be quantized on their way and dequantized.
+    """
     softmax = body.anchor_node
     products = [k for k, n in enumerate(body.nodes) if n.op == "MatMul"]
     if softmax is None or softmax.op != "Softmax" or len(products) != 2 or body.anchor is None:
@@ -70,7 +74,9 @@ def read_attention(body: Body) -> AttentionBody:
     if softmax.attributes["axis"] % len(shape) != len(shape) - 1 or 0 in shape:
         raise Untranslatable("its softmax does not run over the keys, or there are none")
     heads = shape[:-2]
-    queries, turned, values = (_factor(body, v, heads) for v in (*scores.inputs, mix.inputs[1]))
+    queries, turned, values = (
+        _factor(body, v, heads, integers) for v in (*scores.inputs, mix.inputs[1])
+    )
     keys = replace(turned, view=_turned(turned.view))
     sizes = (*shape[-2:], queries.view.shape[-1], values.view.shape[-1])
     result = _result(body, mix)
@@ -89,8 +95,8 @@ def _producer(body: Body, value: str) -> Node | None:
 
 
 # -- queries, keys, values ----------------------------------------------------------------
-def _factor(body: Body, value: str, heads: Sequence[int]) -> Way:
-    way = _way(body, value)
+def _factor(body: Body, value: str, heads: Sequence[int], integers: bool) -> Way:
+    way = _way(body, value, integers)
     shape = (*heads, *way.view.shape[-2:])
     wide = way.view.broadcast(shape) if len(way.view.axes) <= len(shape) else None
     if wide is None:
@@ -98,20 +104,23 @@ def _factor(body: Body, value: str, heads: Sequence[int]) -> Way:
     return replace(way, view=wide)
 
 
-def _way(body: Body, value: str) -> Way:
+def _way(body: Body, value: str, integers: bool) -> Way:
     node = _producer(body, value)
     if node is None:
         return Way(value, Strided.whole(body.types[value].shape), ())
     if node.op in SHUFFLES:
-        way = _way(body, node.inputs[0])
+        way = _way(body, node.inputs[0], integers)
         views = follow(node, way.view, body)
         if isinstance(views, Refusal):
             raise Untranslatable(views.reason)
         return replace(way, view=views[node.outputs.index(value)])
+    if integers and maps_by_one_scale(body, node):
+        way = _way(body, node.inputs[0], integers)
+        return replace(way, nodes=(*way.nodes, node))
     carried = [v for v in node.inputs if not is_number(body, v)]
     if not node.operator.pointwise or len(carried) != 1:
         raise Untranslatable(f"{node.op} '{value}' is neither a shuffle nor a scale")
-    way = _way(body, carried[0])
+    way = _way(body, carried[0], integers)
     return replace(way, nodes=(*way.nodes, node))
 
 
@@ -150,10 +159,17 @@ def _result(body: Body, mix: Node) -> Way:
 def _finishes(body: Body, node: Node) -> bool:
     """Whether each element of the result is computed from one before, by known numbers alone."""
     if node.op == "QuantizeLinear":
-        constant = {i.name for i in body.inputs if i.constant}
-        return all(
-            prod(body.types[v].shape) == 1 and (v in constant or is_number(body, v))
-            for v in node.inputs[1:]
-            if v
-        )
+        return maps_by_one_scale(body, node)
     return node.operator.pointwise and sum(not is_number(body, v) for v in node.inputs) == 1
+
+
+def maps_by_one_scale(body: Body, node: Node) -> bool:
+    """Whether a node quantizes or dequantizes a whole tensor by one known scale and zero point."""
+    if node.op not in ("QuantizeLinear", "DequantizeLinear"):
+        return False
+    constant = {i.name for i in body.inputs if i.constant}
+    return all(
+        prod(body.types[v].shape) == 1 and (v in constant or is_number(body, v))
+        for v in node.inputs[1:]
+        if v
+    )

@@ -114,9 +114,9 @@ class _Reader:
         rank = len(shape)
         places = (*ways, read.result)
         tables = [w.view.offsets(range(rank - 2)) for w in places]
-        steps = [_steps(w) for w in places]
+        steps = [steps_of(w) for w in places]
         masks = [broadcast_strides(o.shape, rank) for o in operands]
-        tables[3:3] = [_whole(shape, m).offsets(range(rank - 2)) for m in masks]
+        tables[3:3] = [whole_view(shape, m).offsets(range(rank - 2)) for m in masks]
         steps[3:3] = [(m[-2], m[-1]) for m in masks]
         streams = tuple(Stream(o.dtype, m[-1] == 1) for o, m in zip(operands, masks, strict=True))
         types = [self.inputs[w.source] for w in ways]
@@ -189,13 +189,14 @@ class _Reader:
         return operands, sides[0], sides[1]
 
 
-def _steps(way: Way) -> tuple[int, int]:
+def steps_of(way: Way) -> tuple[int, int]:
+    """Distance of a head's rows, and of its columns. Raises Untranslatable."""
     row, column = way.steps
     # One column lies anywhere.
     return row, 1 if way.view.shape[-1] == 1 else column
 
 
-def _whole(shape: Sequence[int], strides: Sequence[int]) -> Strided:
+def whole_view(shape: Sequence[int], strides: Sequence[int]) -> Strided:
     """A broadcast operand's view of the scores."""
     return Strided(0, tuple(((n, s),) for n, s in zip(shape, strides, strict=True)))
 

@@ -185,12 +185,12 @@ def attention_text(code: AttentionCode) -> KernelText:
     at = next(i for i, x in enumerate(lines) if "if h != here" in x)
     lines[at:at] = indented(where, 2)
     turned = code.turned
-    lines += indented(_packed(_TURNED_KEYS if turned else _KEYS, code.factors[1], "a1", turned), 3)
-    lines += indented(_packed(_VALUES, code.factors[2], "a2"), 3)
-    lines += indented(_packed(_QUERIES, code.factors[0], "a0"), 2)
+    lines += indented(packing(_TURNED_KEYS if turned else _KEYS, code.factors[1], "a1", turned), 3)
+    lines += indented(packing(_VALUES, code.factors[2], "a2"), 3)
+    lines += indented(packing(_QUERIES, code.factors[0], "a0"), 2)
     lines += indented(_SCORES.split("\n")[:-1], 2)
     lines += indented(_softmax(code), 4)
-    lines += indented(_packed(_MIX, code.result, "o0"), 2)
+    lines += indented(packing(_MIX, code.result, "o0"), 2)
     target = "r[j]" if code.result.unit else "o0[p + j * column_o0]"
     result = stored(code.result.dtype, code.result.value)
     lines += indented([*code.result.lines, f"{target} = {result}"], 5)
@@ -215,7 +215,7 @@ def _imports(tile: Tile) -> str:
     )
 
 
-def _packed(template: str, factor: Factor, array: str, turned: bool = False) -> list[str]:
+def packing(template: str, factor: Factor, array: str, turned: bool = False) -> list[str]:
     """A packing loop: each element loaded, scaled, and laid where a tile reads it.
 
     Elements side by side are a slice: numba wraps negative indices at every other access, which
@@ -240,15 +240,13 @@ def _packed(template: str, factor: Factor, array: str, turned: bool = False) -> 
 
 def _softmax(code: AttentionCode) -> list[str]:
     """One row of scores t[0:n] made probabilities, but for a factor that is kept for the end."""
-    lines: list[str] = []
-    for k, mask in enumerate(code.masks):
-        place = f"p_a{k + 3} + (block + i) * row_a{k + 3}"
-        if mask.unit:
-            lines.append(f"r{k} = a{k + 3}[{place} : {place} + n]")
-        else:
-            lines.append(f"s{k} = {loaded(mask.dtype, f'a{k + 3}[{place}]')}")
+    lines = mask_rows(code.masks)
     if code.before != "t[j]":
-        body = [*_loads(code.before_reads, code.masks), *code.before_lines, f"t[j] = {code.before}"]
+        body = [
+            *mask_loads(code.before_reads, code.masks),
+            *code.before_lines,
+            f"t[j] = {code.before}",
+        ]
         lines += ["for j in range(n):", *indented(body, 1)]
     lines += ["m = row_max(t, n)", "for j in range(n):", "    t[j] = exp_f32(t[j] - m)"]
     total = "float32(1.0) / row_sum(t, n)"
@@ -256,7 +254,7 @@ def _softmax(code: AttentionCode) -> list[str]:
         return [*lines, f"w[at_c + i] = {total}"]
     body = [
         "y = t[j] * c",
-        *_loads(code.after_reads, code.masks),
+        *mask_loads(code.after_reads, code.masks),
         *code.after_lines,
         f"t[j] = {code.after}",
     ]
@@ -269,7 +267,20 @@ def _softmax(code: AttentionCode) -> list[str]:
     ]
 
 
-def _loads(reads: Sequence[int], masks: Sequence[Stream]) -> list[str]:
+def mask_rows(masks: Sequence[Stream]) -> list[str]:
+    """Of each mask the row r{k} of a query's keys, or the one number s{k} for all of them."""
+    lines: list[str] = []
+    for k, mask in enumerate(masks):
+        place = f"p_a{k + 3} + (block + i) * row_a{k + 3}"
+        if mask.unit:
+            lines.append(f"r{k} = a{k + 3}[{place} : {place} + n]")
+        else:
+            lines.append(f"s{k} = {loaded(mask.dtype, f'a{k + 3}[{place}]')}")
+    return lines
+
+
+def mask_loads(reads: Sequence[int], masks: Sequence[Stream]) -> list[str]:
+    """Inside the loop over keys: x{k} is the element of mask k."""
     return [
         f"x{k} = {loaded(masks[k].dtype, f'r{k}[j]') if masks[k].unit else f's{k}'}" for k in reads
     ]

@@ -143,6 +143,7 @@ def _inlined_digest() -> str:
             "mathematics.py",
             "blocks.py",
             "tiles.py",
+            "vnni_tiles.py",
             "winograd_tiles.py",
             "winograd_transforms.py",
         )

@@ -21,6 +21,11 @@ from workbench.tactics.numba.copies import (
     plan_copies,
     plan_reformat,
 )
+from workbench.tactics.numba.integer_attention import (
+    integer_attention_call,
+    is_integer_attention,
+    plan_integer_attention,
+)
 from workbench.tactics.numba.joins import join_call, plan_join
 from workbench.tactics.numba.pointwise import plan_pointwise, pointwise_call
 from workbench.tactics.numba.rows import plan_rows, rows_call
@@ -89,6 +94,11 @@ class NumbaSource:
                 if isinstance(plan, Refusal):
                     return plan
                 return rows_call(plan, problem, self.cache, threads)
+            case "int8 attention":
+                plan = plan_integer_attention(problem.body)
+                if isinstance(plan, Refusal):
+                    return plan
+                return integer_attention_call(plan, problem, self.cache, threads)
             case "attention":
                 plan = plan_attention(problem.body)
                 if isinstance(plan, Refusal):
@@ -193,12 +203,14 @@ class NumbaSource:
         ]
 
     def _attention(self, problem: Problem) -> Sequence[Tactic | Refusal]:
-        plan = plan_attention(problem.body)
+        integers = is_integer_attention(problem.body)
+        name = "int8 attention" if integers else "attention"
+        plan = (plan_integer_attention if integers else plan_attention)(problem.body)
         if isinstance(plan, Refusal):
             return (plan,)
         inputs = (LINEAR,) * len(problem.body.dynamic_inputs)
         return [
-            self._tactic("attention", problem, inputs, (LINEAR,), threads)
+            self._tactic(name, problem, inputs, (LINEAR,), threads)
             for threads in thread_counts(problem, plan.elements)
         ]
 
@@ -251,7 +263,7 @@ class NumbaSource:
             problem.body.compute_type,
             parameters=(("threads", threads),),
             version=self.version,
-            emulated=emulated_in_float(problem.body),
+            emulated=name != "int8 attention" and emulated_in_float(problem.body),
         )
 
 
