@@ -225,6 +225,24 @@ def test_cancel_stops_the_build_while_the_loop_is_free():
     assert studio.build().plan_bytes is not None
 
 
+def test_a_second_request_while_the_first_is_built_is_built_and_shown_too(ready: Studio):
+    async def scene() -> PrecisionPanel:
+        ready.build(Stage.PRECISION)
+        panel = ready.panel(PrecisionPanel)
+        assert isinstance(panel, PrecisionPanel)
+        panel.set_default("BF16")
+        assert ready.runner.busy
+        panel.set_layers([0], "INT8")
+        while ready.runner.busy:
+            await asyncio.sleep(0.01)
+        return panel
+
+    panel = asyncio.run(scene())
+    asked = panel.table.rows["Requested"].tolist()
+    assert (asked[0], set(asked[1:])) == ("INT8", {"BF16"})
+    assert any(w is panel.table for w in within(panel)), "it is not replaced by a button"
+
+
 def test_the_code_says_what_was_done_and_follows_it(ready: Studio):
     assert ready.code_box.layout.display == "none"
     ready.code_button.click()
