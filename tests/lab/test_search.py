@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from planted import LAYERS, planted_trials
 
 import workbench as wb
 from workbench.errors import BuildCancelled, ConfigError
 from workbench.lab import bisect_prefixes, find_minimal_fix
+from workbench.lab.search import default_metric
 from workbench.records import CallbackMonitor
 
 TOLERANCE = 0.3
@@ -71,6 +73,24 @@ def test_a_record_of_another_model_is_refused(tmp_path: Path) -> None:
     trials.measure(trials.lowered(wb.DataType.INT8))
     with pytest.raises(ConfigError, match="of another model"):
         planted_trials((7,), record=record)
+
+
+def test_a_score_of_ones_own_is_searched_by_and_its_record_is_refused_to_another(
+    tmp_path: Path,
+) -> None:
+    record = tmp_path / "trials.json"
+
+    def near(first: float):
+        return lambda outputs, inputs: first - np.abs(outputs["y"] - inputs["x"]).mean(axis=1)
+
+    trials = planted_trials((6,), record=record, task=near(1.0))
+    trial = trials.measure(trials.lowered(wb.DataType.INT8))
+    lost = trial.quality.loss("task", trials.reference_quality)
+    assert lost == pytest.approx(trials.reference_quality.task - trial.quality.task)
+    assert default_metric(trials) == "task"
+    planted_trials((6,), record=record, task=near(1.0))
+    with pytest.raises(ConfigError, match="of another task"):
+        planted_trials((6,), record=record, task=lambda outputs, inputs: outputs["y"].mean(axis=1))
 
 
 def test_a_damaged_record_is_refused(tmp_path: Path) -> None:

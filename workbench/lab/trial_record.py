@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from workbench.datatypes import DataType
@@ -121,3 +122,19 @@ class TrialRecord:
 
 def _short(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
+def told_by(function: object) -> str:
+    """What a record knows a function by: its name, and a digest of its code.
+
+    What it closes over is not in it; a callable object is known by its class's name alone.
+    """
+    code = getattr(function, "__code__", None)
+    name = str(getattr(function, "__qualname__", type(function).__name__))
+    return f"{name} {_short(_told(code))}" if isinstance(code, CodeType) else name
+
+
+def _told(code: CodeType) -> str:
+    """Instructions, names and constants: neither file nor line, which change with each kernel."""
+    constants = [_told(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+    return f"{code.co_code.hex()} {code.co_names} {constants}"

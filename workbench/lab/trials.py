@@ -27,7 +27,7 @@ from workbench.datatypes import CALIBRATED, DataType
 from workbench.devices import Device
 from workbench.errors import ConfigError
 from workbench.lab.quality import Quality, QualityMeter
-from workbench.lab.trial_record import Trial, TrialRecord
+from workbench.lab.trial_record import Trial, TrialRecord, told_by
 from workbench.network import NetworkDefinition
 from workbench.precision import PrecisionDecision
 from workbench.records import Stage
@@ -320,14 +320,13 @@ class PrecisionTrials:
         """What the record of these trials belongs to."""
         labels = b"" if self.labels is None else np.ascontiguousarray(self.labels).tobytes()
         data = self._base.calibration_data
-        task = getattr(self.task, "__qualname__", type(self.task).__name__) if self.task else ""
         return {
             "workbench": __version__,
             "model": network_digest(self.network),
             "calibration": data_digest(data) if data else "",
             "samples": data_digest(self.batches),
             "labels": hashlib.sha256(labels).hexdigest(),
-            "task": task,
+            "task": told_by(self.task) if self.task is not None else "",
             "device": str(self.device.fingerprint),
         }
 
