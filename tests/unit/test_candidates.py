@@ -13,6 +13,7 @@ from workbench.records import Refusal
 from workbench.selection import Candidate, candidates
 from workbench.selection.candidates import Workshop
 from workbench.selection.layer_problem import LayerProblem, constants_of
+from workbench.tactics.numba.source import NUMBA
 from workbench.tactics.numpy_source import NUMPY
 
 
@@ -206,3 +207,29 @@ def test_timings_of_other_sizes_with_the_same_opt_are_not_taken():
         again = build(made, relus(4, "N"))
         assert again.tuned is not None
         assert (again.tuned.timed == 0) == known
+
+
+def test_what_is_tried_of_a_layer_or_of_a_part_is_compiled_ahead(monkeypatch):
+    """max_num_tactics is dealt out anew for parts, for which slow compilers do nothing."""
+    ahead, tried = set(), set()
+    prepare = NUMPY.prepare
+
+    def precompile(problem, tactics):
+        ahead.update((problem.body.signature, t) for t in tactics)
+        return ()
+
+    def spy(tactic, problem):
+        if tactic.name != "reformat":
+            tried.add((problem.body.signature, tactic))
+        return prepare(tactic, problem)
+
+    for source, slow in ((NUMPY, False), (NUMBA, True)):
+        monkeypatch.setattr(source, "slow", slow, raising=False)
+        monkeypatch.setattr(source, "precompile", precompile, raising=False)
+    monkeypatch.setattr(NUMPY, "prepare", spy)
+    made = config(level=1)
+    made.tactic_sources = ("ONEDNN", "NUMBA", "NUMPY")
+    made.max_num_tactics = 2
+    build(made)
+    assert tried
+    assert tried <= ahead
