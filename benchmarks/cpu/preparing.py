@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from models import Model, model_named
 
+from workbench.body.interpreter import bind_sizes
 from workbench.builder import build
 from workbench.builder.stages import run_stages, start
 from workbench.builder.state import BuildState
@@ -49,10 +50,13 @@ def write_exact(model: Model, folder: Path, target: Path) -> None:
     """What the model gives where no product or sum is rounded to float32."""
     network = parse_model(model.path(folder))
     values = dict(model.inputs())
+    sizes: dict[str, int] = {}
+    for t in network.inputs:
+        bind_sizes(t.type, values[t.name], sizes)
     for layer in network.layers:
         operands = [t.value if t.value is not None else values[t.name] for t in layer.operands]
         names = [i.name for i in layer.body.inputs]
-        exact = layer.body.exact(dict(zip(names, operands, strict=True)))
+        exact = layer.body.substitute(sizes).exact(dict(zip(names, operands, strict=True)))
         for name, t in zip(layer.body.outputs, layer.outputs, strict=True):
             values[t.name] = exact[name][0]
     outputs = {t.name: values[t.name] for t in network.outputs}
