@@ -36,7 +36,7 @@ class Integers:
     def scale(self, value: float, dtype: DataType) -> tuple[str, str]:
         """A scale and a zero point of 0."""
         s, z = self.draft.weight(), self.draft.weight(dtype=dtype)
-        self.values[s], self.values[z] = np.float32(value), np.zeros((), dtype.numpy)
+        self.values[s], self.values[z] = np.array(value, np.float32), np.zeros((), dtype.numpy)
         return s, z
 
     def stored(self, x: str, value: float, dtype: DataType = INT8) -> str:

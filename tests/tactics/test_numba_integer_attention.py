@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from workbench.records import Refusal
 from workbench.tactics.launch import run_once
 from workbench.tactics.numba import NUMBA, integer_attention
 from workbench.tactics.numba.attention_code import Tile
+from workbench.tactics.numba.cache import KernelCache
 from workbench.tactics.numba.integer_attention import IntegerPlan, plan_integer_attention
 from workbench.tactics.numba.integer_attention_code import integer_attention_text
 from workbench.tactics.protocol import Call, Problem, Tactic
@@ -149,9 +151,7 @@ def test_the_loops_are_vectors() -> None:
     if "avx512_vnni" not in FEATURES:
         assert integer_attention.integer_tile() != Tile("dot_12x32", 12, 32)
         return
-    kernel = NUMBA.cache._compiled_by_numba(
-        integer_attention_text(_plan(merged()).code), "assembly_of_int8_attention", None
-    )
+    kernel: Any = KernelCache(None).compile(integer_attention_text(_plan(merged()).code))
     text = kernel.inspect_asm(kernel.signatures[0])
     counts = {x: text.count(f"\t{x}") for x in ("vpdpbusd", "vroundps", "vrndscaleps", "vpmovdb")}
     assert counts["vpdpbusd"] == 2 * 24
