@@ -16,6 +16,7 @@ from workbench.selection.budget import TACTICS_BY_LEVEL, in_turns
 from workbench.selection.candidate import Candidate
 from workbench.selection.choice import LayerChoice
 from workbench.selection.layer_problem import Key, LayerProblem
+from workbench.selection.one_item import is_itemwise
 from workbench.selection.portability import compiled_for, cost_us, portable
 from workbench.selection.trial import Trial
 from workbench.tactics import COMPILED_FOR_LONG_LAYERS, SOURCES, sources_for
@@ -121,7 +122,8 @@ class Workshop:
             return []
         tactics = [t for t in offers if isinstance(t, Tactic)][:most]
         untimed = [t for t in tactics if not self.is_cached(t, layer)]
-        bodies = {b.signature: b for b in (*layer.shapes, layer.single) if b is not None}
+        single = None if self.checks_last_item(layer) else layer.single
+        bodies = {b.signature: b for b in (*layer.shapes, single) if b is not None}
         return [
             f
             for b in bodies.values()
@@ -141,6 +143,13 @@ class Workshop:
     def checks(self) -> bool:
         """Whether outputs are compared with the reference."""
         return self.config.verify != "none"
+
+    def checks_last_item(self, layer: LayerProblem) -> bool:
+        """Whether a large layer runs whole and one item is compared: where kernels are compiled.
+
+        Otherwise they would be compiled again for one item, and others checked than will run.
+        """
+        return self.device.kind == "gpu" and is_itemwise(layer.smallest)
 
     def key(self, tactic: Tactic, layer: LayerProblem) -> str:
         """What the cache knows by what became of a tactic at all of a layer's sizes."""
@@ -205,7 +214,8 @@ class Workshop:
                 if isinstance(offer, Refusal):
                     found.append(Candidate(source.name, source.name, None, refusal=offer))
                     continue
-                unneeded = self.not_worth_compiling(offer, found)
+                unneeded = self._emulates_in_vain(layer, offer, found)
+                unneeded = unneeded or self.not_worth_compiling(offer, found)
                 if unneeded is not None:
                     found.append(Candidate(source.name, offer.title, offer, refusal=unneeded))
                     continue
@@ -245,6 +255,15 @@ class Workshop:
             code="not_compiled",
         )
 
+    def _emulates_in_vain(
+        self, layer: LayerProblem, offer: Tactic, found: Sequence[Candidate]
+    ) -> Refusal | None:
+        """Why an emulated kernel is not tried: ``contract`` would refuse it beside a native one."""
+        if not offer.emulated or self.config.builder_optimization_level >= COMPILES_ANYWAY_LEVEL:
+            return None
+        native = any(_is_native(c, layer) for c in found)
+        return _emulated(layer, "not tried: ") if native else None
+
     def _settles(self, layer: LayerProblem, candidate: Candidate) -> bool:
         """Level 0 takes the first tactic that prepares, passes its check and keeps the type."""
         tactic = candidate.tactic
@@ -252,10 +271,7 @@ class Workshop:
 
     def contract(self, layer: LayerProblem, found: Sequence[Candidate]) -> tuple[Candidate, ...]:
         """Refuse what would not run in the built type; emulation only where nothing is native."""
-        native = any(
-            c.eligible and c.tactic and not c.tactic.emulated and c.tactic.precision is layer.built
-            for c in found
-        )
+        native = any(_is_native(c, layer) for c in found)
         kept: list[Candidate] = []
         for c in found:
             if c.eligible and c.tactic is not None:
@@ -263,10 +279,21 @@ class Workshop:
                     reason = f"runs in {c.tactic.precision.value}, built as {layer.built.value}"
                     c = replace(c, refusal=Refusal(reason, code="precision"))
                 elif c.tactic.emulated and native:
-                    reason = f"emulates {layer.built.value}; another tactic runs it natively"
-                    c = replace(c, refusal=Refusal(reason, code="emulated"))
+                    c = replace(c, refusal=_emulated(layer))
             kept.append(c)
         return tuple(kept)
+
+
+def _is_native(candidate: Candidate, layer: LayerProblem) -> bool:
+    """Whether a tactic that passed computes in the built type by the device's own arithmetic."""
+    tactic = candidate.tactic
+    native = tactic is not None and not tactic.emulated and tactic.precision is layer.built
+    return candidate.eligible and native
+
+
+def _emulated(layer: LayerProblem, told: str = "") -> Refusal:
+    reason = f"{told}emulates {layer.built.value}; another tactic runs it natively"
+    return Refusal(reason, code="emulated")
 
 
 def _compiles_slowly(source: TacticSource) -> bool:
