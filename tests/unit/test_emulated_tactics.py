@@ -32,7 +32,7 @@ class Source:
 
     def candidates(self, problem):
         offered = next(t for t in NUMPY.candidates(problem) if isinstance(t, Tactic))
-        return (replace(offered, emulated=self.emulated),)
+        return (replace(offered, source=self.name, emulated=self.emulated),)
 
     def prepare(self, tactic, problem):
         self.prepared += 1
