@@ -65,7 +65,9 @@ def test_an_image_reports_that_its_kernel_failed(tmp_path):
 
 def test_a_kernel_that_returns_a_value_has_no_image(tmp_path):
     text = KernelText("def kernel(x):\n    return x + 1\n", "int64(int64)")
-    assert KernelCache(tmp_path).function(text)(2) == 3
+    kernel = KernelCache(tmp_path).compile(text)
+    assert not isinstance(kernel, MappedKernel)
+    assert kernel(2) == 3
     assert not list(tmp_path.glob("*.image"))
 
 

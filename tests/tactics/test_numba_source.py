@@ -22,6 +22,7 @@ from workbench.records import Refusal
 from workbench.tactics.launch import bind, run_once
 from workbench.tactics.numba import NUMBA, NumbaSource, mathematics
 from workbench.tactics.numba.cache import KernelCache, KernelText
+from workbench.tactics.numba.copies import gather_call
 from workbench.tactics.numba.images import SUPPORTED
 from workbench.tactics.numba.nests import Stream, load_lines, nest_text, store_line
 
@@ -221,6 +222,20 @@ def test_an_index_outside_the_table_raises_and_names_it():
     with pytest.raises(ExecutionError, match="index 50 lies outside size 50"):
         bound.launch()
     assert list(dynamic) == [name]
+    bound.write({name: np.array([1, -50, 49, 2])})
+    bound.launch()
+    (found,) = bound.read().values()
+    np.testing.assert_array_equal(found, problem.constants[table][[1, 0, 49, 2]])
+
+
+@pytest.mark.skipif(not SUPPORTED, reason="images of kernels are for Linux on x86-64")
+def test_a_gather_is_run_without_loading_numba(tmp_path):
+    d = Draft()
+    problem, _, _ = problem_of(
+        d.body(d("Gather", d.weight(50, 24), d.input(4, dtype=INT64), axis=0))
+    )
+    gather_call(problem, KernelCache(tmp_path), 1)
+    assert list(tmp_path.glob("*.image"))
 
 
 def test_read_only_weights_are_used_where_they_lie():

@@ -6,12 +6,17 @@ import dataclasses
 
 import numpy as np
 import pytest
+from onednn_net import Net, offered
 
 import workbench as wb
 from workbench.body import Array
 from workbench.builder import BuildState
+from workbench.checks import check_outputs
+from workbench.tactics.launch import run_once
 from workbench.tactics.onednn import preparation
+from workbench.tactics.onednn.descriptors import aligned_bytes
 from workbench.tactics.onednn.library import Library, load
+from workbench.tactics.onednn.source import ONEDNN
 
 pytestmark = pytest.mark.skipif(not isinstance(load(), Library), reason="oneDNN is not installed")
 
@@ -79,3 +84,21 @@ def test_a_damaged_packed_weight_is_found_by_full_verification(build: BuildState
     with pytest.raises(wb.WorkbenchError, match="SHA-256"):
         wb.Plan.from_bytes(bytes(data))
     assert wb.Plan.from_bytes(bytes(data), verify="lazy").packed
+
+
+def test_weights_that_are_stored_as_the_kernel_reads_them_are_not_copied():
+    net = Net()
+    x, w = net.input((128, 64)), net.constant((64, 96))
+    problem = net.problem(net.op("Gemm", x, w, anchor=True))
+    raw = aligned_bytes(64 * 96 * 4)
+    stored = raw.view(np.float32).reshape(64, 96)
+    stored[...] = net.constants[w]
+    problem = dataclasses.replace(problem, constants={w: stored})
+    found = []
+    for tactic in offered(problem):
+        call = ONEDNN.prepare(tactic, problem)
+        found += [a for n, a in call.packed.items() if "weights" in n]
+        assert check_outputs(
+            problem.body, {**net.data, w: stored}, run_once(call, tactic, problem, net.data)
+        )
+    assert any(np.shares_memory(a, stored) for a in found)

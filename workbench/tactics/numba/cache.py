@@ -56,12 +56,6 @@ class KernelCache:
                 self._compiled[key] = self._build(text, key)
             return self._compiled[key]
 
-    def function(self, text: KernelText) -> Callable[..., Any]:
-        """A kernel that returns a value, for Python to call."""
-        compiled = self.compile(text)
-        assert not isinstance(compiled, MappedKernel), "images have no results"
-        return compiled
-
     def kernels(self) -> tuple[Compiled, ...]:
         """What this process compiled or loaded, in order."""
         return tuple(self._compiled.values())

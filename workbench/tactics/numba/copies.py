@@ -82,19 +82,21 @@ STRIDED = """\
 """Any steps."""
 
 GATHER = """\
-def kernel(start, stop, g, source, target, index):
+def kernel(start, stop, g, source, target, index, bad):
     # g: rows of the source, elements a row, indices; start and stop count (outer, index) pairs.
+    # bad: where the first index outside lies, or -1.
+    bad[0] = -1
     for k in range(start, stop):
         r = index[k % g[2]]
         r = r + g[0] if r < 0 else r
         if r < 0 or r >= g[0]:
-            return k % g[2]
+            bad[0] = k % g[2]
+            return
         s = (k // g[2] * g[0] + r) * g[1]
         a = source[s : s + g[1]]
         b = target[k * g[1] : k * g[1] + g[1]]
         for j in range(g[1]):
             b[j] = a[j]
-    return -1
 """
 
 
@@ -272,8 +274,8 @@ def gather_call(problem: Problem, cache: KernelCache, threads: int) -> Call:
     total = math.prod(data.shape[:axis]) * count
     g = np.array([rows, length, count], np.int64)
     word = f"uint{data.dtype.itemsize * 8}[::1]"
-    signature = f"int64(int64, int64, int64[::1], {word}, {word}, {chosen.dtype.numpy}[::1])"
-    kernel = cache.function(KernelText(GATHER, signature))
+    arrays = f"int64[::1], {word}, {word}, {chosen.dtype.numpy}[::1], int64[::1]"
+    kernel = cache.compile(KernelText(GATHER, f"void(int64, int64, {arrays})"))
     dynamic = {i.name: k for k, i in enumerate(body.dynamic_inputs)}
 
     def array(name: str, inputs: Sequence[Buffer], dtype: Any) -> Array:
@@ -288,19 +290,23 @@ def gather_call(problem: Problem, cache: KernelCache, threads: int) -> Call:
         source, target = array(table, inputs, size), outputs[0].memory.view(size)
         numbers = array(index, inputs, chosen.dtype.numpy)
 
-        def run(start: int, stop: int) -> None:
-            bad = kernel(start, stop, g, source, target, numbers)
-            if bad >= 0:
+        ranges = pieces(total, threads)
+        bad = np.full((len(ranges), 1), -1, np.int64)
+        run = together(
+            [
+                part(kernel, a, b, g, source, target, numbers, bad[k])
+                for k, (a, b) in enumerate(ranges)
+            ]
+        )
+
+        def check() -> None:
+            for where in bad[bad >= 0][:1]:
                 raise ExecutionError(
-                    f"index {numbers[bad]} lies outside size {rows}",
+                    f"index {numbers[where]} lies outside size {rows}",
                     place=f"Gather '{node.outputs[0]}'",
                     remedy="give indices inside the table",
                 )
 
-        return together([_ranged(run, a, b) for a, b in pieces(total, threads)])
+        return in_order([run, check])
 
     return Call("numba gather", bind)
-
-
-def _ranged(run: Any, start: int, stop: int) -> Launch:
-    return lambda: run(start, stop)

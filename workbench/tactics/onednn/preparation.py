@@ -62,6 +62,8 @@ def make_layer_call(
         stored = layer.problem.prepacked.get(key)
         if stored is not None and stored.nbytes == wanted.size_bytes:
             memory = _in_place(wanted, stored)
+        elif wanted == constant.source and lies_well(constant.array):
+            memory = Memory.over(wanted, constant.array)
         else:
             memory = pack(constant, wanted)
         if wanted.size_bytes >= WORTH_STORING and wanted != constant.source:
@@ -84,9 +86,14 @@ def make_layer_call(
     return replace(call, prepacked=prepacked)
 
 
+def lies_well(array: Array) -> bool:
+    """Whether its first element begins a cache line."""
+    return array.ctypes.data % ALIGNMENT == 0
+
+
 def _in_place(wanted: MemoryDescriptor, stored: Array) -> Memory:
     """Packed bytes where they lie, or a copy of them where no cache line begins there."""
-    if stored.ctypes.data % ALIGNMENT == 0:
+    if lies_well(stored):
         return Memory.over(wanted, stored)
     memory = Memory.allocated(wanted)
     np.copyto(np.asarray(memory.owner), stored)

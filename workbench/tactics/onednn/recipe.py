@@ -97,6 +97,12 @@ class Recipe:
     destination: MemoryDescriptor
 
 
+def _is_permuted(array: Array) -> bool:
+    """Whether it is one stretch of memory, its axes in some order."""
+    order = sorted(range(array.ndim), key=lambda a: -array.strides[a])
+    return array.transpose(order).flags.c_contiguous
+
+
 def describe_tensor(
     library: Library, shape: Sequence[int], element: ElementType, layout: Format
 ) -> MemoryDescriptor:
@@ -172,10 +178,11 @@ class Describer:
         return wanted or source
 
     def weights(self, array: Array) -> MemoryDescriptor:
-        """Constant weights in whatever layout the primitive likes best."""
-        array = np.ascontiguousarray(array)
+        """Constant weights in whatever layout the primitive likes best; read where they lie."""
+        array = array if _is_permuted(array) else np.ascontiguousarray(array)
         kind = DataType.of(array)
-        source = MemoryDescriptor.strided(self.library, array.shape, ELEMENT_TYPES[kind])
+        strides = [s // array.itemsize for s in array.strides]
+        source = MemoryDescriptor.strided(self.library, array.shape, ELEMENT_TYPES[kind], strides)
         self.arguments.constants[Argument.WEIGHTS] = Constant(array, source, None)
         return open_layout(self.library, array.shape, self.variant.element(kind))
 
