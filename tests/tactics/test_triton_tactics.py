@@ -62,6 +62,14 @@ def test_convolutions_are_channels_last_and_products_linear():
         assert {*t.inputs, *t.outputs} == {LINEAR}
 
 
+def test_a_window_that_moves_by_two_may_be_folded_and_is_offered_in_turns():
+    def forms(stride):
+        return [t.parameter("form") for t in tactics_of(Convolution(2, 3, 20, 16, 5, stride, 2))]
+
+    assert forms(2)[:4] == ["copied linear", "folded linear"] * 2
+    assert not any(f.startswith("folded") for f in forms(1))
+
+
 def test_an_image_of_three_channels_is_read_in_either_layout():
     found = tactics_of(resnet50(2, HALF)[0])
     assert {t.inputs for t in found} == {(LINEAR,), (HWC,)}

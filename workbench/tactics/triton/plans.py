@@ -10,7 +10,7 @@ from workbench.datatypes import DataType
 from workbench.formats import HWC, LINEAR, Format
 from workbench.operators.windows import Window
 from workbench.tactics.scalar_text import Untranslatable
-from workbench.tactics.triton.copied import copied_image, copied_weights
+from workbench.tactics.triton.copied import copied_image, copied_weights, folded_weights
 from workbench.tactics.triton.epilogue import Packs
 from workbench.tactics.triton.frame import Frame, Group, strides_of
 from workbench.tactics.triton.kernel import Kernel
@@ -27,8 +27,10 @@ from workbench.tactics.triton.sides import (
 )
 from workbench.tactics.triton.tiles import ROUNDED, Tile, Work, tiles
 
-FORMS = ("copied linear", "copied", "")
-"""Forms of a product: as it lies; a convolution's input copied first, from either layout."""
+FORMS = (("copied linear", "folded linear"), ("copied", "folded"), ("",))
+"""Forms of a product: as it lies; a convolution's input copied first, from either layout.
+
+Those that read one layout are offered in turns."""
 
 
 def layouts_of(body: Body, form: str) -> dict[str, Format]:
@@ -39,7 +41,7 @@ def layouts_of(body: Body, form: str) -> dict[str, Format]:
     rank = len(body.types[anchor.outputs[0]].shape)
     shapes = {i.name: i.type.shape for i in body.dynamic_inputs}
     found = {n: HWC for n, s in shapes.items() if len(s) == rank and s[1] != 1}
-    if form == "copied linear":
+    if form.endswith(" linear"):
         found = {n: f for n, f in found.items() if not _leads_to_window(body, n)}
     return {**found, **dict.fromkeys(body.outputs, HWC)}
 
@@ -216,9 +218,11 @@ def _convolution(product: Product, form: str) -> Plan:
     before: tuple[Kernel, ...] = ()
     workspace: dict[str, int] = {}
     if form:
-        copied, before, workspace = copied_image(product, window, layouts, positions)
+        copied, before, workspace = copied_image(
+            product, window, layouts, positions, folded=form.startswith("folded")
+        )
         side: Side = copied
-        taps, own_depth, pixel = window.kernel[0], copied.image.channels, copied.image.pixel
+        taps, own_depth, pixel = copied.kernel[0], copied.image.channels, copied.image.pixel
     else:
         side = _side(product, window, layouts, positions, (height, width, channels), groups)
         own_depth, pixel = own, 0
@@ -228,7 +232,8 @@ def _convolution(product: Product, form: str) -> Plan:
     def right(tile: Tile) -> tuple[Side, Packs]:
         deep = -(-own_depth // tile.depth) * tile.depth
         if form:
-            pack = copied_weights(product, tile, window, pixel)
+            arranged = folded_weights if form.startswith("folded") else copied_weights
+            pack = arranged(product, tile, window, pixel)
         else:
             pack = packed_weights(
                 product,

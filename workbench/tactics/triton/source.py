@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
+from itertools import zip_longest
 
 from workbench.body import Body, TensorType
 from workbench.datatypes import DataType
@@ -55,19 +56,23 @@ class TritonSource:
         if capability < OLDEST:
             text = f"needs compute capability {OLDEST / 10}, this is {capability / 10}"
             return (Refusal(text, code="device"),)
-        found: list[Tactic] = []
-        reasons: list[Refusal] = []
         if problem.body.anchor_node is not None and problem.body.anchor_node.op == "Softmax":
             return self._attention(problem, capability)
-        for form in (DEPTHWISE, *FORMS):
-            try:
-                if form == DEPTHWISE:
-                    found += self._depthwise(problem)
-                elif not found or not found[0].parameter("form") == DEPTHWISE:
-                    found += self._products(problem, form, capability)
-            except Untranslatable as e:
-                if not form:
-                    reasons.append(Refusal(str(e), code="operator"))
+        try:
+            return self._depthwise(problem)
+        except Untranslatable:
+            pass  # then it is a product, or a refusal says what it is
+        found: list[Tactic] = []
+        reasons: list[Refusal] = []
+        for alike in FORMS:
+            made: list[Sequence[Tactic]] = []
+            for form in alike:
+                try:
+                    made.append(self._products(problem, form, capability))
+                except Untranslatable as e:
+                    if not form:
+                        reasons.append(Refusal(str(e), code="operator"))
+            found += _dealt(made)
         return tuple(found or reasons)
 
     def _attention(self, problem: Problem, capability: int) -> Sequence[Tactic | Refusal]:
@@ -164,6 +169,11 @@ class TritonSource:
 
     def reformat(self, type_: TensorType, source: Format, target: Format) -> Tactic | Refusal:
         return Refusal("no Triton kernel rewrites layouts", code="operator")
+
+
+def _dealt(forms: Sequence[Sequence[Tactic]]) -> list[Tactic]:
+    """Some of each form before all of any: which is best is not known beforehand."""
+    return [t for turn in zip_longest(*forms) for t in turn if t is not None]
 
 
 def _require_fp8(problem: Problem, capability: int) -> None:
