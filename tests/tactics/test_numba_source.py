@@ -25,6 +25,7 @@ from workbench.tactics.numba.cache import KernelCache, KernelText
 from workbench.tactics.numba.copies import gather_call
 from workbench.tactics.numba.images import SUPPORTED
 from workbench.tactics.numba.nests import Stream, load_lines, nest_text, store_line
+from workbench.tactics.numba.source import thread_counts
 
 UNIT = 2.0**-24
 X86 = platform.machine() in ("x86_64", "AMD64")
@@ -209,6 +210,13 @@ def test_several_threads_give_the_same_bits(make):
         run_once(NUMBA.prepare(t, problem), t, problem, dynamic) for t in by_threads.values()
     ]
     assert all(bit_equal(results[0], r) for r in results[1:])
+
+
+def test_a_small_loop_is_tried_by_one_thread_and_a_long_one_by_all_alone():
+    problem, _, _ = problem_of(pointwise(FLOAT)(2), threads=2)
+    counts = [thread_counts(problem, n) for n in (1000, 1 << 18, 1 << 20)]
+    assert counts == [(1,), (2, 1), (2,)]
+    assert thread_counts(replace(problem, threads=1), 1 << 20) == (1,)
 
 
 def test_an_index_outside_the_table_raises_and_names_it():

@@ -39,6 +39,9 @@ REVISION = "1"
 
 WORTH_THREADS = 1 << 16
 """Elements from which a loop is also offered in several threads."""
+WORTH_ALL_THREADS = 1 << 20
+"""Elements from which it is offered in all threads alone: while others use the machine, one thread
+would look faster than it is among the layers of a run."""
 
 
 class NumbaSource:
@@ -269,9 +272,9 @@ class NumbaSource:
 
 def thread_counts(problem: Problem, elements: int) -> tuple[int, ...]:
     """Numbers of threads worth timing."""
-    if problem.threads > 1 and elements >= WORTH_THREADS:
-        return (problem.threads, 1)
-    return (1,)
+    if problem.threads == 1 or elements < WORTH_THREADS:
+        return (1,)
+    return (problem.threads,) if elements >= WORTH_ALL_THREADS else (problem.threads, 1)
 
 
 def _tactics_or_refusals(found: Sequence[Tactic | Refusal]) -> Sequence[Tactic | Refusal]:
