@@ -17,6 +17,7 @@ from workbench.tactics.nvrtc.recurrence import linear_attention
 from workbench.tactics.nvrtc.scalars import stored, working, wrapped
 from workbench.tactics.nvrtc.scatter import SCATTERS, scattered
 from workbench.tactics.nvrtc.stages import stage, written
+from workbench.tactics.nvrtc.sums import BIGGER
 from workbench.tactics.scalar_text import Untranslatable
 
 Program = Callable[[Body, Node], KernelText]
@@ -97,12 +98,6 @@ def _cumulative(body: Body, node: Node) -> KernelText:
 
 
 # -- top-k --------------------------------------------------------------------------------
-RANK = r"""
-template <typename T> INLINE bool above(T a, T b) { return a > b || (a != a && b == b); }
-"""
-"""NaN is above every number, as where NumPy sorts."""
-
-
 def _top(body: Body, node: Node) -> KernelText:
     """Each element counts those before it: n comparisons an element, of which none waits."""
     x, kind = body.types[node.inputs[0]], working(body.types[node.inputs[0]].dtype)
@@ -118,15 +113,15 @@ def _top(body: Body, node: Node) -> KernelText:
         other = e.at(node.inputs[0], tuple(j if a == axis else p for a, p in enumerate(full)))
         keys = other, "own"
         pair = keys if node.attributes["largest"] else keys[::-1]
-        earlier = f"(!above({pair[1]}, {pair[0]}) && {j} < {full[axis]})"
-        e.lines.append(f"{rank} += above({pair[0]}, {pair[1]}) || {earlier};")
+        earlier = f"(!beats({pair[1]}, {pair[0]}) && {j} < {full[axis]})"
+        e.lines.append(f"{rank} += beats({pair[0]}, {pair[1]}) || {earlier};")
     e.lines.append(f"if ({rank} >= {count}) return;")
     place = tuple(rank if a == axis else p for a, p in enumerate(full))
     for k, o in enumerate(body.outputs):
         t = body.types[o]
         value = "own" if o == node.outputs[0] else f"(i64)({full[axis]})"
         e.lines.append(f"out{k}[{offset(t.shape, LINEAR, place)}] = {stored(t.dtype, value)};")
-    return program_text(body, (stage(prod(x.shape), e.lines),), e.tables, helpers=RANK)
+    return program_text(body, (stage(prod(x.shape), e.lines),), e.tables, helpers=BIGGER)
 
 
 # -- determinants -------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from workbench.tactics.scalar_text import Untranslatable
 BIGGER = r"""
 template <typename T> INLINE bool beats(T a, T b) { return a > b || (a != a && b == b); }
 """
-"""NaN counts as the largest, and as the smallest."""
+"""NaN is above every number, as where NumPy sorts; where the smallest is looked for, too."""
 
 
 # -- along axes ---------------------------------------------------------------------------
