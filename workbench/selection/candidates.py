@@ -166,6 +166,7 @@ class Workshop:
         """Tactics of each source that are tried for a layer: by the level, or max_num_tactics."""
         most, level = self.config.max_num_tactics, self.config.builder_optimization_level
         if most < 0:
+            level = max(level - 1, 0) if part and level < COMPILES_ANYWAY_LEVEL else level
             return dict.fromkeys((s.name for s in self.sources), TACTICS_BY_LEVEL[level])
         key = (layer.key, part)
         if key not in self._shares:
@@ -176,7 +177,7 @@ class Workshop:
             self._shares[key] = in_turns(counts, most)
         return self._shares[key]
 
-    def _untried(self, limit: int) -> Refusal:
+    def _untried(self, limit: int, *, part: bool) -> Refusal:
         """Why a tactic beyond the limit was not tried."""
         most = self.config.max_num_tactics
         if most >= 0:
@@ -184,7 +185,8 @@ class Workshop:
             return Refusal(reason, remedy="raise max_num_tactics", code="max_num_tactics")
         level = self.config.builder_optimization_level
         return Refusal(
-            f"not tried: level {level} tries {limit} tactics a source",
+            f"not tried: level {level} tries {limit} tactics a source"
+            + (" of a fused layer's part" if part else ""),
             remedy="raise builder_optimization_level, or set max_num_tactics",
             code="max_num_tactics",
         )
@@ -220,7 +222,7 @@ class Workshop:
                     found.append(Candidate(source.name, offer.title, offer, refusal=unneeded))
                     continue
                 if tried >= limits[source.name]:
-                    reason = self._untried(limits[source.name])
+                    reason = self._untried(limits[source.name], part=part)
                     found.append(Candidate(source.name, offer.title, offer, refusal=reason))
                     continue
                 tried += 1
