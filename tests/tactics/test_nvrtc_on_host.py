@@ -13,8 +13,7 @@ from workbench.formats import HWC, LINEAR
 from workbench.records import Refusal
 from workbench.sampling import sample_inputs
 from workbench.tactics.nvrtc.frame import KernelText
-from workbench.tactics.nvrtc.kernels import Variant, kernel, variants
-from workbench.tactics.nvrtc.pointwise import followed_layouts
+from workbench.tactics.nvrtc.kernels import Variant, kernel, layouts_of, variants
 
 COOPERATIVE = {"global_average_pool"}
 """Bodies of which every kernel shares a row among threads: these cannot be run one by one."""
@@ -43,7 +42,7 @@ def test_a_kernel_gives_what_the_reference_gives(name):
     kernels = runnable(body)
     assert kernels
     for v, text in kernels.items():
-        outputs = run_on_host(body, text, values, followed_layouts(body, v.layout), v.layout)
+        outputs = run_on_host(body, text, values, *layouts_of(body, v))
         result = exact.check(outputs)
         assert result.passed, (v.name, v.layout, result.message)
 
@@ -75,3 +74,30 @@ def test_vectors_are_as_wide_as_sixteen_bytes_and_the_innermost_size_allow(kind,
     offered = variants(d.body(d("Relu", d.input(3, innermost, dtype=kind))))
     assert not isinstance(offered, Refusal), offered
     assert {dict(v.parameters)["vector"] for v in offered} == widths
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_mean_of_each_channel_is_summed_as_an_image_lies_channels_last(kept):
+    d = Draft()
+    x = d("Relu", d.input(2, 20, 3, 5, dtype=DataType.HALF))
+    y = d.anchored("ReduceMean", x, d.literal([2, 3], "int64"), keepdims=kept)
+    body = d.body(d("Mul", y, d.literal(0.5, "float16")))
+    offered = variants(body)
+    assert not isinstance(offered, Refusal), offered
+    (v,) = [v for v in offered if v.name == "pixels"]
+    layouts, out = layouts_of(body, v)
+    assert (list(layouts.values()), out) == ([HWC], LINEAR)
+    text = kernel(body, v)
+    assert isinstance(text, KernelText), text
+    values = sample_inputs(body, seed=0)
+    result = expect(body, values).check(run_on_host(body, text, values, layouts, out))
+    assert result.passed, result.message
+
+
+@pytest.mark.parametrize("axes", [[1], [2], [0, 2, 3]])
+def test_what_sums_other_axes_is_not_read_channels_last(axes):
+    d = Draft()
+    y = d.anchored("ReduceMean", d.input(2, 20, 3, 5), d.literal(axes, "int64"), keepdims=1)
+    offered = variants(d.body(y))
+    assert not isinstance(offered, Refusal)
+    assert "pixels" not in {v.name for v in offered}

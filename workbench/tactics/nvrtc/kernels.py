@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
-from workbench.body import Body
+from workbench.body import CONSTANT, Body
 from workbench.formats import HWC, LINEAR, Format, format_named
 from workbench.records import Refusal
 from workbench.tactics.nvrtc import direct
 from workbench.tactics.nvrtc.direct import computed_types, direct_kernel
 from workbench.tactics.nvrtc.element_rules import ELEMENT_RULES, LOOPING
 from workbench.tactics.nvrtc.frame import KernelText, kernel_text, unstorable, vector_widths
-from workbench.tactics.nvrtc.pointwise import THREADS, pointwise_kernel
+from workbench.tactics.nvrtc.pointwise import THREADS, followed_layouts, pointwise_kernel
 from workbench.tactics.nvrtc.programs import PROGRAMS, program_kernel
 from workbench.tactics.nvrtc.recurrence import BLOCKS, RECURRENT, recurrent_kernel
 from workbench.tactics.nvrtc.row_families import FAMILIES
@@ -59,12 +60,44 @@ def variants(body: Body) -> tuple[Variant, ...] | Refusal:
             )
             for s in (() if isinstance(shapes, Refusal) else shapes)
         )
+        if _sums_pixels(body):
+            offered = (*offered[:1], Variant("pixels", HWC, (("pixels", True),)), *offered[1:])
     if dequantizer(body) is not None:
         narrow = (Variant(f"int4 c{c}", LINEAR, (("columns", c),)) for c in COLUMNS)
         offered = (*narrow, *offered)
     if any(not isinstance(kernel(body, v), Refusal) for v in offered):
         return offered
     return (*offered, *_elements(body, layouts))
+
+
+def layouts_of(body: Body, variant: Variant) -> tuple[dict[str, Format], Format]:
+    """Layouts of a variant's inputs by name, and that of all its outputs."""
+    if "pixels" not in dict(variant.parameters):
+        return followed_layouts(body, variant.layout), variant.layout
+    return {
+        i.name: variant.layout if len(i.type.shape) > 2 and not i.constant else LINEAR
+        for i in body.inputs
+    }, LINEAR
+
+
+def _sums_pixels(body: Body) -> bool:
+    """Whether the anchor reduces each channel of an image to one number.
+
+    Channels last, neighbouring threads then read neighbouring channels, and nothing is reformatted.
+    """
+    anchor = body.anchor_node
+    if anchor is None or not anchor.op.startswith("Reduce"):
+        return False
+    shape = body.types[anchor.inputs[0]].shape
+    rank = len(shape)
+    given = next((n for n in body.nodes if anchor.inputs[1:2] == n.outputs), None)
+    if given is None or given.operator is not CONSTANT or rank < 3 or shape[1] == 1:
+        return False
+    axes = {int(a) % rank for a in given.attributes["value"].values}
+    dynamic = [i.type.shape for i in body.dynamic_inputs]
+    images = [s for s in dynamic if len(s) > 2]
+    reduced = all(prod(t.shape) == prod(shape[:2]) for t in body.output_types)
+    return axes == set(range(2, rank)) and set(images) == {shape} and reduced
 
 
 def generates(op: str) -> bool:
@@ -105,6 +138,8 @@ def kernel(body: Body, variant: Variant) -> KernelText | Refusal:
         return recurrent_kernel(body, given["threads"])
     if "tile" in given:
         return direct_kernel(body, variant.layout, given["tile"])
+    if "pixels" in given:
+        return pointwise_kernel(body, LINEAR, 1, layouts_of(body, variant)[0])
     if "lanes" in given:
         return _rows(body, given["lanes"], given["vector"])
     # Chosen at another size, perhaps: as wide as this one allows.
@@ -128,7 +163,7 @@ def variant_of(name: str, layout: str, parameters: Any) -> Variant:
     kept = tuple(
         (k, v)
         for k, v in parameters
-        if k in ("tile", "lanes", "vector", "program", "threads", "columns")
+        if k in ("tile", "lanes", "vector", "program", "threads", "columns", "pixels")
     )
     return Variant(name, format_named(layout), kept)
 

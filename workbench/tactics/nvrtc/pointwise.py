@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 
 from workbench.body import Body
@@ -37,11 +38,16 @@ def followed_layouts(body: Body, layout: Format) -> dict[str, Format]:
     }
 
 
-def pointwise_kernel(body: Body, layout: Format, vector: int) -> KernelText | Refusal:
-    """One kernel for all outputs; those of one shape are computed together."""
+def pointwise_kernel(
+    body: Body, layout: Format, vector: int, layouts: Mapping[str, Format] | None = None
+) -> KernelText | Refusal:
+    """One kernel for all outputs; those of one shape are computed together.
+
+    layouts: of the inputs, where they do not follow the outputs'.
+    """
     if not all(layout.fits(len(t.shape)) for t in body.output_types):
         return Refusal(f"an output has no layout {layout}", code="format")
-    layouts = followed_layouts(body, layout)
+    layouts = layouts or followed_layouts(body, layout)
     e = elements_of(body, layouts)
     groups: dict[tuple[int, ...], list[int]] = {}
     for k, t in enumerate(body.output_types):

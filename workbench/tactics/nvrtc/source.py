@@ -30,16 +30,16 @@ from workbench.tactics.nvrtc.frame import KernelText
 from workbench.tactics.nvrtc.kernels import (
     Variant,
     kernel,
+    layouts_of,
     reformat_kernel,
     variant_of,
     variants,
 )
-from workbench.tactics.nvrtc.pointwise import followed_layouts
 from workbench.tactics.nvrtc.scalars import STORAGE
 from workbench.tactics.nvrtc.weight_only import packed
 from workbench.tactics.protocol import Call, Launch, Problem, Tactic
 
-REVISION = "5"
+REVISION = "6"
 MESSAGE_LENGTH = 600
 LEVEL = "hardware_compatibility"
 """Code of refusals for other GPUs' sake."""
@@ -72,13 +72,13 @@ class NvrtcSource:
 
     def _tactic(self, problem: Problem, v: Variant) -> Tactic:
         body, device = problem.body, problem.device
-        followed = followed_layouts(body, v.layout)
+        followed, written = layouts_of(body, v)
         kind = body.compute_type
         return Tactic(
             self.name,
             v.name,
             tuple(followed[i.name] for i in body.dynamic_inputs),
-            (v.layout,) * len(body.outputs),
+            (written,) * len(body.outputs),
             kind,
             (*v.parameters, ("layout", v.layout.name)),
             self.version,
