@@ -28,6 +28,11 @@ BUSY_SPREAD = 0.25
 """Spread of the fixed kernel from which on the device counts as busy."""
 CUT_OFF = 4.0
 """A tactic whose first run takes this many times the best median so far is timed no further."""
+RETAKES = 3
+CONTENDS = 1.25
+"""How often a noisy timing is taken anew, its samples joined, and up to which least time, as a
+multiple of the best median so far: on a busy machine few samples are undisturbed, with several
+threads fewer still."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,13 @@ def measure(
         first = min(first, *timer(2))
         if first > CUT_OFF * best_us:
             return Timing.of([first], cut_off=True)
-    return Timing.of(timer(iterations))
+    samples = timer(iterations)
+    for _ in range(RETAKES):
+        found = Timing.of(samples)
+        if not found.noisy or found.min_us > CONTENDS * best_us:
+            break
+        samples += timer(iterations)
+    return Timing.of(samples)
 
 
 @dataclass(frozen=True)
