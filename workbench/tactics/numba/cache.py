@@ -137,6 +137,7 @@ def _inlined_digest() -> str:
             "mathematics.py",
             "blocks.py",
             "tiles.py",
+            "vector_rows.py",
             "vnni_tiles.py",
             "winograd_tiles.py",
             "winograd_transforms.py",

@@ -17,6 +17,11 @@ quantized: queries, keys, values, probabilities, result."""
 F_SCORES, F_MIX, F_QUERIES, F_KEYS, F_VALUES, F_PROBABILITIES, F_RESULT = range(PARAMETERS)
 
 
+AHEAD = 6
+"""Rows of a factor that are on their way from memory while one is packed: a head's rows lie apart,
+where no processor looks ahead by itself."""
+
+
 @dataclass(frozen=True)
 class IntegerCode:
     """All that the text depends on: one compiled kernel serves every size.
@@ -46,6 +51,7 @@ def kernel({arguments}):
     fours = (keys + 3) // 4
     spread = (width + COLUMNS - 1) // COLUMNS * COLUMNS
     w_address = w.ctypes.data
+    a0_address, a1_address, a2_address = a0.ctypes.data, a1.ctypes.data, a2.ctypes.data
     here = -1
     for unit in range(start, stop):
         h = unit // parts
@@ -58,6 +64,9 @@ for panel in range(0, keys, COLUMNS):
     base = at_k + panel * deep
     for i in range(min(COLUMNS, keys - panel)):
         p = p_a1 + (panel + i) * row_a1
+        ahead = a1_address + AHEAD * row_a1 * a1.itemsize + p * a1.itemsize
+        for j in range(0, depth * a1.itemsize, 64):
+            prefetch(ahead + j)
         <rows a1 p depth>
         q = 4 * (at_t + i * deep)
         e = b[q : q + depth]
@@ -77,6 +86,9 @@ _VALUES = """\
 for k in range(fours):
     for i in range(min(4, keys - 4 * k)):
         p = p_a2 + (4 * k + i) * row_a2
+        ahead = a2_address + AHEAD * row_a2 * a2.itemsize + p * a2.itemsize
+        for j in range(0, width * a2.itemsize, 64):
+            prefetch(ahead + j)
         <rows a2 p width>
         q = 4 * at_t + i * spread
         e = b[q : q + width]
@@ -108,6 +120,9 @@ for block in range(first, last, rows):
     full = (count + ROWS - 1) // ROWS * ROWS
     for i in range(count):
         p = p_a0 + (block + i) * row_a0
+        ahead = a0_address + AHEAD * row_a0 * a0.itemsize + p * a0.itemsize
+        for j in range(0, depth * a0.itemsize, 64):
+            prefetch(ahead + j)
         <rows a0 p depth>
         q = 4 * (at_q + i * groups)
         e = b[q : q + depth]
@@ -139,22 +154,14 @@ _SCORES = """\
 """
 
 _SOFTMAX = """\
-t[keys:line] = t[0]
-m = row_max(t, line)
-for j in range(line):
-    t[j] = exp_f32(t[j] - m)
-t[keys:line] = float32(0.0)
-c = f[PROBABILITIES] / row_sum(t, line)
-q = 4 * at_p + i * line
-e = b[q : q + line]
-for j in range(line):
-    y = rint(t[j] * c)
-    y = float32(HIGH) if y > float32(HIGH) else y
-    y = y if y == y else float32(0.0)
-    e[j] = int8(int32(y))
+t[keys:line] = float32(-inf)
+c = exp_row_LANES(w_address + 4 * s, line // LANES, row_max(t, line))
+round_row_LANES(
+    w_address + 4 * s, w_address + 4 * at_p + i * line, line // LANES,
+    f[PROBABILITIES] / c, float32(HIGH),
+)
 """
-"""Over whole tiles, so that no loop has a rest. What lies beyond the last key stands for a score
-that is there (infinity would make exp end in subnormals, which are slow) and then for nothing."""
+"""Over whole tiles, so that no loop has a rest: what lies beyond the last key is no probability."""
 
 _MIX = """\
     for panel in range(0, width, COLUMNS):
@@ -221,18 +228,22 @@ def integer_attention_text(code: IntegerCode) -> KernelText:
         ("TILE", code.tile.name),
         ("COLUMNS", str(code.tile.columns)),
         ("ROWS", str(code.tile.rows)),
+        ("AHEAD", str(AHEAD)),
+        ("LANES", str(code.tile.columns // 2)),
         ("HIGH", str(code.high)),
         ("f[SCORES]", f"f[{F_SCORES}]"),
         ("f[MIX]", f"f[{F_MIX}]"),
         ("f[PROBABILITIES]", f"f{F_PROBABILITIES}"),
     ):
         text = text.replace(name, value)
-    name = code.tile.name
+    name, lanes = code.tile.name, code.tile.columns // 2
     imports = (
         "from workbench.tactics.numba.blocks import transpose_u32\n"
         "from workbench.tactics.numba.mathematics import bits_of\n"
+        "from workbench.tactics.numba.vector_rows import "
+        f"exp_row_{lanes}, round_row_{lanes}\n"
         "from workbench.tactics.numba.vnni_tiles import "
-        f"{name}_signed_columns, {name}_signed_rows\n"
+        f"{name}_signed_columns, {name}_signed_rows, prefetch\n"
     )
     source = f"{IMPORTS}{imports}\n\n{text}\n"
     dtypes = [*(x.dtype for x in code.factors), *(m.dtype for m in code.masks), code.result.dtype]

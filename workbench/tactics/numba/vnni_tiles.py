@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 
@@ -94,3 +95,19 @@ dot_12x32_signed_rows = _tile(12, 2, 16, signed_rows=True)
 dot_12x32_signed_columns = _tile(12, 2, 16, signed_rows=False)
 dot_6x16_signed_rows = _tile(6, 2, 8, signed_rows=True)
 dot_6x16_signed_columns = _tile(6, 2, 8, signed_rows=False)
+
+
+@intrinsic
+def prefetch(typing, address):
+    """Begins to read the cache line of an address, which need not exist."""
+
+    def build(context, builder, signature, arguments):
+        pointer, number = ir.PointerType(ir.IntType(8)), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        where = builder.inttoptr(arguments[0], pointer)
+        # To be read, into all caches, as data.
+        builder.call(function, [where, *(ir.Constant(number, k) for k in (0, 3, 1))])
+        return context.get_dummy_value()
+
+    return types.none(types.int64), build
