@@ -54,12 +54,12 @@ def test_a_higher_level_times_no_fewer_tactics_and_level_0_none():
     assert 0 < counts[1] <= counts[2]
 
 
-def test_the_median_is_of_as_many_samples_as_were_asked_for():
+def test_the_median_is_of_as_many_samples_as_were_asked_for_or_of_more_where_they_scatter():
     made = config(level=1)
     made.avg_timing_iterations = 5
     samples = {c.timing.samples for x in tried(made) for c in x if c.timing}
-    assert samples <= {1, 5}  # one, where it was cut off
-    assert 5 in samples
+    assert samples <= {1, 5, 10, 15, 20}  # one, where it was cut off
+    assert samples - {1}
 
 
 @pytest.mark.parametrize(
