@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from workbench.tactics.compile_processes import CompileError
-from workbench.tactics.triton import compiler
+from workbench.tactics.triton import compiler, worker
 from workbench.tactics.triton.compiler import Compilers, unpack_code
 from workbench.tactics.triton.kernel import Kernel
 
@@ -127,3 +127,16 @@ def test_importing_the_tactics_asks_nothing_of_the_machine():
         "import workbench.tactics.triton.source, workbench.tactics.nvrtc.source\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("product", "fences"),
+    [("wgmma.mma_async.sync", 2), ("tcgen05.mma.cta_group::1", 2), ("mma.sync.aligned", 0)],
+)
+def test_copies_that_arrived_are_fenced_off_from_asynchronous_products_alone(product, fences):
+    text = f"\tcp.async.wait_group \t2;\n\tbar.sync 0;\n\t{product} a;\n\tcp.async.wait_group 0;\n"
+    made = worker.fenced(text)
+    assert made.count("fence.proxy.async.shared::cta;") == fences
+    assert made.replace("\n\tfence.proxy.async.shared::cta;", "") == text
+    if fences:
+        assert made.index("fence.proxy") < made.index("bar.sync")

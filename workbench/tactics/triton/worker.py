@@ -21,6 +21,8 @@ from typing import Any, TextIO
 # extra, which may be absent; beside this file its name means this package to a type checker.
 
 
+_ASYNCHRONOUS = ("wgmma.mma_async", "tcgen05.mma")
+"""Products of Hopper and Blackwell that read shared memory through the async proxy."""
 _ARRIVED = re.compile(r"cp\.async\.wait_group\s+\d+;")
 """A thread's own copies to shared memory have arrived; a barrier tells the others."""
 
@@ -33,7 +35,7 @@ def fenced(ptx: str) -> str:
     fences stores from registers alone; 3.7 the copies, too (its pull request 9610). On an H200 an
     FP8 convolution became NaN now and then, beginning at the first row of a thread's last copy.
     """
-    if "wgmma.mma_async" not in ptx:
+    if not any(product in ptx for product in _ASYNCHRONOUS):
         return ptx
     return _ARRIVED.sub(lambda m: f"{m[0]}\n\tfence.proxy.async.shared::cta;", ptx)
 
