@@ -12,8 +12,8 @@ from workbench.tactics.numba.nests import Stream, indented
 from workbench.tactics.numba.scalars import STORAGE, stored
 
 PARAMETERS = 7
-"""Numbers in f: the scales of the scores and of the second product; then 1 / scale of what is
-quantized: queries, keys, values, probabilities, result."""
+"""Numbers in f: the scales of the scores and of the second product; the scales by which queries,
+keys and values are quantized; 1 / scale of the probabilities; the scale of the result."""
 F_SCORES, F_MIX, F_QUERIES, F_KEYS, F_VALUES, F_PROBABILITIES, F_RESULT = range(PARAMETERS)
 
 
@@ -182,10 +182,10 @@ _MIX = """\
 
 
 def quantized(text: str, parameter: int, dtype: DataType) -> tuple[tuple[str, ...], str]:
-    """Lines that quantize the float32 of ``text`` by 1 / scale f[parameter], zero point 0."""
+    """Lines that quantize the float32 of ``text`` by the scale f[parameter], zero point 0."""
     info = dtype.info
     lines = (
-        f"y = rint({text} * f{parameter})",
+        f"y = rint({text} / f{parameter})",
         f"y = float32({info.low}) if y < float32({info.low}) else y",
         f"y = float32({info.high}) if y > float32({info.high}) else y",
         "y = y if y == y else float32(0.0)",
