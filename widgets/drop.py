@@ -9,6 +9,8 @@ from typing import Any
 import anywidget
 import traitlets
 
+from widgets.patience import patient
+
 _HERE = Path(__file__).parent
 LARGEST = (1 << 31) - 1
 """Bytes of a protobuf message: no larger model is one file."""
@@ -20,7 +22,7 @@ class Drop(anywidget.AnyWidget):
     on_file hears its name and bytes once all of it is there.
     """
 
-    _esm = _HERE / "drop.js"
+    _esm = patient(_HERE / "drop.js")
     _css = _HERE / "drop.css"
     prompt = traitlets.Unicode().tag(sync=True)
     suffix = traitlets.Unicode().tag(sync=True)

@@ -12,6 +12,7 @@ import ipywidgets as ipw
 import plotly.graph_objects as go
 import traitlets
 
+from widgets.patience import patient
 from widgets.plotly_once import Figure
 from widgets.runner import Failure
 from workbench.errors import WorkbenchError
@@ -26,7 +27,7 @@ class Keyboard(anywidget.AnyWidget):
     edited; Lumino leaves those alone whose target has this attribute.
     """
 
-    _esm = """
+    _esm = patient("""
 const KEYED = 'select, tr, button, [role="slider"]';
 export default { render() {
   if (globalThis.workbenchKeyboard) return;
@@ -37,7 +38,7 @@ export default { render() {
     }
   });
 } };
-"""
+""")
 
 
 def stylesheet() -> ipw.VBox:
@@ -141,7 +142,7 @@ def failure_html(failure: Failure | None) -> str:
 class Code(anywidget.AnyWidget):
     """Python to read, select and copy."""
 
-    _esm = """
+    _esm = patient("""
 export default { render({ model, el }) {
   el.classList.add("wb-code");
   const pre = document.createElement("pre");
@@ -161,5 +162,5 @@ export default { render({ model, el }) {
   el.append(pre, copy);
   return () => model.off("change:code", draw);
 } };
-"""
+""")
     code = traitlets.Unicode().tag(sync=True)

@@ -14,6 +14,8 @@ import plotly
 import plotly.graph_objects as go
 import traitlets
 
+from widgets.patience import patient
+
 _BUNDLE = Path(plotly.__file__).parent / "package_data" / "widgetbundle.js"
 _GATE = """
 const page = globalThis;
@@ -31,14 +33,13 @@ const gate = page.workbenchPlotly;
 _LOADER = (
     _GATE
     + """
-// plotly.js keeps the page busy for a second, or more on a small machine. anywidget allows a model
-// 2 s of wall clock to start, busy or not, and one that misses them never hears of Python again.
-const WIDGET_START_MS = 2000;
-const PATIENT_MS = 60000;
-function allowSlowStarts() {
-  const timeout = AbortSignal.timeout.bind(AbortSignal);
-  AbortSignal.timeout = (ms) => timeout(ms === WIDGET_START_MS ? PATIENT_MS : ms);
-}
+// plotly.js keeps the page busy for a second, or many on a small machine: what is starting now
+// goes first.
+const LONGEST_WAIT_MS = 5000;
+const idle = () => new Promise((resolve) => {
+  if (!globalThis.requestIdleCallback) { setTimeout(resolve, 200); return; }
+  requestIdleCallback(resolve, { timeout: LONGEST_WAIT_MS });
+});
 
 // Plotly measures a figure before it is on the page: fit it once it is, and when its room changes.
 function fit(view) {
@@ -87,12 +88,11 @@ function mended(module) {
 
 export default {
   initialize({ model }) {
-    if (!gate.patient) allowSlowStarts();
-    gate.patient = true;
-    const load = () => {
+    const load = async () => {
       if (gate.loading || !model.get("source")) return;
       gate.loading = true;
       if (gate.refused) gate.close();
+      await idle();
       const source = new Blob([model.get("source")], { type: "text/javascript" });
       const address = URL.createObjectURL(source);
       import(address).then((module) => gate.open(mended(module))).catch((error) => {
@@ -164,7 +164,7 @@ export default () => {
 class Loader(anywidget.AnyWidget):
     """Brings plotly.js to the page once; shows nothing."""
 
-    _esm = _LOADER
+    _esm = patient(_LOADER)
     source = traitlets.Unicode().tag(sync=True)
 
 
@@ -209,5 +209,5 @@ def _load() -> None:
     """Open the kernel's one Loader, again if it was closed."""
     if not _loaders or _loaders[0].comm is None:
         _loaders[:] = [Loader()]
-        # After it is open: so the page is ready for slow starts before it reads 5 MB.
+        # After it is open: so that nothing waits behind 5 MB.
         _loaders[0].source = _BUNDLE.read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ import pandas as pd
 import traitlets
 
 from widgets.columns import column_kind, is_missing
+from widgets.patience import patient
 from workbench.errors import SessionError
 
 _HERE = Path(__file__).parent
@@ -30,7 +31,7 @@ class Table(anywidget.AnyWidget):
     An edit changes nothing here: ``on_edit`` hears (rows, column, value) and gives new rows.
     """
 
-    _esm = _HERE / "table.js"
+    _esm = patient(_HERE / "table.js")
     _css = _HERE / "table.css"
     _columns = traitlets.List().tag(sync=True)
     _rows = traitlets.List().tag(sync=True)
