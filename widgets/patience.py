@@ -20,7 +20,7 @@ if (!globalThis.workbenchPatient) {
 def patient(module: str | Path) -> str:
     """An anywidget module, by its text or its file, that begins with patience.
 
-    Any may be the page's first; what starts beside the first one still has 2 s. A figure needs none:
-    its Loader comes before it.
+    Any may be the page's first; what starts beside the first one still has 2 s. Figures need none:
+    their Loader comes before them.
     """
     return _PATIENT + (module if isinstance(module, str) else module.read_text(encoding="utf-8"))
