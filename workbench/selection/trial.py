@@ -84,20 +84,18 @@ class Trial:
         rivals = contenders(found) if self.shop.device.kind == "cpu" else ()
         if len(rivals) < 2 or not self.shop.uses_cache or all(c.cached for c in rivals):
             return tuple(found)
-        pairs = [(c, t) for c in rivals if c.tactic and (t := self._timer(c.tactic))]
-        samples: list[list[float]] = [[] for _ in pairs]
+        timers = [self._timer(c.tactic) for c in rivals if c.tactic is not None]
+        samples: list[list[float]] = [[] for _ in timers]
         for _ in range(self.shop.config.avg_timing_iterations):
-            for (_, timer), taken in zip(pairs, samples, strict=True):
+            for timer, taken in zip(timers, samples, strict=True):
                 taken += timer(1)
-        again = {id(c): self._retimed(c, s) for (c, _), s in zip(pairs, samples, strict=True)}
+        again = {id(c): self._retimed(c, taken) for c, taken in zip(rivals, samples, strict=True)}
         return tuple(again.get(id(c), c) for c in found)
 
-    def _timer(self, tactic: Tactic) -> Callable[[int], list[float]] | None:
-        """Times one run; None where what was prepared once is refused now."""
+    def _timer(self, tactic: Tactic) -> Callable[[int], list[float]]:
         problem = self.shop.problem(self.layer.opt, self.layer.constants)
         call = source_named(tactic.source).prepare(tactic, problem)
-        if isinstance(call, Refusal):
-            return None
+        assert isinstance(call, Call), "it was prepared before"
         bound = self._bound(tactic, problem, call)
         bound.launch()
         return self.shop.device.timer(bound.launch, self.shop.stream)
