@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,10 @@ from workbench.records import Refusal
 from workbench.selection.candidate import Candidate
 from workbench.selection.layer_problem import LayerProblem
 from workbench.selection.one_item import operands_with_last, run_last
-from workbench.tactics import source_named
-from workbench.tactics.launch import BoundCall, bind, run_once, stored_bytes, upload
+from workbench.tactics.launch import bind, run_once, stored_bytes, upload
 from workbench.tactics.protocol import Call, Problem, Tactic
 from workbench.tactics.workspace import over_limit
-from workbench.timing import Entry, Timing, measure
+from workbench.timing import Entry, measure
 
 if TYPE_CHECKING:
     from workbench.selection.candidates import Workshop
@@ -30,11 +29,6 @@ PASSING = frozenset({"compile", "plan", "workspace"})
 
 They are told, but not kept with the timings: the next build tries again.
 """
-
-NEAR = 1.6
-MOST_RIVALS = 5
-"""How near, and how many. On 2 cores with 4 other programs a kernel of 1,499 µs was timed at 2,387,
-all eight samples: what is timed one after the other meets busy and quiet moments."""
 
 
 class Trial:
@@ -75,38 +69,6 @@ class Trial:
             self._refusal(entry),
             cached,
         )
-
-    def in_turns(self, found: Sequence[Candidate]) -> tuple[Candidate, ...]:
-        """The candidates, those that contend timed once more, in turns: a busy moment meets all.
-
-        Only on a CPU, and where one of them is new: known timings stay as they are.
-        """
-        rivals = contenders(found) if self.shop.device.kind == "cpu" else ()
-        if len(rivals) < 2 or not self.shop.uses_cache or all(c.cached for c in rivals):
-            return tuple(found)
-        timers = [self._timer(c.tactic) for c in rivals if c.tactic is not None]
-        samples: list[list[float]] = [[] for _ in timers]
-        for _ in range(self.shop.config.avg_timing_iterations):
-            for timer, taken in zip(timers, samples, strict=True):
-                taken += timer(1)
-        again = {id(c): self._retimed(c, taken) for c, taken in zip(rivals, samples, strict=True)}
-        return tuple(again.get(id(c), c) for c in found)
-
-    def _timer(self, tactic: Tactic) -> Callable[[int], list[float]]:
-        problem = self.shop.problem(self.layer.opt, self.layer.constants)
-        call = source_named(tactic.source).prepare(tactic, problem)
-        assert isinstance(call, Call), "it was prepared before"
-        bound = self._bound(tactic, problem, call)
-        bound.launch()
-        return self.shop.device.timer(bound.launch, self.shop.stream)
-
-    def _retimed(self, candidate: Candidate, samples: list[float]) -> Candidate:
-        assert candidate.tactic is not None
-        timing = Timing.of(samples)
-        timing = replace(timing, noisy=timing.noisy or self.shop.steadiness.busy)
-        key = self.shop.key(candidate.tactic, self.layer)
-        self.shop.cache.update(key, replace(self.shop.cache.entries[key], timing=timing))
-        return replace(candidate, timing=timing)
 
     def _refusal(self, entry: Entry) -> Refusal | None:
         limit = self.shop.config.get_memory_pool_limit(MemoryPoolType.WORKSPACE)
@@ -158,7 +120,10 @@ class Trial:
             problem = self.shop.problem(self.layer.opt, self.layer.constants)
             call = next(c for b, c in calls if b is self.layer.opt)
             stream = self.shop.stream
-            bound = self._bound(tactic, problem, call)
+            inputs = self._timed_on(tactic, problem)
+            over = tactic.overwrites
+            outputs = None if over is None else (inputs[over],)
+            bound = bind(call, tactic, problem, stream, inputs, outputs)
             busy = self.shop.steadiness.busy
             timing = measure(
                 bound.launch,
@@ -227,12 +192,6 @@ class Trial:
             self._buffers[key] = fill(tactic, problem, self._inputs_for(problem.body))
         return self._buffers[key]
 
-    def _bound(self, tactic: Tactic, problem: Problem, call: Call) -> BoundCall:
-        """What is timed."""
-        inputs, over = self._timed_on(tactic, problem), tactic.overwrites
-        outputs = None if over is None else (inputs[over],)
-        return bind(call, tactic, problem, self.shop.stream, inputs, outputs)
-
     def _timed_on(self, tactic: Tactic, problem: Problem) -> tuple[Buffer, ...]:
         """Operands for timing: those of the check, else samples in the order they were drawn in.
 
@@ -263,15 +222,6 @@ class Trial:
         if key not in self._references:
             self._references[key] = expect(body, {**drawn, **self.layer.constants}, tf32=tf32)
         return self._references[key]
-
-
-def contenders(found: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """Those whose least time comes near the least of all, the nearest first."""
-    timed = [
-        (c.timing.min_us, c) for c in found if c.eligible and c.timing and c.timing.samples > 1
-    ]
-    timed.sort(key=lambda pair: pair[0])
-    return tuple(c for least, c in timed if least <= NEAR * timed[0][0])[:MOST_RIVALS]
 
 
 def sizes_text(body: Body) -> str:

@@ -113,10 +113,9 @@ class _Tuning:
         trial = Trial(self.shop, problem)
         candidates = self.shop.candidates(problem, trial=trial)
         composed = composed_candidates(trial, candidates, self.reformat)
-        able = self.shop.contract(problem, (*candidates, *composed))
-        found = trial.in_turns(able)
-        runs = self.shop.device.kind == "cpu" or any(c.eligible for c in found)
-        return found if runs else (*found, self._host_candidate(layer))
+        found = self.shop.contract(problem, (*candidates, *composed))
+        able = self.shop.device.kind == "cpu" or any(c.eligible for c in found)
+        return found if able else (*found, self._host_candidate(layer))
 
     def _problem(self, layer: Layer) -> LayerProblem | None:
         """What the sources are asked; None where only the host can run the layer."""
