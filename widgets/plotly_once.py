@@ -70,6 +70,9 @@ function subscribing(view) {
   view.unsubscribe = () => heard.forEach(([event, callback]) => model.model.off(event, callback));
 }
 
+// A drawing goes on after its view was removed, and would find its figure purged.
+const DRAWN_MS = 10000;
+
 function mended(module) {
   const view = module.FigureView.prototype;
   const { perform_render: draw, remove } = view;
@@ -81,7 +84,7 @@ function mended(module) {
   view.remove = function removeView() {
     this.watcher.disconnect();
     this.unsubscribe();
-    remove.call(this);
+    setTimeout(() => remove.call(this), DRAWN_MS);
   };
   return module.default;
 }
