@@ -114,16 +114,24 @@ def pointwise_span(tensor: Tensor | None, operator: str) -> list[Layer] | None:
     return [*(x for x, led in reached.items() if led), *ends]
 
 
+def wrong_axis(softmax: Layer) -> Refusal | None:
+    """Why a Softmax is not over an attention's keys, or None."""
+    rank = len(softmax.outputs[0].shape)
+    axis = softmax.attributes["axis"] % rank
+    if axis == rank - 1:
+        return None
+    return Refusal(
+        f"'{softmax.name}' runs along axis {axis}; attention sums over its keys, axis {rank - 1}",
+        code="wrong_axis",
+    )
+
+
 def _refuse(match: Match) -> Refusal | None:
     scores, softmax, values = (match.layer(n) for n in ("scores", "softmax", "values"))
     rank = len(softmax.outputs[0].shape)
-    axis = softmax.attributes["axis"] % rank
-    if axis != rank - 1:
-        return Refusal(
-            f"'{softmax.name}' runs along axis {axis}; attention sums over its keys, "
-            f"axis {rank - 1}",
-            code="wrong_axis",
-        )
+    refusal = wrong_axis(softmax)
+    if refusal is not None:
+        return refusal
     factors = (scores.inputs[0], scores.inputs[1], values.inputs[1])
     for label, t in zip(("queries", "keys", "values"), factors, strict=True):
         assert t is not None

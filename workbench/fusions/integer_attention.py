@@ -13,7 +13,7 @@ import numpy as np
 
 from workbench.datatypes import DataType
 from workbench.fusions.anchors import too_large
-from workbench.fusions.attention import factors_of, is_attention, pointwise_span
+from workbench.fusions.attention import factors_of, is_attention, pointwise_span, wrong_axis
 from workbench.fusions.quantize import parameters, per_tensor
 from workbench.network import Layer, Tensor
 from workbench.records import Refusal
@@ -74,13 +74,9 @@ class SoftmaxBetweenIntegerProducts:
 def _refuse(match: Match) -> Refusal | None:
     softmax = match.layer("softmax")
     rank = len(softmax.outputs[0].shape)
-    axis = softmax.attributes["axis"] % rank
-    if axis != rank - 1:
-        return Refusal(
-            f"'{softmax.name}' runs along axis {axis}; attention sums over its keys, "
-            f"axis {rank - 1}",
-            code="wrong_axis",
-        )
+    refusal = wrong_axis(softmax)
+    if refusal is not None:
+        return refusal
     if softmax.outputs[0].dtype is not DataType.FLOAT:
         return Refusal(f"'{softmax.name}' is not of float32", code="mixed_types")
     for k, label in enumerate(("queries", "keys", "values")):
