@@ -9,23 +9,23 @@ from numba import types
 from numba.extending import intrinsic
 
 
-def _tile(rows, vectors, lanes):
+def register_tile(rows, vectors, lanes, element, align, accumulating):
     """An intrinsic (a, a_step, b, b_step, c, c_step, depth): addresses and steps in bytes.
 
-    C[i, j] = Σ A[i, k]·B[k, j] for ``rows`` by ``vectors·lanes`` float32 and k < depth, which is
-    at least 1. A's rows and B's are a_step and b_step apart, elements within a row side by side.
-    The sums stay in registers; each runs over k in order.
+    C[i, j] = Σ A[i, k]·B[k, j] for ``rows`` by ``vectors·lanes`` elements of 4 bytes and k < depth,
+    which is at least 1. A's rows and B's are a_step and b_step apart, elements within a row side by
+    side. The sums stay in registers; each runs over k in order. align: of A's elements, in bytes.
+    accumulating: (builder, vector type) -> (sums, A's element in each lane, B's elements) -> sums.
     """
-    real, index = ir.FloatType(), ir.IntType(64)
-    vector = ir.VectorType(real, lanes)
+    index = ir.IntType(64)
+    vector = ir.VectorType(element, lanes)
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
 
     @intrinsic
     def tile(typing, a, a_step, b, b_step, c, c_step, depth):
         def build(context, builder, signature, arguments):
             left, left_step, right, right_step, result, result_step, count = arguments
-            kind = ir.FunctionType(vector, [vector] * 3)
-            fma = builder.module.declare_intrinsic(f"llvm.fma.v{lanes}f32", (), kind)
+            accumulate = accumulating(builder, vector)
 
             def number(value):
                 return ir.Constant(index, value)
@@ -42,7 +42,7 @@ def _tile(rows, vectors, lanes):
             builder.position_at_end(loop)
             k = builder.phi(index)
             k.add_incoming(number(0), entry)
-            zero = ir.Constant(vector, [0.0] * lanes)
+            zero = ir.Constant(vector, None)
             sums = [[builder.phi(vector) for _ in range(vectors)] for _ in range(rows)]
             for row in sums:
                 for s in row:
@@ -61,15 +61,15 @@ def _tile(rows, vectors, lanes):
             far = builder.mul(k, number(4))
             totals = []
             for i in range(rows):
-                address = builder.inttoptr(builder.add(starts[i], far), ir.PointerType(real))
+                address = builder.inttoptr(builder.add(starts[i], far), ir.PointerType(element))
                 one = builder.insert_element(
                     ir.Constant(vector, ir.Undefined),
-                    builder.load(address, align=4, typ=real),
+                    builder.load(address, align=align, typ=element),
                     ir.Constant(ir.IntType(32), 0),
                 )
                 spread = builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
                 for v in range(vectors):
-                    total = builder.call(fma, [spread, line[v], sums[i][v]])
+                    total = accumulate(sums[i][v], spread, line[v])
                     sums[i][v].add_incoming(total, loop)
                     totals.append(total)
             following = builder.add(k, number(1))
@@ -86,6 +86,17 @@ def _tile(rows, vectors, lanes):
         return types.none(*[types.int64] * 7), build
 
     return tile
+
+
+def _tile(rows, vectors, lanes):
+    """Of float32."""
+
+    def accumulating(builder, vector):
+        kind = ir.FunctionType(vector, [vector] * 3)
+        fma = builder.module.declare_intrinsic(f"llvm.fma.v{lanes}f32", (), kind)
+        return lambda total, spread, line: builder.call(fma, [spread, line, total])
+
+    return register_tile(rows, vectors, lanes, ir.FloatType(), 4, accumulating)
 
 
 tile_8x32 = _tile(8, 2, 16)
