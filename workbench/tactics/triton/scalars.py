@@ -100,7 +100,7 @@ def _cast(s: Scalars) -> str:
 def _gelu(s: Scalars) -> str:
     x = s[0]
     if s.node.attributes["approximate"] != "tanh":
-        return f"gelu({x})"
+        return f"{'short' if s.out.info.bits <= 16 else 'long'}_gelu({x})"
     inner = f"{math.sqrt(2 / math.pi)!r} * ({x} + 0.044715 * {x} * {x} * {x})"
     return f"(0.5 * {x} * (1.0 + libdevice.tanh({inner})))"
 

@@ -30,7 +30,7 @@ from workbench.tactics.triton.product import product_of
 from workbench.tactics.triton.product_code import program_of
 from workbench.tactics.triton.tiles import ROUNDED, tile_of
 
-REVISION = "8"
+REVISION = "9"
 ATTENTION, DEPTHWISE = "attention", "depthwise"
 FP8_SINCE = 89
 OLDEST = 80
