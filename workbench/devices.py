@@ -159,12 +159,14 @@ class Device(Protocol):
         """Work enqueued on ``stream`` from now on starts after a mark."""
         ...
 
-    def timer(self, launch: Callable[[], None], stream: Any) -> Callable[[int], list[float]]:
+    def timer(
+        self, launch: Callable[[], None], stream: Any, threads: int = 1
+    ) -> Callable[[int], list[float]]:
         """Times a bound launch by itself: given a number of samples, microseconds of a run each.
 
         On the CPU a long launch finds its data in the last-level cache, as it does among the other
-        layers of a run, and a short one is repeated until its clock can tell; the GPU's L2 cache is
-        emptied before each run.
+        layers of a run, and a short one is repeated until its clock can tell; the ``threads`` that
+        it may use are awake. The GPU's L2 cache is emptied before each run.
         """
         ...
 
@@ -303,8 +305,10 @@ class CpuDevice:
     def wait_for(self, stream: Any, mark: Any) -> None:
         """Nothing: what was launched has ended."""
 
-    def timer(self, launch: Callable[[], None], stream: Any) -> Callable[[int], list[float]]:
-        return timer(launch)
+    def timer(
+        self, launch: Callable[[], None], stream: Any, threads: int = 1
+    ) -> Callable[[int], list[float]]:
+        return timer(launch, threads)
 
     def fixed_work(self) -> Callable[[], None]:
         values = np.linspace(0.0, 1.0, 1 << 14)

@@ -305,7 +305,9 @@ class GpuDevice:
     def wait_for(self, stream: Any, mark: Any) -> None:
         stream.wait_event(mark)
 
-    def timer(self, launch: Callable[[], None], stream: Any) -> Callable[[int], list[float]]:
+    def timer(
+        self, launch: Callable[[], None], stream: Any, threads: int = 1
+    ) -> Callable[[int], list[float]]:
         own, event = stream or self.main_stream, self.cupy.cuda.Event
         launch()  # outside the capture: libraries allocate and load on first use
         own.synchronize()

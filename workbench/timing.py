@@ -21,7 +21,7 @@ from workbench.errors import TimingCacheError
 from workbench.files import read_file, write_atomically
 from workbench.tactics.protocol import Tactic, tactic_to_json
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Version of the timing method; part of every key."""
 STEADY_SAMPLES = 20
 BUSY_SPREAD = 0.25
@@ -120,11 +120,15 @@ def measure(
     iterations: int,
     best_us: float = float("inf"),
     stream: Any = None,
+    threads: int = 1,
 ) -> Timing:
-    """Time a bound launch. ``best_us``: the best median so far, for the early cut-off."""
+    """Time a bound launch. ``best_us``: the best median so far, for the early cut-off.
+
+    threads: that it may use, of a CPU.
+    """
     launch()
     device.synchronize(stream)
-    timer = device.timer(launch, stream)
+    timer = device.timer(launch, stream, threads)
     first = timer(1)[0]
     if first > CUT_OFF * best_us:
         # Twice more: one slow run may be the machine's fault, not the tactic's.

@@ -8,6 +8,7 @@ import pytest
 
 from workbench import cpu_clock
 from workbench.devices import CpuDevice
+from workbench.tactics.onednn.library import Library, load
 
 
 def test_a_sample_that_was_interrupted_is_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,3 +40,17 @@ def test_a_long_launch_finds_other_data_in_the_nearest_caches(
     evicted.clear()
     device.timer(lambda: None, None)(3)
     assert not evicted
+
+
+def test_every_thread_that_a_launch_may_use_gets_other_data_and_is_awake_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert isinstance(load(), Library), "its OpenMP is the one whose threads are meant"
+    evicted: list[int] = []
+    monkeypatch.setattr(cpu_clock, "evict", lambda thread=0: evicted.append(thread))
+    seen: list[list[int]] = []
+    take = CpuDevice(2).timer(lambda: (seen.append(sorted(evicted)), time.sleep(0.001)), None, 2)
+    seen.clear()
+    evicted.clear()
+    take(2)
+    assert seen == [[0, 1], [0, 0, 1, 1]]

@@ -22,7 +22,7 @@ class Scripted:
     def synchronize(self, stream=None):
         pass
 
-    def timer(self, launch, stream):
+    def timer(self, launch, stream, threads=1):
         return lambda count: (self.samples * count)[:count]
 
 

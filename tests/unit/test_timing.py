@@ -41,7 +41,7 @@ class Scripted(CpuDevice):
         super().__init__(1)
         self.samples = list(samples)
 
-    def timer(self, launch, stream):
+    def timer(self, launch, stream, threads=1):
         def take(count: int) -> list[float]:
             taken, self.samples = self.samples[:count], self.samples[count:]
             return taken

@@ -131,6 +131,7 @@ class Trial:
                 iterations=self.shop.config.avg_timing_iterations,
                 best_us=self.best_us,
                 stream=stream,
+                threads=problem.threads,
             )
             timing = replace(timing, noisy=timing.noisy or busy)
             self.shop.timed += 1
