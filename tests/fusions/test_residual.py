@@ -39,3 +39,31 @@ def test_residual_is_refused_when_the_sum_skips_over_another_reader() -> None:
     code, reason = refusal(s.fuse(), "residual")
     assert code == "second_consumer"
     assert "Softmax 'soft'" in reason
+
+
+def normalized(s: Sketch, dtype: str, *, read_twice: bool = False) -> None:
+    x = s.input("batch", 8, 16, dtype=dtype)
+    w = s.weight(16, 16, name="fc.w", dtype=dtype)
+    total = s("Add", s("MatMul", x, w, name="fc"), x, name="sum")
+    scale = s.weight(16, name="scale", dtype=dtype)
+    s.output(s("LayerNormalization", total, scale, name="norm", axis=-1))
+    if read_twice:
+        s.output(s("Softmax", total, name="soft"))
+
+
+def test_a_sum_of_16_bits_that_one_norm_reads_is_added_there_in_float32() -> None:
+    s = Sketch()
+    normalized(s, "float16")
+    attempts = s.fuse()
+    code, reason = refusal(attempts, "residual")
+    assert code == "left_to_norm"
+    assert "'norm' alone reads 'sum_out': it adds in float32" in reason
+    assert s.operators() == ["MatMul", "Add+LayerNormalization"]
+
+
+@pytest.mark.parametrize(("dtype", "twice"), [("float32", False), ("float16", True)])
+def test_other_sums_before_a_norm_stay_with_the_product(dtype: str, twice: bool) -> None:
+    s = Sketch()
+    normalized(s, dtype, read_twice=twice)
+    assert applied(s.fuse(), "residual")
+    assert s.operators()[0] == "MatMul+Add"

@@ -1,7 +1,9 @@
 """The curves that Triton kernels compute GELU by, against the error function."""
 
 import math
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +19,8 @@ TL = SimpleNamespace(
 )
 
 
-def curve(name: str):
-    found: dict[str, object] = {"tl": TL, "triton": SimpleNamespace(jit=lambda f: f)}
+def curve(name: str) -> Callable[[np.ndarray], np.ndarray]:
+    found: dict[str, Any] = {"tl": TL, "triton": SimpleNamespace(jit=lambda f: f)}
     exec(HELPERS[name], found)
     return found[name]
 

@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 from workbench.fusions.anchors import too_large
-from workbench.fusions.rows import feeds_only_the_rows, is_rows, row_axis, row_shape
-from workbench.network import Layer
+from workbench.fusions.rows import NORMS, feeds_only_the_rows, is_norm, row_axis, row_shape
 from workbench.records import Refusal
 from workbench.rewrite import Match, RewriteRule, marked_output, not_constant, second_consumer
-
-NORMS = frozenset({"LayerNormalization", "RMSNormalization"})
-
-
-def _is_norm(layer: Layer) -> bool:
-    return layer.op in NORMS and is_rows(layer)
 
 
 def _not_looked_up(match: Match) -> Refusal | None:
@@ -50,7 +43,7 @@ def _not_looked_up(match: Match) -> Refusal | None:
 EMBEDDING = RewriteRule(
     "embedding",
     lambda op: op.layer(
-        _is_norm,
+        is_norm,
         op.Gather(...).called("gather"),
         described="a norm of rows",
         operators=NORMS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from workbench.fusions.anchors import PRODUCTS, epilogue_operand, main_output, too_large
+from workbench.fusions.rows import left_to_a_norm
 from workbench.records import Refusal
 from workbench.rewrite import Match, RewriteRule, not_same_shape
 
@@ -22,6 +23,10 @@ def _refuse(match: Match) -> Refusal | None:
             refusal = epilogue_operand(operand, anchor)
             if refusal is not None:
                 return refusal
+    if any(t is not out and not t.is_constant for t in tail.operands):
+        refusal = left_to_a_norm(result)
+        if refusal is not None:
+            return refusal
     return too_large(*match.layers)
 
 

@@ -40,6 +40,9 @@ ROWS = (
 )
 """Operators that work on rows; sums of products anchor layers of their own."""
 
+NORMS = frozenset({"LayerNormalization", "RMSNormalization"})
+"""Norms of tokens: what follows a residual sum, or comes before one."""
+
 MAX_OPERANDS = 12
 """Tensors that one generated kernel reads."""
 
@@ -47,6 +50,11 @@ MAX_OPERANDS = 12
 def is_rows(layer: Layer) -> bool:
     """Whether a row operator anchors the layer, on its own or already fused."""
     return layer.op in ROWS and not is_attention(layer)
+
+
+def is_norm(layer: Layer) -> bool:
+    """Whether a norm of tokens anchors the layer."""
+    return layer.op in NORMS and is_rows(layer)
 
 
 def row_axis(body: Body) -> int | None:
@@ -115,6 +123,27 @@ def _too_many(*layers: Layer) -> Refusal | None:
             code="too_large",
         )
     return too_large(*layers)
+
+
+def left_to_a_norm(total: Tensor) -> Refusal | None:
+    """Why a product does not take in a sum of 16 bits that one norm alone reads.
+
+    The norm adds in float32 and never rounds the sum; what is read and written is as much.
+    """
+    if total.dtype.info.bits != 16 or total.is_network_output or len(total.users) != 1:
+        return None
+    norm = total.users[0]
+    if not is_norm(norm) or not feeds_only_the_rows(norm, total):
+        return None
+    if _other_rows(norm) is not None:
+        return None
+    return Refusal(
+        f"'{norm.name}' alone reads '{total.name}': it adds in float32, where the product would "
+        f"round the sum to {total.dtype.value}",
+        code="left_to_norm",
+        layers=(norm.name,),
+        tensors=(total.name,),
+    )
 
 
 # -- before -------------------------------------------------------------------------------
