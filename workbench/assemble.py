@@ -11,9 +11,10 @@ from workbench.config import BuilderConfig, OptimizationProfile
 from workbench.devices import Device
 from workbench.dimensions import interval
 from workbench.errors import BuildError
-from workbench.formats import LINEAR, Format
+from workbench.formats import FORMATS, LINEAR, Format
 from workbench.memory import Lifetime, MemoryPlan, plan_memory
 from workbench.network import Layer, NetworkDefinition, Tensor
+from workbench.optimization_profile import pinned_sizes
 from workbench.plan import Plan, PlanProfile, PlanStep, PlanTensor
 from workbench.selection import Candidate, ReformatChoice, Tuned
 from workbench.selection.choice import LayerChoice
@@ -108,17 +109,22 @@ class _Assembly:
 
     def _share_memory(self) -> None:
         """Give the tensors of views their places. Raises BuildError where one is not possible."""
-        storage = Storage(self.network)
+        profiles = self.config.optimization_profiles or (OptimizationProfile(),)
+        pinned = pinned_sizes(profiles, self.network)
+        storages = {f: Storage(self.network, f, pinned) for f in FORMATS}
         for layer in self.network.layers:
             tactic = self.choices[layer.name].winner.tactic
             if tactic is None or tactic.source != VIEW.name:
                 continue
-            if reason := storage.why_no_view(layer):
+            if reason := storages[tactic.outputs[0]].why_no_view(layer):
                 raise BuildError(f"it was chosen as a view, but {reason}", place=layer.name)
-        for name, tensor in self.tensors.items():
-            place = storage.place(name)
-            if place.root != name:
-                self.tensors[name] = replace(tensor, root=place.root, offset=place.offset)
+        for layout, storage in storages.items():
+            for name in self.network.tensors:
+                place, stored = storage.place(name), _stored(name, layout)
+                if place.root != name and stored in self.tensors:
+                    root = _stored(place.root, layout)
+                    moved = replace(self.tensors[stored], root=root, offset=place.offset)
+                    self.tensors[stored] = moved
 
     def _overwrite(self, steps: Sequence[PlanStep]) -> None:
         """Give what is written over an input that input's memory."""
@@ -181,12 +187,17 @@ class _Assembly:
     def _tensor(self, tensor: Tensor, layout: Format) -> str:
         """The PlanTensor of a network tensor in a layout; made on first use."""
         public = tensor.is_network_input or tensor.is_network_output
-        name = tensor.name if layout == LINEAR else f"{tensor.name}@{layout}"
+        name = _stored(tensor.name, layout)
         kind = "inner"
         if public and layout == LINEAR:
             kind = "input" if tensor.is_network_input else "output"
         self.tensors.setdefault(name, PlanTensor(name, tensor.type, layout, kind))
         return name
+
+
+def _stored(name: str, layout: Format) -> str:
+    """The name in the plan of a network tensor in a layout."""
+    return name if layout == LINEAR else f"{name}@{layout}"
 
 
 def _time_us(candidate: Candidate) -> float:

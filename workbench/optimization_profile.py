@@ -87,6 +87,15 @@ class OptimizationProfile:
         return profile
 
 
+def pinned_sizes(
+    profiles: Sequence[OptimizationProfile], network: NetworkDefinition
+) -> dict[str, int]:
+    """The dynamic sizes that have one value in all profiles, by their symbols."""
+    found = [p.bindings(network, which) for p in profiles for which in (0, 2)]
+    same = {s for s in network.symbols if len({b[s] for b in found}) == 1}
+    return {s: found[0][s] for s in network.symbols if s in same}
+
+
 def _ranked_shape(tensor: Tensor) -> Shape:
     """The shape of an input. Raises ConfigError where it has none."""
     if isinstance(tensor.type, HostType):

@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 from workbench.builder import run_stages, start
 from workbench.config import BuilderConfig, OptimizationProfile
 from workbench.dimensions import symbol
+from workbench.formats import CHW16, FORMATS, HWC, LINEAR
 from workbench.network import NetworkDefinition
+from workbench.optimization_profile import pinned_sizes
 from workbench.runtime import Engine
-from workbench.storage import Storage
+from workbench.storage import Storage, no_views
 
 
 def engine_of(network: NetworkDefinition, *, profile: OptimizationProfile | None = None) -> Engine:
@@ -22,9 +24,9 @@ def engine_of(network: NetworkDefinition, *, profile: OptimizationProfile | None
     return run_stages(start(network, config)).engine()
 
 
-def reasons(network: NetworkDefinition) -> dict[str, str]:
-    storage = Storage(network)
-    return {x.op: storage.why_no_view(x) for x in network.layers}
+def reasons(network, layout=LINEAR, pinned=None) -> dict[str, str]:
+    found = no_views(network, layout, pinned or {})
+    return {x.op: found[x.name] for x in network.layers}
 
 
 def reshape(network, tensor, shape):
@@ -137,3 +139,74 @@ def test_why_a_layer_copies_is_told():
     twice = relu(network, parts[1])
     network.mark_output(relu(network, concat(network, [twice, twice], axis=1)))
     assert "two operands share memory" in reasons(network)["Concat"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from([3, 8, 16, 32]), min_size=2, max_size=3),
+    st.sampled_from([1, 2]),
+    st.sampled_from(FORMATS),
+    st.integers(0, 3),
+)
+def test_where_a_concat_needs_no_copy_its_parts_lie_there_one_after_another(
+    sizes, batch, layout, axis
+):
+    network, random = NetworkDefinition("n"), np.random.default_rng(0)
+    shapes = [[batch, 16, 4, 4] for _ in sizes]
+    for shape, size in zip(shapes, sizes, strict=True):
+        shape[axis] = size
+    parts = [random.standard_normal(s).astype(np.float32) for s in shapes]
+    xs = [network.add_input(f"x{i}", "FLOAT", p.shape) for i, p in enumerate(parts)]
+    tensors = [relu(network, x) for x in xs]
+    joined = concat(network, tensors, axis=axis)
+    network.mark_output(relu(network, joined))
+    storage = Storage(network, layout)
+    (reason,) = [storage.why_no_view(x) for x in network.layers if x.op == "Concat"]
+    if reason:
+        return
+    memory = layout.pack(np.concatenate(parts, axis)).tobytes()
+    for tensor, part in zip(tensors, parts, strict=True):
+        place, stored = storage.place(tensor.name), layout.pack(part).tobytes()
+        assert place.root == joined.name
+        assert memory[place.offset : place.offset + len(stored)] == stored
+
+
+def test_channels_of_one_image_are_joined_in_place_in_blocks_though_its_batch_is_named():
+    network = NetworkDefinition("n")
+    x = network.add_input("x", "FLOAT", (symbol("batch"), 32, 8, 8))
+    joined = concat(network, [relu(network, x), network.add_layer("Neg", [x]).outputs[0]], axis=1)
+    network.mark_output(relu(network, joined))
+    pinned = pinned_sizes([OptimizationProfile().set_shape("x", *[(1, 32, 8, 8)] * 3)], network)
+    assert pinned == {"batch": 1}
+    assert reasons(network, CHW16, pinned)["Concat"] == ""
+    assert "outside the joined one" in reasons(network, CHW16)["Concat"]
+    assert "outside the joined one" in reasons(network, HWC, pinned)["Concat"]
+    for part in split(network, relu(network, x), [8, 24], axis=1):
+        network.mark_output(relu(network, part))
+    assert "blocks of 16 channels" in reasons(network, CHW16, pinned)["Split"]
+
+
+def test_an_engine_whose_images_are_joined_in_blocks_gives_what_the_network_means():
+    network, random = NetworkDefinition("n"), np.random.default_rng(2)
+    x = network.add_input("x", "FLOAT", (symbol("batch"), 16, 24, 24))
+
+    def conv(t, channels, kernel):
+        w = random.standard_normal((channels, t.shape[1], kernel, kernel)).astype(np.float32) / 9
+        pads = {"pads": (kernel // 2,) * 4}
+        return relu(network, network.add_layer("Conv", [t, network.constant(w)], pads).outputs[0])
+
+    y = conv(x, 32, 3)
+    for _ in range(2):
+        y = concat(network, [conv(y, 16, 1), conv(y, 48, 3)], axis=1)
+    network.mark_output(conv(y, 8, 1))
+    config = BuilderConfig()
+    config.num_threads = 1
+    config.add_optimization_profile(OptimizationProfile().set_shape("x", *[(1, 16, 24, 24)] * 3))
+    engine = run_stages(start(network, config)).engine()
+    joins = [s for s in engine.plan.steps if s.body.operator_names == ("Concat",)]
+    assert len(joins) == 2
+    assert all(s.is_view for s in joins)
+    image = random.standard_normal((1, 16, 24, 24)).astype(np.float32)
+    (have,) = engine.create_execution_context().run({"x": image}).values()
+    (want,) = network.run({"x": image}).values()
+    np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-4)

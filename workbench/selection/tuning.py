@@ -16,6 +16,7 @@ from workbench.dimensions import evaluate_shape, symbols_of
 from workbench.errors import NetworkError, NoTacticError
 from workbench.formats import FORMATS, LINEAR, Format
 from workbench.network import Layer, NetworkDefinition, Tensor
+from workbench.optimization_profile import pinned_sizes
 from workbench.records import Progress, Refusal
 from workbench.sampling import sample_inputs
 from workbench.selection.candidate import Candidate
@@ -27,7 +28,7 @@ from workbench.selection.overwriting import Overwriting
 from workbench.selection.pbqp import Matrix, Solution, solve
 from workbench.selection.ranking import fastest, formats_of, menu
 from workbench.selection.trial import Trial
-from workbench.storage import VIEWABLE, Storage
+from workbench.storage import VIEWABLE, no_views
 from workbench.tactics.host import HOST
 from workbench.tactics.launch import reformat_body
 from workbench.tactics.view import VIEW
@@ -75,8 +76,8 @@ class _Tuning:
             {**later, **p.bindings(network, which)} for p in profiles for which in range(3)
         ]
         self.opt = {**later, **profiles[0].bindings(network, 1)}
-        storage = Storage(network)
-        self.no_view = {x.name: storage.why_no_view(x) for x in network.layers}
+        pinned = pinned_sizes(profiles, network)
+        self.no_view = {f: no_views(network, f, pinned) for f in FORMATS}
         self.shop.order[VIEW.name] = -1
         self._reformats: dict[tuple[TensorType, Format, Format], Candidate | None] = {}
 
@@ -99,7 +100,7 @@ class _Tuning:
                 candidates = self._candidates(group[0], problems[key])
                 for layer in group:
                     able = overwriting.allowed(layer, candidates)
-                    found[layer.name] = (*self._view_candidate(layer), *able)
+                    found[layer.name] = (*self._view_candidates(layer), *able)
                 if not any(c.eligible for c in found[group[0].name]):
                     failures.append((group[0], candidates))
                 progress.step()
@@ -154,18 +155,18 @@ class _Tuning:
             return given
         return None
 
-    def _view_candidate(self, layer: Layer) -> tuple[Candidate, ...]:
-        """The layer without a kernel, where its neighbours allow it; else why they don't."""
+    def _view_candidates(self, layer: Layer) -> tuple[Candidate, ...]:
+        """The layer without a kernel, in each layout that allows it; or why LINEAR doesn't."""
         if layer.op not in VIEWABLE or layer.is_fused or layer.on_host:
             return ()
-        reason = self.no_view[layer.name]
-        if reason:
-            refusal = Refusal(reason, VIEW.name, code="view")
+        layouts = [f for f in FORMATS if not self.no_view[f][layer.name]]
+        if not layouts:
+            refusal = Refusal(self.no_view[LINEAR][layer.name], VIEW.name, code="view")
             return (Candidate(VIEW.name, VIEW.name, None, refusal=refusal),)
-        tactic = VIEW.tactic(layer.body)
+        tactics = [VIEW.tactic(layer.body, f) for f in layouts]
         timed = self.config.builder_optimization_level > 0
         nothing = Timing(0.0, 0.0, 0.0, 0, "") if timed else None
-        return (Candidate(VIEW.name, tactic.title, tactic, nothing, 0.0, "no kernel"),)
+        return tuple(Candidate(VIEW.name, t.title, t, nothing, 0.0, "no kernel") for t in tactics)
 
     def _host_candidate(self, layer: Layer) -> Candidate:
         """The host's interpreter; on a GPU only where the config allows the copies."""

@@ -29,12 +29,12 @@ class ViewSource:
     @property
     def version(self) -> str:
         """Of the rules in ``workbench.storage``."""
-        return "1"
+        return "2"
 
-    def tactic(self, body: Body) -> Tactic:
+    def tactic(self, body: Body, layout: Format = LINEAR) -> Tactic:
         """The tactic of a Body whose memory is planned so."""
-        ins = (LINEAR,) * len(body.dynamic_inputs)
-        outs = (LINEAR,) * len(body.outputs)
+        ins = (layout,) * len(body.dynamic_inputs)
+        outs = (layout,) * len(body.outputs)
         return Tactic(self.name, "no copy", ins, outs, body.compute_type, version=self.version)
 
     def candidates(self, problem: Problem) -> Sequence[Tactic | Refusal]:
