@@ -25,13 +25,13 @@ class Counted:
         self.replaced: dict[str, int] = {}
         apart, unequal = check._apart, check._unequal
 
-        def counting_apart(closure):
+        def counting_apart(closure, **how):
             self.fused += 1
-            return apart(closure)
+            return apart(closure, **how)
 
-        def counting_unequal(rule, *given):
+        def counting_unequal(rule, *given, **how):
             self.replaced[rule.name] = self.replaced.get(rule.name, 0) + 1
-            return unequal(rule, *given)
+            return unequal(rule, *given, **how)
 
         monkeypatch.setattr(check, "_apart", counting_apart)
         monkeypatch.setattr(check, "_unequal", counting_unequal)

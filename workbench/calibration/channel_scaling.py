@@ -20,7 +20,7 @@ from workbench.network.graph import close
 from workbench.network.ordering import producers_first
 from workbench.operators import operator_named
 from workbench.records import Attempt, Refusal, Stage
-from workbench.rewrite.check import at_small_sizes
+from workbench.rewrite.smaller import at_small_sizes
 
 LARGEST = 2.0**24
 """Factors are kept between this and its inverse: beyond, float32 itself would lose bits."""

@@ -132,6 +132,8 @@ def cast_weight(weight: Weight, kind: DataType) -> Weight:
 def beyond(weight: Weight, kind: DataType) -> int:
     """How many of a weight's finite values ``kind`` can't hold: they would become infinite."""
     array = weight.array
+    if array.size and -kind.info.high <= array.min() and array.max() <= kind.info.high:
+        return 0
     # After the cast: what lies just beyond the largest number (65504 < x < 65520) rounds to it.
     with np.errstate(over="ignore"):
         became = np.isinf(array.astype(kind.numpy))

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from workbench.body import Array, Body, BodyInput, TensorType
+from workbench.body import Array, Body, TensorType
 from workbench.checks import bit_equal, check_rewrite, equivalent
 from workbench.errors import NetworkError
 from workbench.network.editing import Closure
 from workbench.network.graph import SMALL
 from workbench.records import Refusal
 from workbench.rewrite.rule import RewriteRule
+from workbench.rewrite.smaller import at_small_sizes, smallest, stand_ins, with_sizes
 from workbench.sampling import sample_inputs, small_bindings
 
-SMALL_SIZES = (6, 8, 12, 16, 32, 64)
-"""Sizes behind the channels at which a rewrite is tried, until its layers accept them."""
-SMALL_BATCH = 2
-"""Leading size at which it is tried first."""
 SEEDS = (0, 1)
 
 
@@ -28,7 +25,9 @@ class Checker:
     """Runs the numeric check of rewrites as often as ``verify`` asks.
 
     ``distinct``: each (rule, Body before, Body after, constants) once, and each change of weights
-    by itself; ``all``: every rewrite; ``none``: none. Raises NetworkError for another word.
+    by itself, at smaller sizes where ``stand_ins`` finds some (what differs there is looked at
+    again at its own); ``all``: every rewrite at its own sizes; ``none``: none. Raises NetworkError
+    for another word.
     """
 
     def __init__(self, verify: str) -> None:
@@ -47,7 +46,7 @@ class Checker:
     ) -> Refusal | None:
         """Why the Bodies before and after differ by more than their bounds, or None."""
         if self.verify == "all":
-            return _unequal(rule, before, after, constants, SEEDS)
+            return _unequal(rule, before, after, constants, SEEDS, whole=True)
         inputs = _inputs(before, after)
         key = (rule.name, before.signature, after.signature, *_wiring(before, after, inputs))
         if rule.changes_weights:
@@ -71,10 +70,11 @@ class Checker:
         """
         inputs = _inputs(before, after)
         sample = self._samples.get(key)
-        if sample is not None:
-            return sample.unequal({i: constants[n] for i, n in enumerate(inputs) if n in constants})
+        given = {i: constants[n] for i, n in enumerate(inputs) if n in constants}
+        if sample is not None and sample.unequal(given) is None:
+            return None
         refusal = _unequal(rule, before, after, constants, SEEDS)
-        if refusal is None:
+        if refusal is None and sample is None:
             self._samples[key] = _sampled(rule, before, after, constants)
         return refusal
 
@@ -86,7 +86,7 @@ class Checker:
         if self.verify == "none":
             return None
         if self.verify == "all":
-            return _apart(closure)
+            return _apart(closure, whole=True)
         key = (rule.name, closure.body.signature)
         if key not in self._known:
             self._known[key] = _apart(closure)
@@ -107,9 +107,27 @@ def _unequal(
     after: Body,
     constants: Mapping[str, Array],
     seeds: Sequence[int],
+    *,
+    whole: bool = False,
 ) -> Refusal | None:
     if rule.any_size:
         before, after = at_small_sizes(before, after)
+    try:
+        bindings = small_bindings(before)
+        old, new = before.substitute(bindings), after.substitute(bindings)
+        sizes = {} if whole else stand_ins((old, new), fixed=constants)
+    except NetworkError as e:
+        return _unchecked(e)
+    if sizes:
+        small, changed = with_sizes(old, sizes), with_sizes(new, sizes)
+        if _compared(small, changed, constants, seeds) is None:
+            return None
+    return _compared(old, new, constants, seeds)
+
+
+def _compared(
+    before: Body, after: Body, constants: Mapping[str, Array], seeds: Sequence[int]
+) -> Refusal | None:
     try:
         result = check_rewrite(
             before, after, constants=constants, after_constants=constants, seeds=seeds
@@ -157,6 +175,8 @@ def _sampled(
         before, after = at_small_sizes(before, after)
     sizes = small_bindings(before)
     small, changed = before.substitute(sizes), after.substitute(sizes)
+    sizes = stand_ins((small, changed), fixed=constants)
+    small, changed = with_sizes(small, sizes), with_sizes(changed, sizes)
     given = sample_inputs(small, constants=constants)
     data = {name: array for name, array in given.items() if name not in constants}
     return _Sample(small, changed, inputs, data)
@@ -192,23 +212,38 @@ def _digest(inputs: Sequence[str], constants: Mapping[str, Array]) -> str:
 
 
 # -- fused layers -----------------------------------------------------------------------------
-def _apart(closure: Closure) -> Refusal | None:
+def _apart(closure: Closure, *, whole: bool = False) -> Refusal | None:
+    if not all(n.operator.deterministic for n in closure.body.nodes):
+        return None
     try:
-        return _differs(closure)
+        bindings = small_bindings(closure.body)
+        body = smallest(closure.body.substitute(bindings))
+        sizes = {} if whole else stand_ins((body,))
+    except NetworkError as e:
+        return _unchecked(e)
+    if sizes and _differs(closure, with_sizes(body, sizes), bindings, sizes) is None:
+        return None
+    return _differs(closure, body, bindings, {})
+
+
+def _differs(
+    closure: Closure, body: Body, bindings: Mapping[str, int], sizes: Mapping[int, int]
+) -> Refusal | None:
+    """body: the closure's with these bindings, some sizes cut, and some replaced."""
+    try:
+        return _unlike(closure, body, bindings, sizes)
     except NetworkError as e:
         return _unchecked(e)
 
 
-def _differs(closure: Closure) -> Refusal | None:
-    body = closure.body
-    if not all(n.operator.deterministic for n in body.nodes):
-        return None
-    bindings = small_bindings(body)
-    given = sample_inputs(_smallest(body.substitute(bindings)))
-    together = _retyped(body.substitute(bindings), given).evaluate(given)
+def _unlike(
+    closure: Closure, body: Body, bindings: Mapping[str, int], sizes: Mapping[int, int]
+) -> Refusal | None:
+    given = sample_inputs(body)
+    together = body.evaluate(given)
     values = {t.name: given[i.name] for i, t in zip(body.inputs, closure.operands, strict=True)}
     for layer in closure.layers:
-        step = layer.body.substitute(bindings)
+        step = with_sizes(layer.body.substitute(bindings), sizes)
         read = {i.name: values[t.name] for i, t in zip(step.inputs, layer.operands, strict=True)}
         made = _retyped(step, read).evaluate(read)
         values.update({t.name: made[o] for o, t in zip(step.outputs, layer.outputs, strict=True)})
@@ -224,42 +259,3 @@ def _retyped(body: Body, inputs: Mapping[str, Array]) -> Body:
         replace(i, type=TensorType(i.type.dtype, inputs[i.name].shape)) for i in body.inputs
     )
     return Body(typed, body.nodes, body.outputs, body.anchor)
-
-
-def _smallest(body: Body) -> Body:
-    return next((small for small in _cuts(body) if _fits(small)), body)
-
-
-# -- smaller sizes ----------------------------------------------------------------------------
-def at_small_sizes(before: Body, after: Body) -> tuple[Body, Body]:
-    """Both Bodies with the data's batch and sizes behind the channels cut to the first that fit."""
-    for small, changed in zip(_cuts(before), _cuts(after), strict=True):
-        if _fits(small) and _fits(changed) and small.output_types == changed.output_types:
-            return small, changed
-    return before, after
-
-
-def _cuts(body: Body) -> Iterator[Body]:
-    """The Body at smaller sizes, smallest first; sizes written into it may not take them."""
-    for rows in (SMALL_BATCH, None):
-        for largest in (*SMALL_SIZES, None):
-            yield _cut(body, rows, largest)
-
-
-def _cut(body: Body, rows: int | None, largest: int | None) -> Body:
-    def cut(i: BodyInput) -> BodyInput:
-        limits = (rows, None, *(largest for _ in i.type.shape[2:]))
-        small = tuple(
-            min(d, most) if isinstance(d, int) and most else d
-            for d, most in zip(i.type.shape, limits, strict=False)
-        )
-        return i if i.constant else replace(i, type=replace(i.type, shape=small))
-
-    return Body(tuple(map(cut, body.inputs)), body.nodes, body.outputs, body.anchor)
-
-
-def _fits(body: Body) -> bool:
-    try:
-        return all(d != 0 for t in body.output_types for d in t.shape)
-    except NetworkError:
-        return False
