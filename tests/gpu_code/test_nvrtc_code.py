@@ -13,11 +13,13 @@ from workbench.datatypes import DataType
 from workbench.formats import HWC, LINEAR
 from workbench.records import Refusal
 from workbench.tactics.launch import reformat_body
+from workbench.tactics.nvrtc.frame import KernelText
 from workbench.tactics.nvrtc.kernels import kernel, reformat_kernel, variants
+from workbench.tactics.nvrtc.pooling import pool_kernel, pool_shapes
 from workbench.tactics.nvrtc.source import compile_text
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tactics"))
-from tactic_bodies import BODIES
+from tactic_bodies import BODIES, Draft
 
 TARGETS = (80, 90)
 
@@ -40,3 +42,15 @@ def test_reformats_compile(kind):
     for source, target in ((LINEAR, HWC), (HWC, LINEAR)):
         code = reformat_kernel(body, source, target).code
         assert compile_text(cupy, code, "sm_90")[:4] == b"\x7fELF"
+
+
+@pytest.mark.parametrize("kind", ["FLOAT", "HALF", "BF16", "INT8", "UINT8", "FP8", "FP8E5M2"])
+def test_the_largest_of_packed_elements_compiles(kind):
+    d = Draft()
+    x = d.input(2, 64, 12, 12, dtype=DataType[kind])
+    body = d.body(d.anchored("MaxPool", x, kernel_shape=(3, 3), strides=(2, 2), pads=(1,) * 4))
+    text = pool_kernel(body, pool_shapes(body)[0])
+    assert isinstance(text, KernelText), text
+    for target in TARGETS:
+        if target >= text.since:
+            assert compile_text(cupy, text.code, f"sm_{target}")[:4] == b"\x7fELF"

@@ -68,6 +68,26 @@ static float load_FP8(unsigned char b) { return Eight<3, 7, 126>::load(b); }
 static unsigned char store_FP8(float v) { return Eight<3, 7, 126>::store(v); }
 static float load_FP8E5M2(unsigned char b) { return Eight<2, 15, 123>::load(b); }
 static unsigned char store_FP8E5M2(float v) { return Eight<2, 15, 123>::store(v); }
+static float larger(float a, float b) { return a != a || a > b ? a : b; }
+static unsigned larger_f32(unsigned a, unsigned b) {
+  return __float_as_uint(larger(__uint_as_float(a), __uint_as_float(b))); }
+template <typename F> static unsigned pairs(unsigned a, unsigned b, F of) {
+  return (of(a >> 16, b >> 16) & 0xffffu) << 16 | (of(a & 0xffffu, b & 0xffffu) & 0xffffu); }
+static unsigned larger_f16x2(unsigned a, unsigned b) {
+  return pairs(a, b, [](unsigned x, unsigned y) -> unsigned {
+    return store_HALF(larger(load_HALF(x), load_HALF(y))); }); }
+static unsigned larger_bf16x2(unsigned a, unsigned b) {
+  return pairs(a, b, [](unsigned x, unsigned y) {
+    return larger_f32(x << 16, y << 16) >> 16; }); }
+static unsigned __vmaxs2(unsigned a, unsigned b) {
+  return pairs(a, b, [](unsigned x, unsigned y) {
+    return (short)x > (short)y ? x : y; }); }
+static unsigned __vmaxu2(unsigned a, unsigned b) {
+  return pairs(a, b, [](unsigned x, unsigned y) { return x > y ? x : y; }); }
+static unsigned __byte_perm(unsigned a, unsigned b, unsigned s) {
+  unsigned long long both = (unsigned long long)b << 32 | a; unsigned r = 0;
+  for (int k = 0; k < 4; ++k) r |= (unsigned)(both >> 8 * (s >> 4 * k & 7) & 255) << 8 * k;
+  return r; }
 """
 
 

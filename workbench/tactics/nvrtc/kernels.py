@@ -14,12 +14,18 @@ from workbench.tactics.nvrtc.direct import computed_types, direct_kernel
 from workbench.tactics.nvrtc.element_rules import ELEMENT_RULES, LOOPING
 from workbench.tactics.nvrtc.frame import KernelText, kernel_text, unstorable, vector_widths
 from workbench.tactics.nvrtc.pointwise import THREADS, followed_layouts, pointwise_kernel
+from workbench.tactics.nvrtc.pooling import PoolShape, pool_kernel, pool_shapes
 from workbench.tactics.nvrtc.programs import PROGRAMS, program_kernel
 from workbench.tactics.nvrtc.recurrence import BLOCKS, RECURRENT, recurrent_kernel
 from workbench.tactics.nvrtc.row_families import FAMILIES
 from workbench.tactics.nvrtc.rows import row_shapes, rows_kernel
 from workbench.tactics.nvrtc.scalars import STORAGE
 from workbench.tactics.nvrtc.weight_only import COLUMNS, dequantizer, weight_only_kernel
+
+KEPT = frozenset(
+    "tile lanes vector program threads columns pixels down across".split()  # see ``kernel``
+)
+"""Names of the parameters that decide a kernel's text."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ def variants(body: Body) -> tuple[Variant, ...] | Refusal:
         offered = tuple(
             Variant(f"direct k{t}", f, (("tile", t),)) for f in both for t in direct.TILES
         )
+        offered = (*map(_pool, pool_shapes(body)), *offered)
     if anchor is not None and anchor.op in FAMILIES:
         shapes = row_shapes(body)
         if isinstance(shapes, Refusal) and anchor.op not in ELEMENT_RULES:
@@ -68,6 +75,11 @@ def variants(body: Body) -> tuple[Variant, ...] | Refusal:
     if any(not isinstance(kernel(body, v), Refusal) for v in offered):
         return offered
     return (*offered, *_elements(body, layouts))
+
+
+def _pool(s: PoolShape) -> Variant:
+    given = (("vector", s.vector), ("down", s.down), ("across", s.across))
+    return Variant(f"pool k{s.vector} {s.down}x{s.across}", HWC, given)
 
 
 def layouts_of(body: Body, variant: Variant) -> tuple[dict[str, Format], Format]:
@@ -140,6 +152,8 @@ def kernel(body: Body, variant: Variant) -> KernelText | Refusal:
         return direct_kernel(body, variant.layout, given["tile"])
     if "pixels" in given:
         return pointwise_kernel(body, LINEAR, 1, layouts_of(body, variant)[0])
+    if "down" in given:
+        return pool_kernel(body, PoolShape(given["vector"], given["down"], given["across"]))
     if "lanes" in given:
         return _rows(body, given["lanes"], given["vector"])
     # Chosen at another size, perhaps: as wide as this one allows.
@@ -160,12 +174,7 @@ def _rows(body: Body, lanes: int, vector: int) -> KernelText | Refusal:
 
 def variant_of(name: str, layout: str, parameters: Any) -> Variant:
     """The variant that a tactic stores."""
-    kept = tuple(
-        (k, v)
-        for k, v in parameters
-        if k in ("tile", "lanes", "vector", "program", "threads", "columns", "pixels")
-    )
-    return Variant(name, format_named(layout), kept)
+    return Variant(name, format_named(layout), tuple((k, v) for k, v in parameters if k in KEPT))
 
 
 def reformat_kernel(body: Body, source: Format, target: Format) -> KernelText:
