@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.numpy_helper
 
 from workbench.body import Array
 from workbench.builder import run_stages, start
@@ -69,7 +72,8 @@ def config_for(
 
 
 NUDGE = 1e-6
-"""Relative change of float inputs by which a graph's own sensitivity is told."""
+"""Relative change of float inputs, or of the rows that others look up, by which a graph's own
+sensitivity is told."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,12 +81,12 @@ class Quantized:
     """A Q/DQ graph run by NumPy: its ranges, its first output, and how sensitive that is.
 
     sensitivity: distance between its outputs on the inputs and on inputs changed by NUDGE: where
-    roundings cascade through the layers, other kernels come hardly nearer. None for integers.
+    roundings cascade through the layers, other kernels come hardly nearer.
     """
 
     ranges: CalibrationResult
     output: Array
-    sensitivity: float | None
+    sensitivity: float
 
 
 def calibrated(path: Path, config: BuilderConfig, inputs: Mapping[str, Array]) -> Quantized:
@@ -93,16 +97,36 @@ def calibrated(path: Path, config: BuilderConfig, inputs: Mapping[str, Array]) -
     begun = start(path, config, calibration_data=[dict(inputs)])
     state = run_stages(begun, until=Stage.CALIBRATE)
     assert state.calibration is not None
-    output = next(iter(state.network.run(dict(inputs)).values()))
-    sensitivity = None
+    output = _first(state.network.run(dict(inputs)))
     if all(x.dtype.kind == "f" for x in inputs.values()):
-        noise = np.random.default_rng(0)
-        nudged = {
-            n: (x * (1 + NUDGE * noise.standard_normal(x.shape))).astype(x.dtype)
-            for n, x in inputs.items()
-        }
-        sensitivity = distance(next(iter(state.network.run(nudged).values())), output)
-    return Quantized(state.calibration, output, sensitivity)
+        nudged = _first(state.network.run({n: _nudged(x) for n, x in inputs.items()}))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            other = start(_with_nudged_rows(path, Path(folder) / "nudged.onnx"), config)
+            other = run_stages(replace(other, calibration=state.calibration), until=Stage.CALIBRATE)
+            nudged = _first(other.network.run(dict(inputs)))
+    return Quantized(state.calibration, output, distance(nudged, output))
+
+
+def _first(outputs: Mapping[str, Array]) -> Array:
+    return next(iter(outputs.values()))
+
+
+def _nudged(x: Array) -> Array:
+    noise = np.random.default_rng(0).standard_normal(x.shape)
+    return (x * (1 + NUDGE * noise)).astype(x.dtype)
+
+
+def _with_nudged_rows(path: Path, to: Path) -> Path:
+    """The model with other tables of embeddings."""
+    model = onnx.load(path)
+    tables = {n.input[0] for n in model.graph.node if n.op_type == "Gather"}
+    for t in model.graph.initializer:
+        if t.name in tables and t.data_type == onnx.TensorProto.FLOAT:
+            array = onnx.numpy_helper.to_array(t)
+            t.CopyFrom(onnx.numpy_helper.from_array(_nudged(array), t.name))
+    onnx.save(model, to)
+    return to
 
 
 def distance(found: Array, exact: Array) -> float:
