@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 from sketch import Sketch, applied, refusal
 
+from workbench import fusions
+from workbench.devices import CpuDevice
 from workbench.network import Tensor
 
 
@@ -73,6 +75,26 @@ def test_a_quantized_norm_hands_out_both() -> None:
     assert "LayerNormalization+QuantizeLinear" in s.operators()
     layer = next(x for x in s.network.layers if x.op == "LayerNormalization")
     assert [t.dtype.value for t in layer.outputs] == ["FLOAT", "INT8"]
+
+
+def quantized_mean() -> Sketch:
+    s = Sketch()
+    y = s("ReduceMean", s.input("batch", 4, 3, 3), s.value(np.array([2, 3])), keepdims=0, name="m")
+    s.output(s("MatMul", s.quantize(y, name="q"), s.stored(4, 6, axis=1)))
+    return s
+
+
+def test_a_reduction_writes_what_an_int8_product_reads() -> None:
+    s = quantized_mean()
+    assert applied(s.fuse(), "row_quantize")
+    assert "ReduceMean+QuantizeLinear" in s.operators()
+
+
+def test_on_a_cpu_one_number_a_row_is_quantized_apart() -> None:
+    s = quantized_mean()
+    code, reason = refusal(fusions.fuse(s.network, device=CpuDevice()), "row_quantize")
+    assert (code, reason) == ("reduction", "'m' writes one number a row")
+    assert "QuantizeLinear" in s.operators()
 
 
 def test_a_reduction_over_outer_axes_takes_in_nothing() -> None:

@@ -94,6 +94,21 @@ def test_a_mean_of_each_channel_is_summed_as_an_image_lies_channels_last(kept):
     assert result.passed, result.message
 
 
+@pytest.mark.parametrize("kind", [DataType.INT8, DataType.FP8])
+def test_a_mean_of_each_channel_is_quantized_as_it_is_written(kind):
+    d = Draft()
+    x = d.input(2, 20, 3, 5, dtype=DataType.HALF)
+    y = d.anchored("ReduceMean", x, d.literal([2, 3], "int64"), keepdims=0)
+    body = d.body(d("QuantizeLinear", y, d.weight(), output_dtype=kind))
+    values = sample_inputs(body, seed=0)
+    exact = expect(body, values)
+    found = runnable(body)
+    assert {v.name for v in found} == {"pixels", "rows 1x1"}
+    for v, text in found.items():
+        result = exact.check(run_on_host(body, text, values, *layouts_of(body, v)))
+        assert result.passed, (v.name, result.message)
+
+
 @pytest.mark.parametrize("axes", [[1], [2], [0, 2, 3]])
 def test_what_sums_other_axes_is_not_read_channels_last(axes):
     d = Draft()

@@ -32,7 +32,13 @@ from workbench.fusions.quantize import (
     REQUANTIZE_PAIR,
 )
 from workbench.fusions.residual import RESIDUAL
-from workbench.fusions.rows import RESIDUAL_NORM, ROW_EPILOGUE, ROW_PROLOGUE, ROW_QUANTIZE
+from workbench.fusions.rows import (
+    NORM_QUANTIZE,
+    RESIDUAL_NORM,
+    ROW_EPILOGUE,
+    ROW_PROLOGUE,
+    ROW_QUANTIZE,
+)
 from workbench.fusions.scale import SCALE
 from workbench.fusions.sibling_pointwise import SIBLING_POINTWISE
 from workbench.fusions.sizes_only import SIZES_ONLY
@@ -109,6 +115,8 @@ def fuse(
     if device is not None and not multiplies_bytes(device):
         other = without_kernel(device.fingerprint.name)
         rules = tuple(other if r is INTEGER_ATTENTION else r for r in FUSIONS)
+    if device is not None and device.kind == "cpu":
+        rules = tuple(NORM_QUANTIZE if r is ROW_QUANTIZE else r for r in rules)
     return apply_rules(rules, network, stage=Stage.FUSE, max_rewrites=max_rewrites, verify=verify)
 
 

@@ -7,6 +7,7 @@ that what comes before is computed once and what comes after costs no pass of it
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from workbench.body import CONSTANT, Body
@@ -266,9 +267,14 @@ def _not_quantized(match: Match) -> Refusal | None:
         )
     if out.is_network_output:
         return marked_output(out)
+    return _other_rows(anchor) or per_tensor(match.root) or _too_many(*match.layers)
+
+
+def _one_number_a_row(match: Match) -> Refusal | None:
+    anchor = match.layer("anchor")
     if anchor.op in REDUCTIONS:
         return Refusal(f"'{anchor.name}' writes one number a row", code="reduction")
-    return _other_rows(anchor) or per_tensor(match.root) or _too_many(*match.layers)
+    return None
 
 
 ROW_QUANTIZE = RewriteRule(
@@ -280,3 +286,8 @@ ROW_QUANTIZE = RewriteRule(
     shares_inner=True,
     about="A norm writes what an INT8 product reads; also in float, where something else reads it.",
 )
+
+NORM_QUANTIZE = replace(
+    ROW_QUANTIZE, refuse=lambda match: _not_quantized(match) or _one_number_a_row(match)
+)
+"""The rule where a kernel costs no launch: to quantize one number a row takes no time there."""
