@@ -290,4 +290,4 @@ ROW_QUANTIZE = RewriteRule(
 NORM_QUANTIZE = replace(
     ROW_QUANTIZE, refuse=lambda match: _not_quantized(match) or _one_number_a_row(match)
 )
-"""The rule where a kernel costs no launch: to quantize one number a row takes no time there."""
+"""The rule on a CPU, where a kernel has no launch to save."""
