@@ -115,13 +115,15 @@ def _unequal(
     try:
         bindings = small_bindings(before)
         old, new = before.substitute(bindings), after.substitute(bindings)
-        sizes = {} if whole else stand_ins((old, new), fixed=constants)
+        choices = () if whole else stand_ins((old, new), fixed=constants)
     except NetworkError as e:
         return _unchecked(e)
-    if sizes:
-        small, changed = with_sizes(old, sizes), with_sizes(new, sizes)
-        if _compared(small, changed, constants, seeds) is None:
-            return None
+    answers = (
+        _compared(with_sizes(old, sizes), with_sizes(new, sizes), constants, seeds)
+        for sizes in choices
+    )
+    if choices and all(answer is None for answer in answers):
+        return None
     return _compared(old, new, constants, seeds)
 
 
@@ -175,8 +177,8 @@ def _sampled(
         before, after = at_small_sizes(before, after)
     sizes = small_bindings(before)
     small, changed = before.substitute(sizes), after.substitute(sizes)
-    sizes = stand_ins((small, changed), fixed=constants)
-    small, changed = with_sizes(small, sizes), with_sizes(changed, sizes)
+    for choice in stand_ins((small, changed), fixed=constants)[:1]:
+        small, changed = with_sizes(small, choice), with_sizes(changed, choice)
     given = sample_inputs(small, constants=constants)
     data = {name: array for name, array in given.items() if name not in constants}
     return _Sample(small, changed, inputs, data)
@@ -218,11 +220,13 @@ def _apart(closure: Closure, *, whole: bool = False) -> Refusal | None:
     try:
         bindings = small_bindings(closure.body)
         body = smallest(closure.body.substitute(bindings))
-        sizes = {} if whole else stand_ins((body,))
+        choices = () if whole else stand_ins((body,))
     except NetworkError as e:
         return _unchecked(e)
-    if sizes and _differs(closure, with_sizes(body, sizes), bindings, sizes) is None:
-        return None
+    # One choice is enough: on both sides the same nodes meet the same numbers.
+    for sizes in choices[:1]:
+        if _differs(closure, with_sizes(body, sizes), bindings, sizes) is None:
+            return None
     return _differs(closure, body, bindings, {})
 
 

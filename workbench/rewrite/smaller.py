@@ -11,46 +11,52 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from workbench.body import CONSTANT, Body, BodyInput, HostType, Literal, Node
+from workbench.body import CONSTANT, Body, BodyInput, HostType, Literal, Node, TensorType
+from workbench.dimensions import Shape
 from workbench.errors import NetworkError
 
 SMALL_SIZES = (6, 8, 12, 16, 32, 64)
 """Sizes behind the channels at which a rewrite is tried, until its layers accept them."""
 SMALL_BATCH = 2
 """Leading size at which it is tried first."""
-STAND_INS = (7, 9, 11, 13, 14, 15)
-"""What other sizes are replaced with: each by one that no shape of the Bodies has."""
+STAND_INS = ((SMALL_BATCH, 7, 9, 11, 13), (3, 8, 10, 12, 14))
+"""What other sizes are replaced with, twice: each by one that no shape of the Bodies has, the
+leading one by the first. A number written into a rewrite may happen to fit one, not both."""
+LARGEST = 14
 ENOUGH = 2**14
 """Elements of the largest value up to which no size is replaced: a check wants many numbers.
 Weights that are given do not count: all of them are read."""
 SHAPES = frozenset({("Reshape", 1), ("Expand", 1), ("ConstantOfShape", 0)})
 """Operands that spell out a shape."""
 
+Sizes = Mapping[int, int]
+"""Old size -> the one that stands for it."""
+
 
 # -- stand-ins --------------------------------------------------------------------------------
-def stand_ins(bodies: Sequence[Body], *, fixed: Collection[str] = ()) -> dict[int, int]:
-    """Smaller numbers for sizes of these Bodies, whose sizes are numbers: old size -> new.
+def stand_ins(bodies: Sequence[Body], *, fixed: Collection[str] = ()) -> tuple[Sizes, ...]:
+    """Two choices of smaller numbers for sizes of these Bodies, whose sizes are numbers; or none.
 
     A size is replaced where each value's shape then differs in nothing but this size. fixed:
     inputs whose values are given, and with them their sizes.
     """
-    chosen: dict[int, int] = {}
-    taken = {d for b in bodies for shape in _shapes(b) for d in shape}
+    taken = {d for b in bodies for t in b.types.values() for d in _shape(t)}
+    pools = [[d for d in numbers if d not in taken] for numbers in STAND_INS]
+    chosen: tuple[dict[int, int], ...] = ({}, {})
     small = list(bodies)
     for old in _candidates(bodies, fixed):
-        if all(_elements(b, fixed) <= ENOUGH for b in small):
+        place = len(chosen[0])
+        full = any(place == len(pool) for pool in pools)
+        if full or all(_elements(b, fixed) <= ENOUGH for b in small):
             break
-        leading = SMALL_BATCH not in taken and not chosen
-        free = (d for d in STAND_INS if d not in taken and d not in chosen.values())
-        new = SMALL_BATCH if leading else next(free, old)
-        trial = {**chosen, old: new}
-        if new < old and all(_differ_only_by(b, trial) for b in bodies):
+        trial = tuple({**c, old: p[place]} for c, p in zip(chosen, pools, strict=True))
+        if all(_differ_only_by(b, sizes) for b in bodies for sizes in trial):
             chosen = trial
-            small = [with_sizes(b, chosen) for b in bodies]
-    return chosen
+            small = [with_sizes(b, chosen[0]) for b in bodies]
+    return chosen if chosen[0] else ()
 
 
-def with_sizes(body: Body, sizes: Mapping[int, int]) -> Body:
+def with_sizes(body: Body, sizes: Sizes) -> Body:
     """The Body with these sizes replaced in its inputs' shapes and in shapes written into it."""
     if not sizes:
         return body
@@ -71,7 +77,7 @@ def with_sizes(body: Body, sizes: Mapping[int, int]) -> Body:
     return Body(inputs, tuple(nodes), body.outputs, body.anchor)
 
 
-def _resized(node: Node, sizes: Mapping[int, int]) -> Node:
+def _resized(node: Node, sizes: Sizes) -> Node:
     literal: Literal = node.attributes["value"]
     values = tuple(sizes.get(v, v) for v in literal.values)
     return replace(node, attributes={**node.attributes, "value": replace(literal, values=values)})
@@ -87,20 +93,20 @@ def _candidates(bodies: Sequence[Body], fixed: Collection[str]) -> list[int]:
     leading = [shape[0] for shape in moving[:1] if shape]
     every = {d for i in inputs if i.name not in fixed for d in i.type.shape}
     order = dict.fromkeys((*leading, *sorted(every, reverse=True)))
-    return [d for d in order if d not in held and d > STAND_INS[-1]]
+    return [d for d in order if d not in held and d > LARGEST]
 
 
-def _shapes(body: Body) -> list[tuple[int, ...]]:
-    return [() if isinstance(t, HostType) else t.shape for t in body.types.values()]
+def _shape(type_: TensorType) -> Shape:
+    return () if isinstance(type_, HostType) else type_.shape
 
 
 def _elements(body: Body, fixed: Collection[str]) -> int:
     """Of the largest value that is not given."""
     types = (t for name, t in body.types.items() if name not in fixed)
-    return max((0 if isinstance(t, HostType) else math.prod(t.shape) for t in types), default=0)
+    return max((math.prod(_shape(t)) for t in types), default=0)
 
 
-def _differ_only_by(body: Body, sizes: Mapping[int, int]) -> bool:
+def _differ_only_by(body: Body, sizes: Sizes) -> bool:
     """Whether each shape is the old one with these sizes replaced."""
     try:
         small = with_sizes(body, sizes).types
