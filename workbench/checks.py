@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workbench.body import TF32_EPS, Array, Body
+from workbench.body import TF32_EPS, Array, Body, as_exact
 from workbench.datatypes import DataType
 from workbench.errors import NetworkError
 from workbench.sampling import sample_inputs, small_bindings, spread_of
@@ -226,8 +226,11 @@ def equivalent(
     if len(before.outputs) != len(after.outputs):
         text = f"{len(before.outputs)} outputs before, {len(after.outputs)} after"
         return CheckResult(False, np.inf, "", text)
-    old = before.exact(inputs, unit=unit)
-    new = after.exact(inputs if after_inputs is None else after_inputs, unit=unit)
+    given = {name: as_exact(array) for name, array in inputs.items()}
+    fed = given
+    if after_inputs is not None:
+        fed = {n: given[n] if inputs.get(n) is a else a for n, a in after_inputs.items()}
+    old, new = before.exact(given, unit=unit), after.exact(fed, unit=unit)
     results: list[CheckResult] = []
     for a, b in zip(before.outputs, after.outputs, strict=True):
         (x, e_x), (y, e_y) = old[a], new[b]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from workbench import dimensions
-from workbench.body.computing import computed
+from workbench.body.computing import computed, operands
 from workbench.body.inference import infer
 from workbench.body.operator import CONSTANT, Node, Operator, Reference
 from workbench.body.rounding import rounded_factors, whole_steps
@@ -24,7 +24,6 @@ from workbench.body.values import (
     as_exact,
     type_from_json,
     type_to_json,
-    widened,
 )
 from workbench.datatypes import DataType
 from workbench.dimensions import SymbolicDim
@@ -277,8 +276,7 @@ class Body:
         types = self.substitute(bindings).types if self.symbols else self.types
         values: dict[str, Array] = dict(inputs)
         for n in self.nodes:
-            read = np.asarray if n.operator.stored else widened
-            args = [read(values[v]) if v else None for v in n.inputs]
+            args = operands(n, values)
             made = _run(n, n.operator.reference, args, bindings, checked=True)[: len(n.outputs)]
             for o, v in zip(n.outputs, made, strict=True):
                 if o:

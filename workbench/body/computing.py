@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
 from workbench.body.operator import Node, Reference
-from workbench.body.values import Array
+from workbench.body.values import Array, widened
 from workbench.errors import ExecutionError, NetworkError, WorkbenchError
 
 E = TypeVar("E", bound=WorkbenchError)
@@ -18,6 +18,29 @@ UNFIT = (ArithmeticError, LookupError, MemoryError, ValueError)
 UNFORESEEN = (AttributeError, StopIteration, TypeError)
 """What code raises that meets values which nobody thought of: ours to mend, and said so."""
 FAILURES = (*UNFIT, *UNFORESEEN)
+
+MOVING = frozenset(
+    {
+        "Concat",
+        "Expand",
+        "Flatten",
+        "Identity",
+        "Reshape",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
+"""Operators whose reference only moves elements: it needs no halves widened and rounded back."""
+
+
+def operands(node: Node, values: Mapping[str, Array]) -> list[Array | None]:
+    """What a node's reference reads, in the types in which it computes."""
+    as_stored = node.operator.stored or node.op in MOVING
+    read = np.asarray if as_stored else widened
+    return [read(values[v]) if v else None for v in node.inputs]
 
 
 def computed(

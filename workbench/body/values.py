@@ -217,4 +217,4 @@ def widened(array: Array) -> Array:
 
 def as_exact(array: Array) -> Array:
     """Floats as float64; others as ``widened`` gives them."""
-    return array.astype(np.float64) if DataType.of(array).is_float else widened(array)
+    return array.astype(np.float64, copy=False) if DataType.of(array).is_float else widened(array)
