@@ -26,8 +26,8 @@ class Checker:
 
     ``distinct``: each (rule, Body before, Body after, constants) once, and each change of weights
     by itself, at smaller sizes where ``stand_ins`` finds some (what differs there is looked at
-    again at its own); ``all``: every rewrite at its own sizes; ``none``: none. Raises NetworkError
-    for another word.
+    again without them); ``all``: every rewrite, without stand-ins; ``none``: none. Raises
+    NetworkError for another word.
     """
 
     def __init__(self, verify: str) -> None:
