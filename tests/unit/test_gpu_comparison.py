@@ -48,7 +48,7 @@ def test_rows_of_all_jobs_stand_by_type_model_and_batch(page):
     assert "| 1.20 **!** | 1.4 |" in text
     assert text.index("| resnet50 | 1 |") < text.index("| resnet50 | 32 |") < text.index("## INT8")
     assert "| 700.0 (699.0) | 1,000.0 (999.0) | 1,600.0 (1,599.0) | 2.29 | 1.00e-02 | - | " in text
-    assert "| resnet50 | 32 | INT8 | 700.0 **!** | 650 |" in text
+    assert "| resnet50 | 32 | INT8 | FP16, INT8 | 700.0 **!** | 650 |" in text
 
 
 def test_errors_beyond_pytorchs_own_or_the_graphs_are_marked(page):
