@@ -272,10 +272,17 @@ def main() -> int:
     parser.add_argument("--engines", nargs="+", default=ENGINES, choices=ENGINES)
     parser.add_argument("--seconds", type=float, default=6.0, help="for a model, type and count")
     parser.add_argument("--work", type=Path, help="folder for timings, Q/DQ models and plans")
+    parser.add_argument("--before", type=Path, help="a result whose other rows stay")
     options = parser.parse_args()
     native = open_device("cpu").native(DataType.BF16)
     rows: list[dict[str, Any]] = []
-    table = {**machine(), "seconds": options.seconds, "bf16_native": native, "rows": rows}
+    table = {**machine(), "seconds": options.seconds, "bf16_native": native}
+    before: dict[str, Any] = (
+        json.loads(options.before.read_text()) if options.before else {**table, "rows": []}
+    )
+    for key in ("cpu", "versions"):
+        if before[key] != table[key]:
+            parser.error(f"{options.before}: {key} {before[key]}, now {table[key]}")
     with contextlib.ExitStack() as stack:
         work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         work.mkdir(parents=True, exist_ok=True)
@@ -295,8 +302,21 @@ def main() -> int:
                     for r in found:
                         print(_line(r), flush=True)
                     print(f"    {time.perf_counter() - began:.1f} s", flush=True)
-                    save(options.out, table)
+                    save(options.out, {**table, "rows": joined(before["rows"], rows)})
     return int(any("failed" in r for r in rows))
+
+
+def joined(
+    before: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The earlier rows, each replaced where it was measured again, and the new ones."""
+
+    def job(row: dict[str, Any]) -> tuple[Any, ...]:
+        return (row["type"], row["model"], row["threads"])
+
+    again = {job(r): [x for x in rows if job(x) == job(r)] for r in rows}
+    earlier = {job(r): [x for x in before if job(x) == job(r)] for r in before}
+    return [r for group in {**earlier, **again}.values() for r in group]
 
 
 def _line(row: dict[str, Any]) -> str:

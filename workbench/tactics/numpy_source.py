@@ -15,6 +15,7 @@ from workbench.errors import ExecutionError, NetworkError
 from workbench.formats import LINEAR, Format
 from workbench.records import Refusal
 from workbench.tactics.arithmetic import emulated_in_float
+from workbench.tactics.blas_threads import blas_threads, on_threads
 from workbench.tactics.numpy_pointwise import POINTWISE_MAKERS
 from workbench.tactics.numpy_pooling import POOLING_MAKERS
 from workbench.tactics.numpy_products import PRODUCT_MAKERS
@@ -25,7 +26,7 @@ from workbench.tactics.views import Copy, laid_over, movement_copies
 MAKERS: dict[str, KernelMaker] = {**PRODUCT_MAKERS, **POOLING_MAKERS, **POINTWISE_MAKERS}
 """How the tactic ``prepared`` computes an operator; others run by their reference."""
 
-REVISION = "3"
+REVISION = "4"
 """Changes when a kernel of this source changes: timings of other revisions do not count."""
 
 
@@ -126,6 +127,7 @@ def views(body: Body, buffers: Sequence[Buffer], *, outputs: bool) -> dict[str, 
 
 def _reference_call(problem: Problem) -> Call:
     body, constants = problem.body, dict(problem.constants)
+    threads = blas_threads(problem.threads)
 
     def bind(
         inputs: Sequence[Buffer], outputs: Sequence[Buffer], workspace: Buffer | None, stream: Any
@@ -143,7 +145,7 @@ def _reference_call(problem: Problem) -> Call:
             for name, out in zip(body.outputs, results, strict=True):
                 out[...] = computed[name]
 
-        return launch
+        return on_threads(launch, threads)
 
     return Call("numpy reference", bind)
 
