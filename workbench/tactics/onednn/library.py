@@ -306,9 +306,9 @@ def _load() -> Library | Unavailable:
 
 _WAIT_VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 _SPIN_COUNT = "10000"
-"""Turns that a waiting OpenMP thread spins before it sleeps: some 500 µs, which outlasts a layer that
-runs on one thread. Measured on 2 virtual cores, against 1,000 turns: MobileNetV2 takes 0.93 of the
-time (INT8 0.89), ResNet-50 0.93; among 3 other programs SqueezeNet takes 1.3 times as long, as
+"""Turns that a waiting OpenMP thread spins before it sleeps: some 500 µs, which outlasts a layer
+that runs on one thread. Measured on 2 virtual cores, against 1,000 turns: MobileNetV2 takes 0.93 of
+the time (INT8 0.89), ResNet-50 0.93; among 3 other programs SqueezeNet takes 1.3 times as long, as
 ONNX Runtime and OpenVINO do. libgomp's own 300,000 gain little more and hold a core that another
 program could use."""
 
