@@ -97,7 +97,7 @@ class Storage:
         """Why the parts along an axis are no whole pieces of memory, or nothing."""
         if any(d != 1 for d in self._outside(whole, axis)):
             return "its parts are not contiguous: an axis lies outside the {} one"
-        block = self.layout.block if axis == 1 else 1
+        block = self.layout.block if axis == 1 else 0
         if block and any(not _divides(block, self._shape(t)[1]) for t in parts):
             return f"a part does not fill its blocks of {block} channels"
         return ""

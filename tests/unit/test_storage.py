@@ -210,3 +210,11 @@ def test_an_engine_whose_images_are_joined_in_blocks_gives_what_the_network_mean
     (have,) = engine.create_execution_context().run({"x": image}).values()
     (want,) = network.run({"x": image}).values()
     np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-4)
+
+
+def test_lists_are_joined_in_place():
+    network = NetworkDefinition("n")
+    xs = [network.add_input(name, "FLOAT", (16,)) for name in ("a", "b")]
+    network.mark_output(relu(network, concat(network, [relu(network, x) for x in xs])))
+    assert reasons(network)["Concat"] == ""
+    assert reasons(network, CHW16)["Concat"] == "no layout of its tensors is CHW16"
