@@ -41,8 +41,8 @@ def filter_by_source(panel: Locator) -> None:
 def tune_without_onednn(page: Page, panel: Locator) -> None:
     """Untick oneDNN, read what that would cost, and tune with what is left."""
     panel.get_by_label("ONEDNN").uncheck()
-    # The first layer is oneDNN's by far on every machine; others may be another source's anyway.
-    expect(panel.get_by_role("table", name="what if")).to_contain_text("node_Conv_81")
+    # The depthwise layer is oneDNN's by far on every machine; others may be another source's.
+    expect(panel.get_by_role("table", name="what if")).to_contain_text("node_Conv_84")
     panel.get_by_role("button", name="Tune with these").click()
     expect(panel.get_by_label("ONEDNN")).not_to_be_checked()
     layers = panel.get_by_role("table", name="layers and their tactics")
