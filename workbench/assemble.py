@@ -47,6 +47,7 @@ class _Assembly:
     ) -> None:
         self.name, self.network, self.tuned = name, network, tuned
         self.config, self.device = config, device
+        self.profiles = config.optimization_profiles or (OptimizationProfile(),)
         self.choices = {c.layer: c for c in tuned.layers}
         self.reformats: dict[str, list[ReformatChoice]] = {}
         for r in tuned.reformats:
@@ -62,7 +63,6 @@ class _Assembly:
             self.tensors[t.name] = self.tensors.pop(t.name)
         self._share_memory()
         self._overwrite(steps)
-        profiles = self.config.optimization_profiles or (OptimizationProfile(),)
         winners = [c.winner for c in (*self.tuned.layers, *self.tuned.reformats)]
         workspace = max((c.workspace_bytes for c in winners), default=0)
         versions = {s: source_named(s).version for s in sorted({x.tactic.source for x in steps})}
@@ -72,7 +72,7 @@ class _Assembly:
             self.config.num_threads or getattr(self.device, "threads", 1),
             tuple(self.tensors.values()),
             tuple(steps),
-            tuple(PlanProfile(dict(p.shapes), {}, 0, workspace) for p in profiles),
+            tuple(PlanProfile(dict(p.shapes), {}, 0, workspace) for p in self.profiles),
             self.weights,
             dict(self.network.absorbed),
             self.config.to_json(),
@@ -109,8 +109,7 @@ class _Assembly:
 
     def _share_memory(self) -> None:
         """Give the tensors of views their places. Raises BuildError where one is not possible."""
-        profiles = self.config.optimization_profiles or (OptimizationProfile(),)
-        pinned = pinned_sizes(profiles, self.network)
+        pinned = pinned_sizes(self.profiles, self.network)
         storages = {f: Storage(self.network, f, pinned) for f in FORMATS}
         for layer in self.network.layers:
             tactic = self.choices[layer.name].winner.tactic

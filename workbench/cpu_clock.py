@@ -93,9 +93,8 @@ _WORK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 def _nothing() -> None: ...
 
 
-@functools.cache
 def _openmp() -> ctypes.CDLL | None:
-    """GCC's OpenMP, if this process has it already."""
+    """GCC's OpenMP, if this process has it by now: a tactic source loads it when it is asked."""
     if not sys.platform.startswith("linux"):
         return None
     try:

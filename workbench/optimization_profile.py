@@ -92,8 +92,7 @@ def pinned_sizes(
 ) -> dict[str, int]:
     """The dynamic sizes that have one value in all profiles, by their symbols."""
     found = [p.bindings(network, which) for p in profiles for which in (0, 2)]
-    same = {s for s in network.symbols if len({b[s] for b in found}) == 1}
-    return {s: found[0][s] for s in network.symbols if s in same}
+    return {s: found[0][s] for s in network.symbols if len({b[s] for b in found}) == 1}
 
 
 def _ranked_shape(tensor: Tensor) -> Shape:

@@ -93,10 +93,10 @@ class Storage:
     def _shape(self, tensor: Tensor) -> tuple[Any, ...]:
         return tuple(substitute(d, self._pinned) for d in tensor.shape)
 
-    def _scattered(self, whole: Tensor, parts: Sequence[Tensor], axis: int) -> str:
+    def _scattered(self, whole: Tensor, parts: Sequence[Tensor], axis: int, which: str) -> str:
         """Why the parts along an axis are no whole pieces of memory, or nothing."""
         if any(d != 1 for d in self._outside(whole, axis)):
-            return "its parts are not contiguous: an axis lies outside the {} one"
+            return f"its parts are not contiguous: an axis lies outside the {which} one"
         block = self.layout.block if axis == 1 else 0
         if block and any(not _divides(block, self._shape(t)[1]) for t in parts):
             return f"a part does not fill its blocks of {block} channels"
@@ -127,8 +127,8 @@ class Storage:
 
     def _split(self, source: Tensor, layer: Layer) -> str:
         axis = layer.attributes["axis"] % len(source.shape)
-        if reason := self._scattered(source, layer.outputs, axis):
-            return reason.format("split")
+        if reason := self._scattered(source, layer.outputs, axis, "split"):
+            return reason
         if any(self._public[t.name] for t in layer.outputs):
             return "a part belongs to the caller"
         at = self._places[source.name]
@@ -142,8 +142,8 @@ class Storage:
     def _concat(self, sources: list[Tensor], layer: Layer) -> str:
         target = layer.outputs[0]
         axis = layer.attributes["axis"] % len(target.shape)
-        if reason := self._scattered(target, sources, axis):
-            return reason.format("joined")
+        if reason := self._scattered(target, sources, axis, "joined"):
+            return reason
         places = [self._places[t.name] for t in sources]
         roots = [p.root for p in places]
         if len(set(roots)) < len(roots):

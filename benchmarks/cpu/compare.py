@@ -8,8 +8,9 @@ make. Writes OUT.json and OUT.md: median and minimum of a run, ratios to ours, t
 distance to the float32 model run in float64 by the reference, and the peak of resident memory
 while running. INT8 is one Q/DQ model for all, calibrated and exported by the workbench. BF16 is
 measured where the CPU has it. Plans are built with full tuning; ``--work`` keeps timings, Q/DQ
-models and plans, so that a second run only measures. A candidate that fails has a row that says
-why; exit status 1.
+models and plans, so that a second run only measures. ``--before`` keeps the other rows of an
+earlier result, of the same CPU and versions. A candidate that fails has a row that says why; exit
+status 1.
 Needs: onnxruntime, openvino (the extra ``bench``); Linux. Leave the machine alone meanwhile.
 """
 
@@ -33,7 +34,7 @@ from typing import Any
 
 import numpy as np
 from models import MODELS, Model, model_named
-from table import markdown
+from table import joined, markdown
 
 import workbench
 from workbench.datatypes import DataType
@@ -304,19 +305,6 @@ def main() -> int:
                     print(f"    {time.perf_counter() - began:.1f} s", flush=True)
                     save(options.out, {**table, "rows": joined(before["rows"], rows)})
     return int(any("failed" in r for r in rows))
-
-
-def joined(
-    before: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """The earlier rows, each replaced where it was measured again, and the new ones."""
-
-    def job(row: dict[str, Any]) -> tuple[Any, ...]:
-        return (row["type"], row["model"], row["threads"])
-
-    again = {job(r): [x for x in rows if job(x) == job(r)] for r in rows}
-    earlier = {job(r): [x for x in before if job(x) == job(r)] for r in before}
-    return [r for group in {**earlier, **again}.values() for r in group]
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 PEERS = {"onnxruntime": "ORT", "openvino": "OpenVINO"}
 Row = Mapping[str, Any]
+
+
+def joined(before: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
+    """The earlier rows, each replaced where its job was measured again, and the new ones."""
+
+    def by_job(rows: Sequence[Row]) -> dict[tuple[Any, ...], list[Row]]:
+        found: dict[tuple[Any, ...], list[Row]] = {}
+        for r in rows:
+            found.setdefault((r["type"], r["model"], r["threads"]), []).append(r)
+        return found
+
+    return [r for job in {**by_job(before), **by_job(rows)}.values() for r in job]
 
 
 def markdown(table: Mapping[str, Any]) -> str:

@@ -8,15 +8,19 @@ from pathlib import Path
 PATH = Path(__file__).parents[2] / "benchmarks" / "cpu" / "table.py"
 
 
-def markdown(rows):
+def table():
     spec = importlib.util.spec_from_file_location("cpu_comparison_table", PATH)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def markdown(rows):
     about = {"versions": {"numpy": "2"}, "date": "2026-01-01", "cpu": "a CPU", "cpus": 2}
     about |= {"features": ["avx2"], "load_average_at_start": [0.1], "bf16_native": False}
-    return module.markdown({**about, "rows": rows})
+    return table().markdown({**about, "rows": rows})
 
 
 def row(model, engine, median, least, large=True):
@@ -44,3 +48,10 @@ def test_what_failed_is_named_with_its_reason():
     failed = {"model": "a", "type": "f32", "threads": 1, "engine": "openvino", "large": True}
     text = markdown([row("a", "workbench", 10, 8), {**failed, "failed": "no such file"}])
     assert "- a, 1 threads, openvino: no such file" in text
+
+
+def test_what_was_measured_again_takes_the_place_of_the_earlier_rows():
+    earlier = [row("a", "workbench", 10, 8), row("a", "openvino", 20, 18)]
+    other = [row("b", "workbench", 3, 2)]
+    again, new = [row("a", "workbench", 5, 4)], [row("c", "workbench", 1, 1)]
+    assert table().joined([*earlier, *other], [*new, *again]) == [*again, *other, *new]

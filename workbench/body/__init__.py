@@ -10,7 +10,7 @@ edges of the plan. Two evaluations are defined:
 """
 
 from workbench.body.body import TF32_EPS, Body, BodyInput
-from workbench.body.computing import computed
+from workbench.body.computing import MOVING, computed
 from workbench.body.inference import infer, infer_node
 from workbench.body.interpreter import bind_sizes, interpret
 from workbench.body.operator import (
@@ -47,6 +47,7 @@ from workbench.body.values import (
 
 __all__ = [
     "CONSTANT",
+    "MOVING",
     "REQUIRED",
     "TF32_EPS",
     "Array",

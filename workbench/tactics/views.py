@@ -11,24 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workbench.body import CONSTANT, Array, Body, Node, computed
+from workbench.body import CONSTANT, MOVING, Array, Body, Node, computed
 from workbench.errors import NetworkError
 from workbench.formats import LINEAR, Format
 from workbench.records import Refusal
 
-VIEWS = frozenset(
-    {
-        "Expand",
-        "Flatten",
-        "Identity",
-        "Reshape",
-        "Slice",
-        "Split",
-        "Squeeze",
-        "Transpose",
-        "Unsqueeze",
-    }
-)
+VIEWS = MOVING - {"Concat"}
 """Operators whose result is a view of their first input."""
 
 RESHAPES = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
