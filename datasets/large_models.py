@@ -8,6 +8,7 @@ Needs: torch.
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -286,3 +287,40 @@ class BertEncoder(nn.Module):
         for layer in self.layers:
             x = layer(x, mask)
         return x
+
+
+def initialize(module: nn.Module, inputs: Mapping[str, Tensor]) -> None:
+    """Weights that keep activations near unit size, then batch-norm statistics from `inputs`.
+
+    Convolutions: He et al., arXiv:1502.01852, fan-out. Embeddings and linear layers of a
+    transformer keep a size near 1 through layer norm; BERT's own std is 0.02.
+    """
+    is_transformer = any(isinstance(part, nn.LayerNorm) for part in module.modules())
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            # Fan-in where there is no batch norm to restore the size (SqueezeNet).
+            mode = "fan_out" if part.bias is None else "fan_in"
+            nn.init.kaiming_normal_(part.weight, mode=mode, nonlinearity="relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.Linear):
+            std = 0.02 if is_transformer else part.in_features**-0.5
+            nn.init.normal_(part.weight, std=std)
+            nn.init.normal_(part.bias, std=0.02)
+        elif isinstance(part, nn.Embedding):
+            nn.init.normal_(part.weight, std=0.02)
+        elif isinstance(part, nn.BatchNorm2d | nn.LayerNorm):
+            nn.init.uniform_(part.weight, 0.5, 1.5)
+            nn.init.normal_(part.bias, std=0.1)
+        if isinstance(part, nn.BatchNorm2d):
+            part.momentum = None  # A plain average, so that the start values leave no trace.
+    for part in module.modules():
+        if isinstance(part, Bottleneck) or (isinstance(part, InvertedResidual) and part.adds_input):
+            # Branches quieter than the trunk, as in trained networks. With equal ones, 50 random
+            # layers amplify rounding errors twentyfold.
+            nn.init.uniform_(part.branch_norm.weight, 0.1, 0.4)
+    if not is_transformer:
+        module.train()
+        with torch.no_grad():
+            module(*inputs.values())
+    module.eval()

@@ -140,6 +140,10 @@ class Runner:
         """For work of its own kind: its steps move the bar, and Cancel stops it."""
         return CallbackMonitor(self._step, self._stop.is_set)
 
+    def inner_monitor(self) -> CallbackMonitor:
+        """For the builds and runs within such work: Cancel stops them, the bar stays."""
+        return CallbackMonitor(lambda phase, done, total: None, self._stop.is_set)
+
     def cancel(self) -> None:
         """Ask the run to stop at its next step."""
         self._next = None

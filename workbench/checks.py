@@ -73,6 +73,19 @@ class Expected:
         results = [self._one(name, outputs.get(name)) for name in self.values]
         return max(results, key=lambda r: (not r.passed, r.worst))
 
+    def error(self, outputs: Mapping[str, Array]) -> float | None:
+        """Relative L2 distance to the exact values, the largest of all float outputs.
+
+        None where no output is one of finite floats.
+        """
+        found: list[float] = []
+        for name, (exact, _) in self.values.items():
+            size = float(np.linalg.norm(exact.ravel())) if self.types[name].is_float else np.nan
+            if np.isfinite(size) and size > 0:
+                far = np.linalg.norm((outputs[name].astype(np.float64) - exact).ravel())
+                found.append(float(far) / size)
+        return max(found, default=None)
+
     def _one(self, name: str, out: Array | None) -> CheckResult:
         exact, bound = self.values[name]
         dtype = self.types[name]

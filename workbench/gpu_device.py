@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import ctypes
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,8 +18,9 @@ from workbench.devices import ALIGNMENT, Buffer, Device, Fingerprint, host_addre
 from workbench.errors import DeviceError
 from workbench.foreign_arrays import address_in, host_array, on_host
 from workbench.gpu_constants import STAGING_BYTES, DeviceConstant, Staging
+from workbench.gpu_current import DeviceGraph, on_own_device
+from workbench.gpu_packages import import_cupy
 from workbench.host_threads import contiguous
-from workbench.records import Refusal
 
 _NATIVE_SINCE = {
     DataType.FLOAT: 50,
@@ -33,6 +35,10 @@ _NATIVE_SINCE = {
 
 _DEVICE_MEMORY = (2, 3)
 """cudaMemoryTypeDevice and cudaMemoryTypeManaged."""
+
+
+ANY_DEVICE = -1
+"""CuPy's ``device_id`` of a stream that every device has, such as the null stream."""
 
 
 @dataclass(frozen=True)
@@ -55,30 +61,6 @@ def _version(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
-EXTRA = "python -m pip install 'inference-workbench[gpu]' (CUDA 12) or [gpu-cuda13]"
-"""What installs all that a GPU build uses."""
-
-
-def not_installed(module: str, title: str) -> Refusal | None:
-    """Why a tactic source that needs a module cannot be used; nothing is imported."""
-    if importlib.util.find_spec(module) is not None:
-        return None
-    return Refusal(f"{title} is not installed", remedy=EXTRA, code="library")
-
-
-def import_cupy() -> Any:
-    """CuPy. Raises DeviceError naming the extra that installs it."""
-    try:
-        import cupy  # pyright: ignore[reportMissingImports]  # an extra; CI has no GPU
-    except ImportError as e:
-        raise DeviceError(
-            f"CuPy is not installed ({e})",
-            place="gpu",
-            remedy=EXTRA,
-        ) from None
-    return cupy
-
-
 def gpu_of(device: Device) -> GpuDevice:
     """The device as the GPU that it is. Raises DeviceError for another kind of device."""
     if not isinstance(device, GpuDevice):
@@ -99,7 +81,11 @@ def require_aligned(addresses: Mapping[str, int], alignment: int, place: str) ->
 
 
 class GpuDevice:
-    """One GPU: memory, one default stream, events, graphs. Raises DeviceError if there is none."""
+    """One GPU: memory, one default stream, events, graphs. Raises DeviceError if there is none.
+
+    current: ``with device.current:`` makes it CUDA's current device for what the block allocates,
+    loads and launches, and then the caller's again, in this thread. Every method does so itself.
+    """
 
     kind = "gpu"
     threads = 1
@@ -118,10 +104,9 @@ class GpuDevice:
         if index >= count:
             raise DeviceError(f"there is no GPU {index}, {count} found", place="gpu")
         self.index = index
-        self._device = self.cupy.cuda.Device(index)
-        self._device.use()
+        self.current = self.cupy.cuda.Device(index)
         self._properties = runtime.getDeviceProperties(index)
-        self.main_stream = self.cupy.cuda.Stream(non_blocking=True)
+        self.main_stream = self.stream()
         # Weak: a constant is freed with the last Call that keeps it.
         self._constants: WeakValueDictionary[Any, DeviceConstant] = WeakValueDictionary()
 
@@ -135,6 +120,11 @@ class GpuDevice:
         name = self._properties["name"].decode()
         return Fingerprint("gpu", name, (f"sm_{self.compute_capability}",))
 
+    @cached_property
+    def library(self) -> Any:
+        """The driver's library, for what CuPy has no function for."""
+        return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+
     @property
     def driver(self) -> str:
         """The newest CUDA version that the driver supports, and the run-time library's."""
@@ -142,9 +132,16 @@ class GpuDevice:
         driver, own = runtime.driverGetVersion(), runtime.runtimeGetVersion()
         return f"driver CUDA {_version(driver)}, runtime {_version(own)}"
 
+    @on_own_device
+    def memory_info(self) -> tuple[int, int]:
+        """Bytes of its memory that are free now, and of all."""
+        free, total = self.cupy.cuda.runtime.memGetInfo()
+        return int(free), int(total)
+
     def native(self, dtype: DataType) -> bool:
         return self.compute_capability >= _NATIVE_SINCE.get(dtype, 0)
 
+    @on_own_device
     def allocate(self, nbytes: int) -> Buffer:
         memory = self.cupy.zeros(max(nbytes, 1), dtype=self.cupy.uint8)
         if memory.data.ptr % ALIGNMENT:
@@ -153,6 +150,7 @@ class GpuDevice:
         self.cupy.cuda.Stream.null.synchronize()
         return Buffer(memory, memory.data.ptr, max(nbytes, 1))
 
+    @on_own_device
     def constant(
         self,
         sources: Sequence[np.ndarray[Any, Any]],
@@ -210,6 +208,7 @@ class GpuDevice:
             interface = self.cupy.from_dlpack(place).__cuda_array_interface__
         return host_address(place, nbytes) if interface is None else address_in(interface, nbytes)
 
+    @on_own_device
     def array(self, place: Any, stream: Any = None) -> Any:
         cupy, own = self.cupy, stream or self.main_stream
         with own:
@@ -222,11 +221,13 @@ class GpuDevice:
         self.upload(given, buffer, own)
         return buffer.view(DataType.of(given), given.shape)
 
+    @on_own_device
     def pinned(self, nbytes: int) -> Buffer:
         memory = self.cupy.cuda.alloc_pinned_memory(max(1, nbytes))
         array = np.frombuffer(memory, np.uint8, max(1, nbytes))
         return Buffer(array, array.ctypes.data, max(1, nbytes))
 
+    @on_own_device
     def foreign(self, place: Any, nbytes: int) -> Buffer | None:
         address = self.address_of(place, nbytes)
         cuda = self.cupy.cuda
@@ -240,6 +241,7 @@ class GpuDevice:
         pointer = cuda.MemoryPointer(cuda.UnownedMemory(address, nbytes, None, self.index), 0)
         return Buffer(self.cupy.ndarray(nbytes, self.cupy.uint8, pointer), address, nbytes)
 
+    @on_own_device
     def _copy(self, target: int, source: int, nbytes: int, stream: Any) -> None:
         # cudaMemcpyDefault (4): the direction follows from the addresses.
         runtime = self.cupy.cuda.runtime
@@ -250,6 +252,7 @@ class GpuDevice:
             return self.main_stream.ptr
         return stream if isinstance(stream, int) else stream.ptr
 
+    @on_own_device
     def capture(self, launches: Sequence[Callable[[], None]], stream: Any) -> Any:
         """A CUDA graph of the launches, which must be bound to ``stream`` or forked from it."""
         own = stream or self.main_stream
@@ -267,7 +270,7 @@ class GpuDevice:
                 place="gpu",
                 remedy="set context.use_graph = False to launch them one by one",
             ) from None
-        return graph
+        return DeviceGraph(self.current, graph)
 
     def annotated(self, launch: Callable[[], None], name: str) -> Callable[[], None]:
         nvtx = self.cupy.cuda.nvtx
@@ -281,11 +284,19 @@ class GpuDevice:
 
         return within
 
+    @on_own_device
     def stream(self) -> Any:
         return self.cupy.cuda.Stream(non_blocking=True)
 
+    @on_own_device
     def as_stream(self, handle: Any) -> Any:
         if isinstance(handle, self.cupy.cuda.Stream):
+            if handle.device_id not in (ANY_DEVICE, self.index):
+                raise DeviceError(
+                    f"the stream is GPU {handle.device_id}'s, this is GPU {self.index}",
+                    place="gpu",
+                    remedy="give a stream of the engine's device: device.stream() makes one",
+                )
             return handle
         given = _RawStream(handle) if isinstance(handle, int) else handle
         return self.cupy.cuda.Stream.from_external(given)
@@ -294,6 +305,7 @@ class GpuDevice:
         if later is not earlier:
             self.wait_for(later, self.mark(earlier))
 
+    @on_own_device
     def mark(self, stream: Any) -> Any:
         event = self.cupy.cuda.Event(disable_timing=True)
         event.record(stream)
@@ -305,6 +317,7 @@ class GpuDevice:
     def wait_for(self, stream: Any, mark: Any) -> None:
         stream.wait_event(mark)
 
+    @on_own_device
     def timer(
         self, launch: Callable[[], None], stream: Any, threads: int = 1
     ) -> Callable[[int], list[float]]:
@@ -325,8 +338,13 @@ class GpuDevice:
             own.synchronize()
             return [1e3 * self.cupy.cuda.get_elapsed_time(b, e) for b, e in pairs]
 
-        return sample
+        def sample_here(count: int) -> list[float]:
+            with self.current:
+                return sample(count)
 
+        return sample_here
+
+    @on_own_device
     def fixed_work(self) -> Callable[[], None]:
         # A copy within the memory, larger than the L2 cache leaves room for.
         own, half = self._flush, self._flush.mem.size // 2
@@ -341,12 +359,14 @@ class GpuDevice:
         """Memory three times the size of the L2 cache; writing it empties the cache."""
         return self.cupy.cuda.alloc(3 * max(self._properties["l2CacheSize"], 1 << 24))
 
+    @on_own_device
     def synchronize(self, stream: Any = None) -> None:
         if isinstance(stream, int):
             self.cupy.cuda.runtime.streamSynchronize(stream)
         else:
             (stream or self.main_stream).synchronize()
 
+    @on_own_device
     def time_us(self, launch: Callable[[], None], repeats: int, stream: Any = None) -> list[float]:
         own = stream or self.main_stream
         pairs = [(self.cupy.cuda.Event(), self.cupy.cuda.Event()) for _ in range(repeats)]
@@ -357,6 +377,7 @@ class GpuDevice:
         own.synchronize()
         return [1e3 * self.cupy.cuda.get_elapsed_time(b, e) for b, e in pairs]
 
+    @on_own_device
     def steps_us(self, launches: Sequence[Callable[[], None]], stream: Any = None) -> list[float]:
         own, flush = stream or self.main_stream, self._flush
         marks = [self.cupy.cuda.Event() for _ in range(len(launches) + 1)]

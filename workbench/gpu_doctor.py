@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
-import importlib.util
 from collections.abc import Mapping
 
 _EXTRAS = {"12": "inference-workbench[gpu]", "13": "inference-workbench[gpu-cuda13]"}
@@ -40,10 +39,7 @@ def gpu_findings() -> list[str]:
     Why a tactic source cannot be used is for it to say: see ``TacticSource.unavailable``.
     """
     found = installed_packages()
-    lines = [driver_line(), *package_lines(found), *frontend_lines(found)]
-    if importlib.util.find_spec("cupy") is None:
-        lines.append("CuPy: not installed; builds run on the CPU until it is")
-    return lines
+    return [driver_line(), *package_lines(found), *frontend_lines(found)]
 
 
 def installed_packages() -> dict[str, str]:
@@ -69,8 +65,8 @@ def package_lines(found: dict[str, str]) -> list[str]:
         )
     elif not both:
         lines.append(
-            f"no CuPy: python -m pip install '{_EXTRAS['12']}' (driver for CUDA 12) "
-            f"or '{_EXTRAS['13']}' (CUDA 13)"
+            "CuPy is not installed: builds run on the CPU until it is. Mend: python -m pip install "
+            f"'{_EXTRAS['12']}' (driver for CUDA 12) or '{_EXTRAS['13']}' (CUDA 13)"
         )
     return lines
 

@@ -35,6 +35,8 @@ FORMAT_VERSION = 5
 ANY_FILE = "plan file"
 """The place named in an error while the path is not known."""
 _ALIGN = 64
+LARGE_BYTES = 1 << 16
+"""Bytes from which a tensor lies behind all smaller ones."""
 _LARGEST_HEADER = 100_000_000  # the safetensors format's own limit
 
 _TYPES: dict[DataType, str] = {
@@ -57,6 +59,18 @@ _TYPES: dict[DataType, str] = {
 _NAMES = {v: k for k, v in _TYPES.items()}
 _HALF_BYTES = (DataType.INT4, DataType.UINT4, DataType.FP4)
 """Stored two per byte, the first in the low half, as ONNX stores them."""
+
+
+def _place(section: tuple[str, str, tuple[int, ...], bytes]) -> int:
+    """Where a tensor lies in the file: what every run reads first, side by side.
+
+    Systems map a file by up to 2 MB at a time, so that a scale beside a large weight that only a
+    packed copy replaces would bring that weight into memory.
+    """
+    name, _, _, raw = section
+    if len(raw) < LARGE_BYTES:
+        return 0
+    return 1 if name.startswith("packed/") else 2
 
 
 def write_file(
@@ -89,7 +103,10 @@ def write_file(
     header: dict[str, Any] = {}
     chunks: list[bytes] = []
     end = 0
-    for index, (name, kind, shape, raw) in enumerate(sections):
+    leading = len(code) + 1
+    for index, (name, kind, shape, raw) in enumerate(
+        (*sections[:leading], *sorted(sections[leading:], key=_place))
+    ):
         header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [end, end + len(raw)]}
         chunks.append(raw)
         end += len(raw)

@@ -12,13 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from workbench.body import SAME_ORDER
 from workbench.devices import ALIGNMENT
 from workbench.dimensions import floordiv, substitute, symbols_of
 from workbench.formats import LINEAR, Format
 from workbench.network import Layer, NetworkDefinition, Tensor
 
-RESHAPES = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
-VIEWABLE = RESHAPES | {"Concat", "Split"}
+VIEWABLE = SAME_ORDER | {"Concat", "Split"}
 """Operators that may need no copy."""
 
 
@@ -68,7 +68,7 @@ class Storage:
             return f"no layout of its tensors is {self.layout}"
         for t in tensors:
             self._add(t)
-        if layer.op in RESHAPES:
+        if layer.op in SAME_ORDER:
             return self._reshape(tensors[0], layer.outputs[0])
         if layer.op == "Split":
             return self._split(tensors[0], layer)

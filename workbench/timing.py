@@ -21,8 +21,8 @@ from workbench.errors import TimingCacheError
 from workbench.files import read_file, write_atomically
 from workbench.tactics.protocol import Tactic, tactic_to_json
 
-PROTOCOL = 4
-"""Version of the timing method; part of every key."""
+PROTOCOLS = {"cpu": 5, "gpu": 4}
+"""Version of the timing method of each kind of device; part of every key."""
 STEADY_SAMPLES = 20
 BUSY_SPREAD = 0.25
 """Spread of the fixed kernel from which on the device counts as busy."""
@@ -144,11 +144,31 @@ def measure(
     return Timing.of(samples)
 
 
+def measure_again(
+    launch: Callable[[], None],
+    device: Device,
+    before: Timing,
+    *,
+    glance: int,
+    iterations: int,
+    threads: int,
+) -> Timing:
+    """The quieter, by the median, of what was timed and of what is timed now.
+
+    It is timed as it was at first, ``iterations`` samples, where ``glance`` samples seem quieter.
+    """
+    timer = device.timer(launch, None, threads)
+    if statistics.median(timer(glance)) >= before.median_us:
+        return before
+    return min(before, Timing.of(timer(iterations)), key=lambda t: t.median_us)
+
+
 @dataclass(frozen=True)
 class Entry:
     """What the cache keeps of one tactic: its timing, and what preparing and checking it gave.
 
-    worst: largest error as a fraction of the bound; None when it was not checked.
+    worst: largest error as a fraction of the bound; None when it was not checked. error: relative
+    L2 distance to the exact result; None when it was not checked, or gives no floats.
     failure: why it was refused or is quarantined, or empty. kernel: the implementation's name.
     """
 
@@ -158,6 +178,7 @@ class Entry:
     quarantined: bool = False
     kernel: str = ""
     workspace_bytes: int = 0
+    error: float | None = None
 
 
 class TimingCache:
@@ -190,7 +211,7 @@ class TimingCache:
             "body": body.signature,
             "threads": threads,
             "device": self.device.to_json(),
-            "protocol": PROTOCOL,
+            "protocol": PROTOCOLS[self.device.kind],
         }
         if decided:
             parts["constants"] = decided
@@ -248,7 +269,7 @@ class TimingCache:
         """The cache as bytes (JSON), sorted."""
         data = {
             "format": "inference-workbench-timing-cache",
-            "protocol": PROTOCOL,
+            "protocol": PROTOCOLS[self.device.kind],
             "device": self.device.to_json(),
             "entries": {k: asdict(v) for k, v in sorted(self.entries.items())},
         }

@@ -284,6 +284,7 @@ def main() -> int:
     for key in ("cpu", "versions"):
         if before[key] != table[key]:
             parser.error(f"{options.before}: {key} {before[key]}, now {table[key]}")
+    earlier = [{"date": before["date"], **r} for r in before["rows"]]
     with contextlib.ExitStack() as stack:
         work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         work.mkdir(parents=True, exist_ok=True)
@@ -299,11 +300,11 @@ def main() -> int:
                         found = job.measure(engines, options.seconds)
                     except CandidateError as e:
                         found = [{**job.row("workbench"), "failed": str(e)}]
-                    rows += found
+                    rows += [{"date": table["date"], **r} for r in found]
                     for r in found:
                         print(_line(r), flush=True)
                     print(f"    {time.perf_counter() - began:.1f} s", flush=True)
-                    save(options.out, {**table, "rows": joined(before["rows"], rows)})
+                    save(options.out, {**table, "rows": joined(earlier, rows)})
     return int(any("failed" in r for r in rows))
 
 

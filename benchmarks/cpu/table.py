@@ -36,6 +36,12 @@ def markdown(table: Mapping[str, Any]) -> str:
         "brackets of minima. Error: relative L2 distance to the float32 model run in float64. "
         "Memory: peak of resident memory while running, with Python and the engine's libraries.",
     ]
+    older: dict[str, dict[str, None]] = {}
+    for r in table["rows"]:
+        if r.get("date", table["date"]) != table["date"]:
+            older.setdefault(r["date"], {})[f"{r['model']} {r['type']}"] = None
+    for date, names in sorted(older.items()):
+        lines += ["", f"Measured on {date}: {', '.join(names)}."]
     if not table["bf16_native"]:
         lines += ["", "This CPU has no BF16 arithmetic: those rows are not measured."]
     for kind in ("f32", "bf16", "int8"):

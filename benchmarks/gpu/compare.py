@@ -12,7 +12,7 @@ PyTorch's eager mode; ``compile``, ``torch.compile`` in its mode max-autotune, f
 works. PyTorch has no INT8 or FP8 of its own for these models: ask for no peers there, FP16's serve.
 INT8 and FP8 are calibrated (min-max) on the first FEW items of the input, and written as Q/DQ;
 ``error_of_same_graph`` is the distance of these items to that graph's NumPy reference, and
-``sensitivity_of_graph`` that reference's own change when its input changes by a millionth.
+``sensitivity_of_graph`` that reference's own change when it rounds otherwise.
 --models keeps each exported model in a folder, for the jobs that follow. --device cpu rehearses a
 job without a GPU: every step but CUDA graphs, times that mean nothing.
 Needs: torch, onnxscript, cupy, and the extra ``gpu``.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "datasets"), str(ROOT / "benchmarks")]
 
-from large_models import BertEncoder, MobileNetV2, ResNet50  # noqa: E402
+from large_models import BertEncoder, MobileNetV2, ResNet50, initialize  # noqa: E402
 from transformer_models import VisionTransformer  # noqa: E402
 
 SEED = 2026
@@ -54,24 +54,8 @@ def make(name: str, batch: int) -> tuple[nn.Module, dict[str, Tensor]]:
     torch.manual_seed(SEED)
     model = MODELS[name]
     module = model.make()
-    _initialize(module)
-    if model.convolutional:
-        # Batch-norm statistics of what the weights give, so that activations keep their size.
-        module.train()
-        with torch.no_grad():
-            module(**model.inputs(4))
-    return module.eval(), model.inputs(batch)
-
-
-def _initialize(module: nn.Module) -> None:
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d):
-            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(part, nn.Linear | nn.Embedding):
-            nn.init.normal_(part.weight, std=0.02)
-        if isinstance(part, nn.BatchNorm2d):
-            part.momentum = None
-            nn.init.uniform_(part.weight, 0.2, 0.6)
+    initialize(module, model.inputs(4))
+    return module, model.inputs(batch)
 
 
 def export(module: nn.Module, inputs: dict[str, Tensor], output: str, path: Path) -> None:

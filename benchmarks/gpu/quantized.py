@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnx
-import onnx.numpy_helper
 
 from workbench.body import Array
+from workbench.body.moving import MOVING
 from workbench.builder import run_stages, start
 from workbench.calibration import CalibrationResult
 from workbench.config import BuilderConfig, BuilderFlag, Calibrator
 from workbench.datatypes import DataType
+from workbench.network import NetworkDefinition
 from workbench.records import Stage
 
 PRODUCTS = ("Conv", "Gemm", "MatMul")
@@ -71,17 +71,16 @@ def config_for(
     return config
 
 
-NUDGE = 1e-6
-"""Relative change of float inputs, or of the rows that others look up, by which a graph's own
-sensitivity is told."""
+EXACT = MOVING | {"Cast", "Clip", "Gather", "MaxPool", "QuantizeLinear", "Relu"}
+"""Operators after which kernels differ by no rounding of their own."""
 
 
 @dataclass(frozen=True, eq=False)
 class Quantized:
     """A Q/DQ graph run by NumPy: its ranges, its first output, and how sensitive that is.
 
-    sensitivity: distance between its outputs on the inputs and on inputs changed by NUDGE: where
-    roundings cascade through the layers, other kernels come hardly nearer.
+    sensitivity: distance between its output and that of the same graph, rounded otherwise: where
+    roundings cascade through the layers, no other kernels can be expected much nearer.
     """
 
     ranges: CalibrationResult
@@ -98,35 +97,37 @@ def calibrated(path: Path, config: BuilderConfig, inputs: Mapping[str, Array]) -
     state = run_stages(begun, until=Stage.CALIBRATE)
     assert state.calibration is not None
     output = _first(state.network.run(dict(inputs)))
-    if all(x.dtype.kind == "f" for x in inputs.values()):
-        nudged = _first(state.network.run({n: _nudged(x) for n, x in inputs.items()}))
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            other = start(_with_nudged_rows(path, Path(folder) / "nudged.onnx"), config)
-            other = run_stages(replace(other, calibration=state.calibration), until=Stage.CALIBRATE)
-            nudged = _first(other.network.run(dict(inputs)))
-    return Quantized(state.calibration, output, distance(nudged, output))
+    otherwise = _first(rounded_otherwise(state.network, inputs))
+    return Quantized(state.calibration, output, distance(otherwise, output))
+
+
+def rounded_otherwise(
+    network: NetworkDefinition, inputs: Mapping[str, Array], seed: int = 0
+) -> dict[str, Array]:
+    """Outputs of the reference, each result of arithmetic moved by up to its type's unit roundoff.
+
+    Relative, uniform, from a seed: as much as kernels that round at other places differ.
+    """
+    rng = np.random.default_rng(seed)
+    bindings = network.bind({name: x.shape for name, x in inputs.items()})
+    values: dict[str, Any] = {**inputs}
+    values |= {t.name: t.weight.array for t in network.tensors.values() if t.weight}
+    for layer in network.layers:
+        body = layer.body.substitute(bindings)
+        given = zip(body.inputs, layer.operands, strict=True)
+        results = body.evaluate({i.name: values[t.name] for i, t in given})
+        for name, tensor in zip(body.outputs, layer.outputs, strict=True):
+            found = results[name]
+            if layer.op not in EXACT and found.dtype in (np.float16, np.float32):
+                unit = np.finfo(found.dtype).eps / 2
+                by = rng.uniform(1 - unit, 1 + unit, found.shape)
+                found = (found.astype(np.float64) * by).astype(found.dtype)
+            values[tensor.name] = found
+    return {t.name: values[t.name] for t in network.outputs}
 
 
 def _first(outputs: Mapping[str, Array]) -> Array:
     return next(iter(outputs.values()))
-
-
-def _nudged(x: Array) -> Array:
-    noise = np.random.default_rng(0).standard_normal(x.shape)
-    return (x * (1 + NUDGE * noise)).astype(x.dtype)
-
-
-def _with_nudged_rows(path: Path, to: Path) -> Path:
-    """The model with other tables of embeddings."""
-    model = onnx.load(path)
-    tables = {n.input[0] for n in model.graph.node if n.op_type == "Gather"}
-    for t in model.graph.initializer:
-        if t.name in tables and t.data_type == onnx.TensorProto.FLOAT:
-            array = onnx.numpy_helper.to_array(t)
-            t.CopyFrom(onnx.numpy_helper.from_array(_nudged(array), t.name))
-    onnx.save(model, to)
-    return to
 
 
 def distance(found: Array, exact: Array) -> float:

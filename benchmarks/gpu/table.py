@@ -4,7 +4,8 @@
 
 Writes RESULT.json and RESULT.md. A row that several files hold is taken from the last. Files of
 other devices, drivers or versions than the first are refused. ``--before``: a result whose rows
-stay where no job measured them again, each with its own date.
+stay where no job measured them again, each with its own date. ``--note``: what a reader must know
+beside the figures; the notes of ``--before`` stay.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ BEST_AIM_US = {("resnet50", 32): 650, ("resnet50", 128): 2000, ("bert", 32): 130
 LARGEST_ERROR_RATIO, LARGEST_GRAPH_ERROR = 1.1, 5e-2
 
 
-def merged(tables: Sequence[Table], before: Table | None = None) -> Table:
+def merged(
+    tables: Sequence[Table], before: Table | None = None, notes: Sequence[str] = ()
+) -> Table:
     """One table of all rows. Raises ValueError where devices, drivers or versions differ."""
     first = tables[0]
     for t in tables[1:]:
@@ -70,6 +73,7 @@ def merged(tables: Sequence[Table], before: Table | None = None) -> Table:
     return {
         **{k: v for k, v in first.items() if k not in ("rows", "date")},
         "date": max(t["date"] for t in tables),
+        "notes": [*(before or {}).get("notes", []), *notes],
         "rows": [rows[k] for k in sorted(rows, key=_order)],
     }
 
@@ -106,6 +110,7 @@ def markdown(table: Table) -> str:
         "max-autotune. Error: relative L2 distance to PyTorch in float32. **!**: short of what is "
         "demanded of the ratio (Must), of errors (1.1 times PyTorch's in eager mode; 5e-2 from the "
         "reference of the same quantized graph) or of the fastest type (Aim).",
+        *(line for note in (*_older(table), *table.get("notes", ())) for line in ("", note)),
     ]
     groups = _groups(table["rows"])
     for kind, title in TYPES.items():
@@ -121,6 +126,16 @@ def markdown(table: Table) -> str:
             f"- {r['model']} b{r['batch']} {r['type']}, {r['who']}: {r['failed']}" for r in failed
         ]
     return "\n".join(lines) + "\n"
+
+
+def _older(table: Table) -> list[str]:
+    """Which rows were not measured at the page's date."""
+    found: dict[str, list[str]] = {}
+    for r in table["rows"]:
+        date = r.get("date", table["date"])
+        if date != table["date"] and r["who"] == "workbench":
+            found.setdefault(date, []).append(f"{r['model']} b{r['batch']} {TYPES[r['type']]}")
+    return [f"Measured on {date}: {', '.join(names)}." for date, names in sorted(found.items())]
 
 
 Groups = dict[tuple[str, int, str], dict[str, Row]]
@@ -163,8 +178,9 @@ def _floating(groups: Groups) -> list[str]:
 def _quantized(groups: Groups, every: Groups) -> list[str]:
     lines = [
         "PyTorch has no such types for these models: the ratio is to its FP16. Sensitivity: how "
-        "far the same graph's NumPy reference moves when its input changes by a millionth: "
-        "roundings cascade, so that no other kernel can be expected much nearer to it.",
+        "far the same graph's NumPy reference moves when each result of arithmetic is moved by up "
+        "to its type's unit roundoff: roundings cascade, so that no other kernels can be expected "
+        "much nearer to it.",
         "",
         "| Model | Batch | Ours | Ours in FP16 | Compile in FP16 | Ratio | Error of the same graph "
         "| Sensitivity | Error to float32 | Build, s | Warm, s | Load, ms |",
@@ -239,10 +255,11 @@ def main() -> None:
     parser.add_argument("result", type=Path)
     parser.add_argument("jobs", nargs="+", type=Path)
     parser.add_argument("--before", type=Path)
+    parser.add_argument("--note", action="append", default=[])
     options = parser.parse_args()
     tables = [json.loads(p.read_text()) for p in options.jobs]
     before = json.loads(options.before.read_text()) if options.before else None
-    table = merged(tables, before)
+    table = merged(tables, before, options.note)
     options.result.write_text(json.dumps(table, indent=1) + "\n")
     options.result.with_suffix(".md").write_text(markdown(table))
 

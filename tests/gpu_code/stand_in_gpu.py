@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from weakref import WeakValueDictionary
 
@@ -25,7 +26,7 @@ class StandInGpu(GpuDevice):
                 nvrtc=cupy.cuda.nvrtc, function=SimpleNamespace(Module=module), driver=attributes
             )
         )
-        self.index = 0
+        self.index, self.current = 0, nullcontext()
         self.main_stream = None
         self._host = CpuDevice(1)
         self._properties = {

@@ -54,3 +54,33 @@ def test_the_largest_of_packed_elements_compiles(kind):
     for target in TARGETS:
         if target >= text.since:
             assert compile_text(cupy, text.code, f"sm_{target}")[:4] == b"\x7fELF"
+
+
+@pytest.mark.parametrize("op", ["ReduceSum", "ReduceLogSumExp", "ReduceMax", "Softmax"])
+@pytest.mark.parametrize("kind", [DataType.HALF, DataType.FLOAT])
+def test_rows_that_blocks_share_compile(op, kind):
+    d = Draft()
+    x = d.input(3, 1 << 17, dtype=kind)
+    given = {"axis": -1} if op == "Softmax" else {"keepdims": 1}
+    operands = () if op == "Softmax" else (d.literal([1], "int64"),)
+    body = d.body(d.anchored(op, x, *operands, **given))
+    offered = variants(body)
+    assert not isinstance(offered, Refusal), offered
+    for v in (offered[0], offered[-1]):
+        text = kernel(body, v)
+        assert isinstance(text, KernelText) and v.name.startswith("long rows"), v.name
+        for target in TARGETS:
+            assert compile_text(cupy, text.code, f"sm_{target}")[:4] == b"\x7fELF"
+
+
+@pytest.mark.parametrize("kind", [DataType.HALF, DataType.DOUBLE])
+@pytest.mark.parametrize("length", [1024, 1 << 17])
+def test_a_spectrum_in_two_sums_compiles(kind, length):
+    d = Draft()
+    x = d.input(2, length, 1, dtype=kind)
+    body = d.body(d.anchored("DFT", x, onesided=1))
+    (offered,) = variants(body)
+    text = kernel(body, offered)
+    assert offered.name == "split sums" and isinstance(text, KernelText), text
+    for target in TARGETS:
+        assert compile_text(cupy, text.code, f"sm_{target}")[:4] == b"\x7fELF"

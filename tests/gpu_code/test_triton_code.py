@@ -20,7 +20,7 @@ from workbench.sampling import sample_inputs
 from workbench.tactics.compile_processes import CompileError
 from workbench.tactics.protocol import Problem
 from workbench.tactics.triton import TRITON
-from workbench.tactics.triton.compiler import compile_all, unpack_code
+from workbench.tactics.triton.compiler import COMPILERS, unpack_code
 from workbench.tactics.triton.source import program_for
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tactics"))
@@ -110,9 +110,10 @@ def test_every_template_compiles_for_both_capabilities():
         for layer in layers.values():
             problem, _ = problem_of(layer.body(), capability)
             kernels += [k for t in offered(problem) for k in program_for(t, problem).kernels]
-        for kernel, code in zip(kernels, compile_all(kernels, f"sm_{capability}"), strict=True):
-            assert not isinstance(code, CompileError), f"{code}\n{kernel.text}"
-            meta, cubin = unpack_code(code)
+        codes = [COMPILERS.submit(k, f"sm_{capability}") for k in kernels]
+        for kernel, code in zip(kernels, codes, strict=True):
+            assert code.exception() is None, f"{code.exception()}\n{kernel.text}"
+            meta, cubin = unpack_code(code.result())
             assert cubin[:4] == b"\x7fELF" and meta["warps"] == kernel.warps
 
 
@@ -133,7 +134,8 @@ def test_a_kernel_that_does_not_compile_says_why():
     kernel = program_for(offered(problem)[0], problem).kernels[0]
     from dataclasses import replace
 
-    (reason,) = compile_all([replace(kernel, text=kernel.text + "    nowhere(1)\n")], "sm_90")
+    wrong = replace(kernel, text=kernel.text + "    nowhere(1)\n")
+    reason = COMPILERS.submit(wrong, "sm_90").exception()
     assert isinstance(reason, CompileError) and "nowhere" in str(reason)
 
 

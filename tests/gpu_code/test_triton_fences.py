@@ -16,10 +16,9 @@ from tactic_bodies import sample_inputs
 
 from workbench.datatypes import DataType
 from workbench.records import Refusal
-from workbench.tactics.compile_processes import CompileError
 from workbench.tactics.protocol import Problem
 from workbench.tactics.triton import TRITON
-from workbench.tactics.triton.compiler import compile_all, unpack_code
+from workbench.tactics.triton.compiler import COMPILERS, unpack_code
 from workbench.tactics.triton.source import program_for
 
 LAYERS = (
@@ -40,11 +39,8 @@ def kernels_of(body):
 
 
 def ptx_of(kernels) -> list[str]:
-    found: list[str] = []
-    for code in compile_all(kernels, "compute_90"):
-        assert not isinstance(code, CompileError), code
-        found.append(unpack_code(code)[1].decode())
-    return found
+    codes = [COMPILERS.submit(k, "compute_90") for k in kernels]
+    return [unpack_code(c.result())[1].decode() for c in codes]
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: f"{layer.title} {layer.kind.value}")
@@ -64,8 +60,7 @@ def test_machine_code_is_made_of_the_fenced_text():
     kernels = kernels_of(LAYERS[0].body())
     texts = ptx_of(kernels)
     kernel, text = next((k, t) for k, t in zip(kernels, texts, strict=True) if "wgmma" in t)
-    (code,) = compile_all([kernel], "sm_90")
-    assert not isinstance(code, CompileError), code
+    code = COMPILERS.submit(kernel, "sm_90").result()
     from triton.tools.disasm import get_sass
 
     sass = get_sass(unpack_code(code)[1])

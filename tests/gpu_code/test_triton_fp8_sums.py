@@ -16,10 +16,9 @@ from tactic_bodies import sample_inputs
 
 from workbench.datatypes import DataType
 from workbench.records import Refusal
-from workbench.tactics.compile_processes import CompileError
 from workbench.tactics.protocol import Problem
 from workbench.tactics.triton import TRITON
-from workbench.tactics.triton.compiler import compile_all, unpack_code
+from workbench.tactics.triton.compiler import COMPILERS, unpack_code
 from workbench.tactics.triton.source import program_for
 
 LAYERS = (Convolution(2, 4, 17, 24, 3, 1, 1, DataType.FP8), Linear(256, 256, 64, DataType.FP8))
@@ -34,9 +33,7 @@ def ptx_of(body) -> str:
     tactic = next(t for t in able if t.parameter("rows") >= 64 and t.parameter("split") == 1)
     kernel = program_for(tactic, problem).kernels[-1]
     # In a process of its own: the interpreter of other tests changes Triton in this one.
-    (code,) = compile_all([kernel], "compute_90")
-    assert not isinstance(code, CompileError), code
-    return unpack_code(code)[1].decode()
+    return unpack_code(COMPILERS.submit(kernel, "compute_90").result())[1].decode()
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.title)

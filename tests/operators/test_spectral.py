@@ -64,3 +64,16 @@ def test_dft_of_any_shape_and_axis_is_numpy_s(shape, parts, length, inverse, dat
     found = body.evaluate(values)["o0"]
     np.testing.assert_allclose(found[..., 0], expected.real, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found[..., 1], expected.imag, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("op", ["DFT", "STFT"])
+def test_half_a_spectrum_of_a_real_signal_takes_no_transform_of_complex_numbers(op, monkeypatch):
+    def refused(*given, **options):
+        raise AssertionError("a transform of complex numbers")
+
+    x = normal(0, 2, 16, 1)
+    rest = () if op == "DFT" else (np.array(4, np.int64), np.hanning(8).astype(np.float32))
+    body, values = one_node(op, (x, *rest), {"onesided": 1})
+    monkeypatch.setattr(np.fft, "fft", refused)
+    found = body.evaluate(values)["o0"]
+    assert found.dtype == np.float32 and found.shape[-1] == 2

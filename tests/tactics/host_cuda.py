@@ -1,6 +1,7 @@
 """Runs generated CUDA C++ on the host: one thread after another, compiled by g++.
 
-Only kernels whose threads do not talk to each other can be run so: no shuffles, no shared memory.
+Kernels whose threads talk to each other, by shuffles and shared memory, run with ``together``: the
+threads of a block are then the host's, which takes long.
 """
 
 from __future__ import annotations
@@ -32,18 +33,32 @@ SHIM = r"""
 #include <cmath>
 #include <cstring>
 struct Position { unsigned x; };
+#ifdef TOGETHER
+#include <pthread.h>
+#include <thread>
+#include <vector>
+static Position blockIdx; static thread_local Position threadIdx;
+static pthread_barrier_t meeting;
+static void __syncthreads() { pthread_barrier_wait(&meeting); }
+template <typename T> static T __shfl_xor_sync(unsigned, T v, int other) {
+  static unsigned long long shown[1024]; T found;
+  memcpy(&shown[threadIdx.x], &v, sizeof(T)); __syncthreads();
+  memcpy(&found, &shown[threadIdx.x ^ other], sizeof(T)); __syncthreads();
+  return found; }
+#else
 static Position blockIdx, threadIdx;
+static void __syncthreads() {}
+template <typename T> static T __shfl_xor_sync(unsigned, T v, int) { return v; }
+#endif
 static float __uint_as_float(unsigned u) { float f; memcpy(&f, &u, 4); return f; }
 static unsigned __float_as_uint(float f) { unsigned u; memcpy(&u, &f, 4); return u; }
 static float __int_as_float(int i) { return __uint_as_float((unsigned)i); }
-static void __syncthreads() {}
 static void __syncwarp() {}
 static int atomicMax(int* p, int v) { int old = *p; *p = old > v ? old : v; return old; }
 static int min(int a, int b) { return a < b ? a : b; }
 static int max(int a, int b) { return a > b ? a : b; }
 static double cospi(double x) { return cos(M_PI * x); }
 static double sinpi(double x) { return sin(M_PI * x); }
-template <typename T> static T __shfl_xor_sync(unsigned, T v, int) { return v; }
 static float load_HALF(unsigned short h) { _Float16 f; memcpy(&f, &h, 2); return (float)f; }
 static unsigned short store_HALF(float v) {
   _Float16 f = (_Float16)v; unsigned short h; memcpy(&h, &f, 2); return h; }
@@ -91,22 +106,38 @@ static unsigned __byte_perm(unsigned a, unsigned b, unsigned s) {
 """
 
 
+ONE_BY_ONE = r"""
+extern "C" void launch(int kernel, int grid, int block, void** a) {
+  for (int b = 0; b < grid; ++b) for (int t = 0; t < block; ++t) {
+    blockIdx.x = b; one(kernel, t, a); } }
+"""
+BLOCK_TOGETHER = r"""
+extern "C" void launch(int kernel, int grid, int block, void** a) {
+  pthread_barrier_init(&meeting, nullptr, block);
+  for (int b = 0; b < grid; ++b) {
+    blockIdx.x = b; std::vector<std::thread> threads;
+    for (int t = 0; t < block; ++t) threads.emplace_back(one, kernel, t, a);
+    for (auto& t : threads) t.join(); }
+  pthread_barrier_destroy(&meeting); }
+"""
+
+
 @cache
-def _compiled(code: str) -> Any:
+def _compiled(code: str, *, together: bool = False) -> Any:
     arguments = re.search(r"run\((.*?)\) \{", code)
     assert arguments is not None
-    kinds = [p.rsplit("__restrict__", 1)[0].strip() for p in arguments[1].split(",") if p.strip()]
+    given = arguments[1].replace("__restrict__", "").split(",")
+    kinds = [p.strip().rsplit(maxsplit=1)[0] for p in given if p.strip()]
     casts = ", ".join(f"({k})a[{i}]" for i, k in enumerate(kinds))
-    text = SHIM + code + 'extern "C" void launch(int kernel, int grid, int block, void** a) {\n'
-    text += "for (int b = 0; b < grid; ++b) for (int t = 0; t < block; ++t) {\n"
-    text += "blockIdx.x = b; threadIdx.x = t; switch (kernel) {\n"
+    text = "#define TOGETHER\n" * together + SHIM + code
+    text += "static void one(int kernel, int t, void** a) { threadIdx.x = t; switch (kernel) {\n"
     names = re.findall(r" (run\d*)\(", code)
     text += "".join(f"case {k}: {name}({casts}); break;\n" for k, name in enumerate(names))
-    text += "} } }\n"
+    text += "} }\n" + (BLOCK_TOGETHER if together else ONE_BY_ONE)
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder, "kernel.cpp"), Path(folder, "kernel.so")
         source.write_text(text)
-        options = ("-O0", "-w", "-std=c++17", "-shared", "-fPIC")
+        options = ("-O0", "-w", "-std=c++17", "-shared", "-fPIC", "-pthread")
         command = ["g++", *options, str(source), "-o", str(library)]
         subprocess.run(command, check=True, capture_output=True, text=True)
         return ctypes.CDLL(str(library)).launch  # mapped: it outlives its file
@@ -118,6 +149,8 @@ def run_on_host(
     values: Mapping[str, Array],
     inputs: Mapping[str, Format],
     output: Format,
+    *,
+    together: bool = False,
 ) -> dict[str, Array]:
     """Outputs by name. values: every input, linear. inputs, output: layouts of the kernel."""
     given = {i.name: inputs[i.name].pack(values[i.name]) for i in body.inputs}
@@ -138,7 +171,7 @@ def run_on_host(
         arrays.append(np.full(text.workspace, 0xFF, np.uint8))
     addresses = (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays))
     for k, (_, grid, block) in enumerate(text.launches):
-        _compiled(text.code)(k, grid, block, addresses)
+        _compiled(text.code, together=together)(k, grid, block, addresses)
     return {
         o: output.unpack(r.reshape(output.physical_shape(t.shape)), t.shape)
         for o, r, t in zip(body.outputs, results, body.output_types, strict=True)

@@ -1,4 +1,4 @@
-"""A GpuDevice whose memory is the host's, with a CUDA that loads any code and records launches."""
+"""A GpuDevice whose memory is the host's, with a CUDA that loads any code."""
 
 from __future__ import annotations
 
@@ -22,25 +22,24 @@ class _Memory(np.ndarray):
 
 
 class HostGpu(GpuDevice):
-    """Nothing runs on it; ``launched`` lists the arguments of what would have."""
+    """Nothing runs on it."""
 
     compute_capability = 90
     fingerprint = Fingerprint("gpu", "host", ("sm_90",))
 
     def __init__(self):
-        self.index = 0
-        self.launched = []
-        self.main_stream = contextlib.nullcontext()
+        self.index, self.current = 0, contextlib.nullcontext()
+        self.main_stream = SimpleNamespace(ptr=0)
+        self.library = SimpleNamespace(cuLaunchKernelEx=None)
         self._constants = WeakValueDictionary()
-        module = SimpleNamespace(load=lambda code: None, get_function=lambda name: self._launch)
+        module = SimpleNamespace(
+            load=lambda code: None, get_function=lambda name: SimpleNamespace(ptr=0)
+        )
         function = SimpleNamespace(Module=lambda: module)
         self.cupy = SimpleNamespace(
             cuda=SimpleNamespace(function=function), empty=self._empty, uint8=np.uint8
         )
         self._staging = SimpleNamespace(upload=_copied)
-
-    def _launch(self, grid, block, arguments, **options):
-        self.launched.append(arguments)
 
     def _empty(self, size, dtype):
         return self.allocate(size).memory.view(_Memory)

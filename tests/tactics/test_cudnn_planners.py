@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -35,13 +34,11 @@ def gpu(index: int = 0, free_bytes: int = 64 << 30) -> SimpleNamespace:
     """As much of a GPU as is asked how many processes it holds."""
     asked: list[int] = []
 
-    def on(device: int) -> nullcontext[None]:
-        asked.append(device)
-        return nullcontext()
+    def memory_info() -> tuple[int, int]:
+        asked.append(index)
+        return free_bytes, free_bytes
 
-    runtime = SimpleNamespace(memGetInfo=lambda: (free_bytes, free_bytes))
-    cuda = SimpleNamespace(runtime=runtime, Device=on)
-    return SimpleNamespace(index=index, cupy=SimpleNamespace(cuda=cuda), asked=asked)
+    return SimpleNamespace(index=index, memory_info=memory_info, asked=asked)
 
 
 @pytest.fixture

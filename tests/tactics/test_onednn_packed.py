@@ -15,7 +15,9 @@ from workbench.checks import check_outputs
 from workbench.tactics.launch import run_once
 from workbench.tactics.onednn import preparation
 from workbench.tactics.onednn.descriptors import aligned_bytes
+from workbench.tactics.onednn.layer import read_layer
 from workbench.tactics.onednn.library import Library, load
+from workbench.tactics.onednn.parts import Layer
 from workbench.tactics.onednn.source import ONEDNN
 
 pytestmark = pytest.mark.skipif(not isinstance(load(), Library), reason="oneDNN is not installed")
@@ -102,3 +104,16 @@ def test_weights_that_are_stored_as_the_kernel_reads_them_are_not_copied():
             problem.body, {**net.data, w: stored}, run_once(call, tactic, problem, net.data)
         )
     assert any(np.shares_memory(a, stored) for a in found)
+
+
+def test_preparing_an_int8_layer_computes_no_dequantized_weights() -> None:
+    net = Net()
+    x = net.dequantized(net.input((1, 16, 6, 6), np.int8), 0.02)
+    w = net.dequantized(net.constant((32, 16, 3, 3), np.int8), 0.004)
+    layer = read_layer(net.problem(net.op("Conv", x, w, anchor=True)))
+    assert isinstance(layer, Layer)
+    weights = layer.operand(1)
+    assert weights is not None
+    assert weights.array is not None
+    assert weights.array.dtype == np.int8
+    assert layer.values == (None, None)

@@ -2,9 +2,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tactic_bodies import Draft
 
+from workbench.body import VIEWS
 from workbench.dimensions import Shape, symbol
-from workbench.tactics.strided import Strided, whole_axes
+from workbench.records import Refusal
+from workbench.tactics.strided import Strided, follow, whole_axes
 
 settings.register_profile("strided", deadline=None, max_examples=50)
 
@@ -81,3 +84,28 @@ def test_reshapes_of_whole_axes_are_told_from_others(
     before: Shape, after: Shape, whole: bool
 ) -> None:
     assert whole_axes(before, after) is whole
+
+
+OPERANDS = {
+    "Expand": ([2, 3, 4],),
+    "Reshape": ([3, 1, 4],),
+    "Slice": ([0], [2], [1], [1]),
+    "Squeeze": ([0],),
+    "Unsqueeze": ([0],),
+}
+"""What the operators read beside the tensor of shape (1, 3, 4)."""
+
+
+@pytest.mark.parametrize("op", sorted(VIEWS))
+def test_each_operator_that_views_its_input_is_followed_as_the_reference_has_it(op: str) -> None:
+    draft = Draft()
+    x = draft.input(1, 3, 4)
+    operands = [draft.literal(v, "int64") for v in OPERANDS.get(op, ())]
+    given = {"axis": 2, "num_outputs": 2} if op == "Split" else {}
+    outputs = draft.many(op, x, *operands, outputs=1 + (op == "Split"), **given)
+    body = draft.body(*outputs)
+    views = follow(body.nodes[-1], Strided.whole((1, 3, 4)), body)
+    assert not isinstance(views, Refusal), views
+    values = body.evaluate({x: numbered(1, 3, 4).astype(np.float32)})
+    for view, name in zip(views, outputs, strict=True):
+        np.testing.assert_array_equal(elements(view), values[name])

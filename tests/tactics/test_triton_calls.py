@@ -25,7 +25,7 @@ from workbench.tactics.triton.source import program_for
 
 @pytest.fixture(autouse=True)
 def any_code(monkeypatch):
-    code = pack_code({"shared": 0, "warps": 4}, b"")
+    code = pack_code({"shared": 0, "warps": 4, "waits": 1}, b"")
     monkeypatch.setattr(calls, "machine_code", lambda problem, parts, make: (str(parts), code))
 
 
@@ -118,9 +118,9 @@ def test_only_a_portable_plan_keeps_to_the_shared_memory_of_smaller_gpus(monkeyp
     device.fingerprint = Fingerprint("gpu", "an 8.0", ("sm_80",))
     problem = Problem(body, constants(body), device, compatibility=level)
     program = program_for(TRITON.candidates(problem)[0], problem)
-    monkeypatch.setattr(calls, "_Function", lambda *_: None)  # loading takes a GPU
+    monkeypatch.setattr(calls, "_loaded", lambda *_: None)  # loading takes a GPU
     for needed in (limit, limit + 1):
-        code = pack_code({"shared": needed << 10, "warps": 4}, b"")
+        code = pack_code({"shared": needed << 10, "warps": 4, "waits": 0}, b"")
         monkeypatch.setattr(calls, "machine_code", lambda *_, code=code: ("key", code))
         made = call_of(program, problem, "any")
         assert isinstance(made, Call) == (needed == limit)

@@ -10,11 +10,12 @@ from workbench.config import BuilderConfig, BuilderFlag, MemoryPoolType
 from workbench.network import NetworkDefinition
 from workbench.optimization_profile import OptimizationProfile
 from workbench.records import Refusal
-from workbench.selection import Candidate, candidates
+from workbench.selection import Candidate, candidates, finals, trial
 from workbench.selection.candidates import Workshop
 from workbench.selection.layer_problem import LayerProblem, constants_of
 from workbench.tactics.numba.source import NUMBA
 from workbench.tactics.numpy_source import NUMPY
+from workbench.timing import Timing
 
 
 def offers(made: BuilderConfig) -> list[Candidate]:
@@ -209,10 +210,21 @@ def test_timings_of_other_sizes_with_the_same_opt_are_not_taken():
         assert (again.tuned.timed == 0) == known
 
 
-def test_what_is_tried_of_a_layer_or_of_a_part_is_compiled_ahead(monkeypatch):
-    """max_num_tactics is dealt out anew for parts, for which slow compilers do nothing."""
-    ahead, tried = set(), set()
+@pytest.mark.parametrize("factor", [0.9, 1.1], ids=["later ones faster", "earlier ones faster"])
+def test_what_is_tried_of_a_layer_or_of_a_part_is_compiled_ahead(monkeypatch, factor):
+    """max_num_tactics is dealt out anew for parts, for which slow compilers do nothing.
+
+    Times are made up: whatever wins, the parts one by one (tried last) or the fused kernels.
+    """
+    ahead, tried, timed = set(), set(), []
     prepare = NUMPY.prepare
+
+    def measured(launch, device, **options):
+        timed.append(100.0 * factor ** len(timed))
+        return Timing.of([timed[-1]] * 3)
+
+    monkeypatch.setattr(trial, "measure", measured)
+    monkeypatch.setattr(finals, "measure_again", lambda launch, device, before, **options: before)
 
     def precompile(problem, tactics):
         ahead.update((problem.body.signature, t) for t in tactics)
@@ -230,6 +242,19 @@ def test_what_is_tried_of_a_layer_or_of_a_part_is_compiled_ahead(monkeypatch):
     made = config(level=1)
     made.tactic_sources = ("ONEDNN", "NUMBA", "NUMPY")
     made.max_num_tactics = 2
-    build(made)
-    assert tried
+    tuned = build(made).tuned
+    assert tried and timed and tuned is not None
+    won = {c.winner.source for c in tuned.layers}
+    assert ("COMPOSED" in won) == (factor < 1), won
     assert tried <= ahead
+
+
+def test_a_kernel_whose_timing_is_known_stays_though_others_were_faster_in_the_end(monkeypatch):
+    made = config(level=3)
+    made.tactic_sources = ("NUMPY", "NUMBA")
+    monkeypatch.setattr(candidates, "WORTH_COMPILING_US", 0.0)
+    made.timing_cache = build(made).cache
+    monkeypatch.setattr(candidates, "WORTH_COMPILING_US", float("inf"))
+    assert any(c.timing for c in offers(made))
+    made.timing_cache = None
+    assert not any(c.timing for c in offers(made))

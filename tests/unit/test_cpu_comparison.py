@@ -55,3 +55,10 @@ def test_what_was_measured_again_takes_the_place_of_the_earlier_rows():
     other = [row("b", "workbench", 3, 2)]
     again, new = [row("a", "workbench", 5, 4)], [row("c", "workbench", 1, 1)]
     assert table().joined([*earlier, *other], [*new, *again]) == [*again, *other, *new]
+
+
+def test_what_was_measured_on_another_day_is_named_with_it():
+    old = {**row("a", "workbench", 10, 8), "date": "2025-12-31"}
+    new = {**row("b", "workbench", 10, 8), "date": "2026-01-01"}
+    text = markdown([old, {**old, "threads": 2}, new])
+    assert "Measured on 2025-12-31: a f32.\n" in text and "2026-01-01: b" not in text

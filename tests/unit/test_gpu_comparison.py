@@ -91,3 +91,13 @@ def test_an_earlier_result_fills_what_no_job_measured_with_its_own_date(
     times = {r["who"]: (r["median_us"], r["date"]) for r in found["rows"]}
     assert times == {"workbench": (6, "2026-01-02"), "eager": (5, "2025-12-31")}
     assert "# The GPU engine against PyTorch" in (tmp_path / "result.md").read_text()
+
+
+def test_a_page_says_what_was_measured_earlier_and_keeps_its_notes(page):
+    earlier = page.merged(
+        [job(row("workbench", 7), row("workbench", 3, batch=1), date="2025-12-31")],
+        notes=["Earlier rows have other weights."],
+    )
+    text = page.markdown(page.merged([job(row("workbench", 6))], earlier, ["One more."]))
+    assert "Measured on 2025-12-31: resnet50 b1 FP16.\n" in text
+    assert text.index("Earlier rows have other weights.") < text.index("One more.")

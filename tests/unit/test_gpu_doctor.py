@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 
 import pytest
 
@@ -8,13 +9,19 @@ from workbench import gpu_doctor
 from workbench.cli import doctor, main
 from workbench.records import Refusal
 from workbench.tactics.cudnn import CUDNN
+from workbench.tactics.gpu_libraries import Library
 from workbench.tactics.triton import TRITON
+
+MISSING = ("cupy", "triton")
 
 
 @pytest.mark.parametrize(
     ("installed", "expected"),
     [
-        ({}, "no CuPy: python -m pip install 'inference-workbench[gpu]'"),
+        (
+            {},
+            "CuPy is not installed: builds run on the CPU until it is. Mend: python -m pip install",
+        ),
         ({"cupy-cuda12x": "14.0"}, "cupy-cuda12x 14.0"),
         ({"cupy-cuda13x": "14.0"}, "cupy-cuda13x 14.0"),
         ({"cupy-cuda12x": "14", "cupy-cuda13x": "14"}, "uninstall -y cupy-cuda12x cupy-cuda13x"),
@@ -63,6 +70,36 @@ def test_another_frontend_than_the_one_cudnn_is_made_for_is_named():
     (line,) = gpu_doctor.frontend_lines({"nvidia-cudnn-frontend": "1.32.0"})
     assert f"pip install 'nvidia-cudnn-frontend=={gpu_doctor.FRONTEND_SERIES}.*'" in line
     assert gpu_doctor.frontend_lines({"nvidia-cudnn-frontend": "1.26.1"}) == []
+
+
+def test_a_machine_without_cupy_is_told_so_once_with_what_follows(capsys, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name in MISSING else found(name)
+    )
+    monkeypatch.setattr(gpu_doctor, "installed_packages", dict)
+    assert main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = (x for x in lines if "CuPy is not installed" in x)
+    assert "builds run on the CPU" in line and "inference-workbench[gpu-cuda13]" in line
+    (line,) = (x for x in lines if "gpu: unavailable without CuPy" in x)
+    assert line.split("gpu:")[0].split() == ["CUDNN,", "CUBLAS_LT,", "NVRTC"]
+    assert "  libcudart, NVRTC, cuBLASLt: needs CuPy, which loads it" in lines
+    (line,) = (x for x in lines if "Triton is not installed" in x)
+    assert "TRITON" in line
+
+
+def test_a_broken_cupy_is_said_once_of_all_that_it_loads(capsys, monkeypatch):
+    broken = Refusal("CuPy is broken", remedy="reinstall it")
+    rows = (
+        Library("libcudart", missing=broken),
+        Library("NVRTC", missing=broken),
+        Library("x", "1"),
+    )
+    monkeypatch.setattr(doctor, "gpu_libraries", lambda: rows)
+    assert main(["doctor"]) == 0
+    text = capsys.readouterr().out
+    assert "  libcudart, NVRTC: CuPy is broken; reinstall it\n  x: 1\n" in text
 
 
 def test_what_a_tactic_source_lacks_is_said_by_the_source_alone(capsys, monkeypatch):

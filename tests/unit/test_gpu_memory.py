@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -30,7 +31,7 @@ class Array:
 def gpu(index, kind, owner):
     """GPU ``index``; every address is memory of this kind of GPU ``owner``."""
     device = object.__new__(GpuDevice)
-    device.index = index
+    device.index, device.current = index, nullcontext()
     attributes = SimpleNamespace(type=kind, device=owner)
     runtime = SimpleNamespace(pointerGetAttributes=lambda address: attributes)
     cuda = SimpleNamespace(

@@ -40,6 +40,7 @@ def everything(monkeypatch):
     monkeypatch.setattr(libraries, "compile_text", lambda *given: b"code")
     monkeypatch.setattr(libraries, "load", lambda: cublas)
     monkeypatch.setattr(libraries, "library_version", lambda found: 120902)
+    monkeypatch.setattr(libraries, "file_of", lambda found: "/lib/libcublasLt.so.12")
     monkeypatch.setattr(libraries, "load_cudnn", lambda: cublas)
     monkeypatch.setattr(libraries, "cudnn_versions", lambda: "9.19.1+1.26.0")
 
@@ -53,7 +54,7 @@ def test_each_library_that_loads_says_its_version(everything):
     assert texts() == {
         "libcudart": "libcudart: 12.9",
         "NVRTC": "NVRTC: 12.9, compiles for sm_80 (4 bytes)",
-        "cuBLASLt": "cuBLASLt: 12.9.2",
+        "cuBLASLt": "cuBLASLt: 12.9.2, /lib/libcublasLt.so.12",
         "cuDNN": "cuDNN: 9.19.1, frontend 1.26.0",
         "Triton": "Triton: 3.6",
     }
@@ -66,10 +67,10 @@ def test_each_library_that_is_missing_says_so_with_the_remedy(everything, monkey
     monkeypatch.setattr(libraries, "load_cudnn", lambda: gone)
     found = texts()
     assert list(found) == NAMES
-    assert "CuPy, which loads it, is not installed" in found["NVRTC"]
-    assert found["cuBLASLt"] == found["cuDNN"].replace("cuDNN", "cuBLASLt")
-    assert "install it" in found["cuDNN"]
-    assert all("install" in found[n] for n in NAMES)
+    for name in ("libcudart", "NVRTC", "cuBLASLt"):
+        assert found[name] == f"{name}: needs CuPy, which loads it"
+    assert "it is not found; install it" in found["cuDNN"]
+    assert all("install" in found[n] for n in ("cuDNN", "Triton"))
 
 
 @pytest.mark.parametrize("error", [OSError("libcudart.so.12"), RuntimeError("no symbol")])
@@ -97,5 +98,5 @@ def test_a_broken_cupy_is_told_once_for_each_library_that_it_loads(everything, m
 def test_the_doctor_lists_them_all(capsys):
     assert main(["doctor"]) == 0
     text = capsys.readouterr().out
-    assert all(f"  {n}: " in text for n in NAMES)
+    assert all(n in text.partition("GPU:")[2] for n in NAMES)
     assert "device 'gpu': none" in text or "device 'gpu': GPU 0" in text

@@ -40,6 +40,21 @@ def test_any_safetensors_reader_opens_it_and_sections_start_at_multiples_of_64(d
     assert all(e["data_offsets"][0] % 64 == 0 for k, e in header.items() if "pad/" not in k)
 
 
+def test_small_tensors_lie_first_and_what_is_packed_before_what_it_replaces():
+    weights = {f"{k}.{n}": np.ones(s, np.int8) for k in "ab" for n, s in (("q", 1 << 16), ("s", 9))}
+    packed = {"0/weights": np.ones(1 << 17, np.uint8), "0/row": np.ones(8, np.uint8)}
+    data = write_file({"n": 1}, weights, packed=packed)
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header.pop("__metadata__")
+    order = sorted(header, key=lambda k: header[k]["data_offsets"])
+    assert [k for k in order if "pad/" not in k] == [
+        *("records", "weights/a.s", "weights/b.s", "packed/0/row"),
+        *("packed/0/weights", "weights/a.q", "weights/b.q"),
+    ]
+    assert read_file(data)[1].keys() == weights.keys()
+
+
 def test_every_type_of_number_can_be_a_weight():
     kinds = [k for k in DataType if k is not DataType.STRING]
     weights = {

@@ -8,7 +8,7 @@ from workbench.datatypes import DataType
 from workbench.formats import LINEAR
 from workbench.selection.candidate import Candidate
 from workbench.selection.ranking import fastest
-from workbench.tactics.protocol import OVERWRITES, Tactic
+from workbench.tactics.protocol import OVERWRITES, TF32, Tactic
 from workbench.timing import Timing
 
 ORDER = {"ONEDNN": 0, "NUMBA": 1}
@@ -53,3 +53,33 @@ def test_of_equals_the_one_that_writes_over_its_input_is_chosen() -> None:
     assert fastest([apart, over], ORDER) is over
     faster = replace(apart, timing=timed("apart", 8.0).timing)
     assert fastest([faster, over], ORDER) is faster
+
+
+def exact(title: str, median_us: float, error: float | None, *, tf32: bool = False) -> Candidate:
+    parameters = (TF32,) if tf32 else ()
+    tactic = Tactic("ONEDNN", title, (LINEAR,), (LINEAR,), DataType.FLOAT, parameters)
+    return replace(timed(title, median_us), tactic=tactic, error=error)
+
+
+def test_of_float32_tactics_the_exacter_is_chosen_where_it_takes_little_longer() -> None:
+    chain, blocks = exact("chain", 10.0, 8e-7), exact("blocks", 10.5, 2e-7)
+    assert fastest([chain, blocks], ORDER) is blocks
+    slower = replace(blocks, timing=timed("slower", 13.0).timing)
+    assert fastest([chain, slower], ORDER) is chain
+
+
+def test_below_the_rounding_of_the_result_no_error_counts() -> None:
+    rounded, exacter = exact("rounded", 10.0, 2.5e-8), exact("exacter", 10.5, 1e-9)
+    assert fastest([rounded, exacter], ORDER) is rounded
+
+
+def test_of_tactics_of_one_price_only_those_as_exact_count_as_equal() -> None:
+    wide, narrow = exact("wide", 10.0, 4e-7), exact("narrow", 10.1, 2e-7)
+    assert fastest([wide, narrow], ORDER) is narrow
+
+
+def test_an_error_that_is_wanted_or_not_known_has_no_price() -> None:
+    single, rounded = exact("single", 10.5, 1e-7), exact("tf32", 10.0, 1e-3, tf32=True)
+    assert fastest([single, rounded], ORDER) is rounded
+    unknown = exact("unknown", 10.0, None)
+    assert fastest([single, unknown], ORDER) is unknown

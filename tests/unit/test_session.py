@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -62,6 +63,12 @@ def test_stepping_stage_by_stage_gives_the_plan_of_the_one_shot(int8: Session):
     for stage in Stage:
         state = stepper.run(stage)
     assert state.sha256 == one_shot.sha256 == int8.run().sha256
+
+
+def test_the_printed_script_opens_the_gpu_that_was_used(int8: Session, monkeypatch):
+    for index, name in ((0, "gpu"), (1, "gpu:1")):
+        monkeypatch.setattr(int8, "device", SimpleNamespace(kind="gpu", index=index))
+        assert f"device = wb.open_device('{name}')" in int8.code()
 
 
 def test_the_printed_script_gives_the_same_plan_in_another_process(int8: Session, tmp_path: Path):

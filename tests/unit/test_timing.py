@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from workbench import cpu_clock
 from workbench.devices import CpuDevice
 from workbench.errors import TimingCacheError
-from workbench.timing import Entry, Timing, TimingCache, measure
+from workbench.timing import Entry, Timing, TimingCache, measure, measure_again
 
 DEVICE = CpuDevice().fingerprint
 
@@ -16,22 +17,75 @@ def timing(median: float, spread: float = 0.1) -> Timing:
     return Timing(median, median, spread, 8, "2026-01-01")
 
 
-def test_a_launch_of_a_millisecond_measures_as_one():
-    found = measure(lambda: time.sleep(1e-3), CpuDevice(1), iterations=5)
-    assert 1000 <= found.min_us < 3000
-    assert found.samples >= 5
+class Clock:
+    """A clock that only ``pass_us`` moves: what is timed takes as long as it says, on any machine.
+
+    preempted: how often the system took the processor away; every such run is timed again.
+    """
+
+    def __init__(self) -> None:
+        self.now_ns = self.preempted = 0
+
+    def perf_counter_ns(self) -> int:
+        return self.now_ns
+
+    def pass_us(self, us: float) -> None:
+        self.now_ns += round(1e3 * us)
 
 
-def test_a_hopeless_launch_is_cut_off_after_a_few_runs():
+@pytest.fixture
+def clock(monkeypatch):
+    made = Clock()
+    monkeypatch.setattr(cpu_clock, "time", made)
+    monkeypatch.setattr(cpu_clock, "_preemptions", lambda: made.preempted)
+    return made
+
+
+def test_a_launch_of_a_millisecond_measures_as_one(clock):
+    found = measure(lambda: clock.pass_us(1000), CpuDevice(1), iterations=5)
+    assert (found.min_us, found.median_us, found.samples) == (1000, 1000, 5)
+
+
+def test_a_launch_too_short_for_the_clock_is_repeated_and_divided(clock):
     runs = []
 
     def launch():
         runs.append(1)
-        time.sleep(2e-3)
+        clock.pass_us(2)
+
+    assert measure(launch, CpuDevice(1), iterations=5).median_us == 2
+    assert len(runs) > 5 * 10
+
+
+def test_the_machines_own_clock_is_read():
+    found = measure(lambda: time.sleep(1e-3), CpuDevice(1), iterations=5)
+    assert found.min_us >= 1000 and found.samples >= 5
+
+
+def test_a_hopeless_launch_is_cut_off_after_a_few_runs(clock):
+    runs = []
+
+    def launch():
+        runs.append(1)
+        clock.pass_us(2000)
 
     found = measure(launch, CpuDevice(1), iterations=50, best_us=10)
-    assert found.cut_off
+    assert found.cut_off and found.median_us == 2000
     assert len(runs) <= 5
+
+
+def test_a_run_that_lost_the_processor_is_timed_again(clock):
+    runs = []
+
+    def launch():
+        runs.append(1)
+        lost = len(runs) % 2 == 0
+        clock.preempted += lost
+        clock.pass_us(9000 if lost else 1000)
+
+    found = measure(launch, CpuDevice(1), iterations=5)
+    assert (found.median_us, found.samples) == (1000, 5)
+    assert len(runs) > 5 + 2
 
 
 class Scripted(CpuDevice):
@@ -55,6 +109,17 @@ def test_a_noisy_timing_of_a_contender_is_taken_again_until_it_is_steady():
     assert (found.samples, found.min_us, found.median_us) == (8, 10.0, 10.0)
     again = measure(lambda: None, Scripted(10.0, *rough * 9), iterations=4, best_us=12)
     assert (again.samples, again.noisy) == (16, True)
+
+
+def test_of_two_timings_at_different_moments_the_quieter_counts_with_all_its_samples():
+    again = {"glance": 2, "iterations": 4, "threads": 1}
+    first = measure(lambda: None, Scripted(20.0, *[20.0] * 4), iterations=4)
+    quiet = measure_again(lambda: None, Scripted(*[10.0] * 6), first, **again)
+    assert (quiet.median_us, quiet.samples) == (10.0, 4)
+    disturbed = measure_again(lambda: None, Scripted(*[30.0] * 6), quiet, **again)
+    assert disturbed is quiet
+    lucky = measure_again(lambda: None, Scripted(5.0, 5.0, *[30.0] * 4), quiet, **again)
+    assert lucky is quiet
 
 
 def test_a_noisy_timing_far_behind_and_a_steady_one_are_taken_once():

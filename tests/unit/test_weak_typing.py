@@ -7,11 +7,12 @@ import pytest
 from engines import small_network
 
 import workbench as wb
-from workbench.builder import BuildState, WeakTyping, run_stages, start
+from workbench.builder import BuildState, WeakTyping, run_stages, start, weak_typing
 from workbench.errors import ConfigError
 from workbench.network import NetworkDefinition
 from workbench.records import Stage
 from workbench.reports.weights_and_types import weak_typing_rows
+from workbench.selection.candidates import Workshop
 from workbench.session import Session, SetFlag, SetOption
 
 FLAGS = (wb.BuilderFlag.FP16, wb.BuilderFlag.BF16, wb.BuilderFlag.INT8)
@@ -68,6 +69,25 @@ def test_int8_is_chosen_by_time_and_the_strongly_typed_config_builds_the_same_ne
     assert str(again.network) == str(state.network)
     assert again.tuned.timed == 0
     assert "weak typing (TensorRT ≤ 10)" in state.log[Stage.PRECISION].summary
+
+
+def test_conversions_are_timed_in_one_workshop(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Workshop] = []
+    timed: list[str] = []
+
+    class Counted(Workshop):
+        def __init__(self, *given) -> None:
+            super().__init__(*given)
+            made.append(self)
+
+        def candidates(self, layer):
+            timed.append(layer.opt.signature)
+            return super().candidates(layer)
+
+    monkeypatch.setattr(weak_typing, "Workshop", Counted)
+    built(weak_config(*FLAGS))
+    assert len(set(timed)) == len(timed) > 1
+    assert len(made) == 1
 
 
 def test_each_choice_stands_in_the_ledger_with_its_times() -> None:

@@ -14,7 +14,8 @@ from widgets.panels.accuracy import BETWEEN, OURS, PEER, AccuracyPanel
 from widgets.panels.base import within
 from workbench.config import BuilderFlag
 from workbench.datatypes import DataType
-from workbench.records import Stage
+from workbench.lab import PrecisionTrials
+from workbench.records import CallbackMonitor, Stage
 from workbench.session import Session, SetDefaultPrecision, SetFlag, SetOption
 
 DIGITS = np.load(wb.bundled("datasets", "digits.npz"))
@@ -177,6 +178,50 @@ def test_the_first_divergence_is_named_and_drawn(compared: AccuracyPanel):
     assert f"First beyond 10%: {first.layer}" in texts(compared)
     ring = next(t for t in compared.divergence_figure.data if "first beyond" in t.name)
     assert list(ring.x) == [first.layer]
+
+
+def test_a_comparison_builds_its_config_once(monkeypatch: pytest.MonkeyPatch):
+    built = []
+    original = PrecisionTrials.build
+
+    def counted(self, config, **options):
+        built.append(config.default_precision)
+        return original(self, config, **options)
+
+    monkeypatch.setattr(PrecisionTrials, "build", counted)
+    session = rescaled()
+    session.run(Stage.PRECISION)
+    panel = AccuracyPanel(session)
+    panel.compare()
+    assert list(panel.quality) == [OURS, PEER, BETWEEN]
+    assert built == [DataType.INT8]
+
+
+PHASES = ("Build", "Reference", "Taps", "Samples", "ONNX Runtime", "This build")
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_comparison_hears_cancel_in_every_part_of_its_work(
+    compared: AccuracyPanel, monkeypatch: pytest.MonkeyPatch, phase: str
+):
+    panel, before = AccuracyPanel(compared.session), []
+    original = CallbackMonitor.phase_start
+
+    def phase_start(self, phase_name, *given):
+        before.append(phase_name)
+        if phase_name == phase:
+            panel.runner.cancel()
+        original(self, phase_name, *given)
+
+    monkeypatch.setattr(CallbackMonitor, "phase_start", phase_start)
+    panel.compare()
+    assert panel.runner.failure is not None and panel.runner.failure.cancelled
+    assert max(map(PHASES.index, set(PHASES) & set(before))) == PHASES.index(phase)
+    assert not panel.quality and panel.divergence is None
+    monkeypatch.undo()
+    panel.compare()
+    assert panel.runner.failure is None
+    assert panel.quality[OURS].to_json() == compared.quality[OURS].to_json()
 
 
 def test_what_is_not_finite_is_drawn_at_the_edge_and_told_as_it_is():

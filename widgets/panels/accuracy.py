@@ -29,7 +29,7 @@ from workbench.lab import (
     find_minimal_fix,
 )
 from workbench.lab.peer import peer_outputs
-from workbench.records import Stage
+from workbench.records import Progress, Stage
 from workbench.reports import divergence_rows, front_rows, quality_rows, search_rows
 from workbench.session import Action, Session, SetFlag, SetPrecisions
 
@@ -113,12 +113,20 @@ class AccuracyPanel(Panel):
         actions, asked = self.session.actions, self.session.config
         config = asked if self._weak is None else self._weak.strongly_typed(asked)
         config.builder_optimization_level = 0  # accuracy needs no clock
+        config.progress_monitor = self.runner.inner_monitor()
 
         def work() -> None:
-            trials = self._trials()
-            divergence = find_divergence(trials, config)
-            trial = trials.measure(config, _counted(config))
-            self.quality = {OURS: trial.quality, **self._beside_peer(trials, config)}
+            with Progress(self.runner.monitor(), "Comparing", 4) as progress:
+                trials = self._trials()
+                built = trials.build(config)
+                progress.step()
+                divergence = find_divergence(trials, config, built=built)
+                progress.step()
+                trial = trials.measure(config, _counted(config), built=built)
+                progress.step()
+                beside = self._beside_peer(trials, built)
+                progress.step()
+            self.quality = {OURS: trial.quality, **beside}
             self.divergence, self._of = divergence, actions
             self._coverage = trial.coverage
             self._compared = f"{trial.quality.samples} samples · {self.session.device}"
@@ -226,21 +234,27 @@ class AccuracyPanel(Panel):
         """Made once for the same data and settings: what a cancelled search measured is kept."""
         key = settings_of(self.session)
         if key not in self._known:
-            made = trials_of(self.session, samples=self._samples, labels=self._labels)
+            made = trials_of(
+                self.session,
+                samples=self._samples,
+                labels=self._labels,
+                monitor=self.runner.inner_monitor(),
+            )
             self._known = {key: made}
         return self._known[key]
 
-    def _beside_peer(self, trials: PrecisionTrials, config: BuilderConfig) -> dict[str, Quality]:
+    def _beside_peer(self, trials: PrecisionTrials, built: BuildState) -> dict[str, Quality]:
         """ONNX Runtime's outputs beside the reference and the build, or why there are none."""
         self._no_peer = ""
         try:
-            outputs = peer_outputs(self.session.model, trials.batches)
+            outputs = peer_outputs(self.session.model, trials.each("ONNX Runtime"))
         except ConfigError as error:
             self._no_peer = f"Without ONNX Runtime beside it: {error}"
             return {}
-        context = trials.build(config).engine().create_execution_context()
+        context = built.engine().create_execution_context()
         meters = {PEER: QualityMeter(), BETWEEN: QualityMeter()}
-        for batch, exact, peer in zip(trials.batches, trials.reference, outputs, strict=True):
+        batches = trials.each("This build")
+        for exact, peer, batch in zip(trials.reference, outputs, batches, strict=True):
             meters[PEER].add(exact, peer)
             meters[BETWEEN].add(peer, context.run(batch))
         return {name: m.result() for name, m in meters.items()}

@@ -93,6 +93,7 @@ class ModelPanel(Panel):
         self.door.add_class("wb-door")
         self._file: str | Path | None = None
         if self._session is not None:
+            self.status.value = _said(self._session.kept)
             self._read_from(self._session.model)
             self._show(self._session.inspect())
 
@@ -113,15 +114,18 @@ class ModelPanel(Panel):
         self.put(parts)
 
     # -- what the controls do -------------------------------------------------------------
-    def open_model(self, model: Model, *, name: str = "") -> None:
-        """Open a model: a path, bytes, or a network. What is wrong is shown, not raised."""
+    def open_model(self, model: Model, *, name: str = "", earlier: Session | None = None) -> None:
+        """Open a model: a path, bytes, or a network. What is wrong is shown, not raised.
+
+        earlier: the session of an earlier reading, whose calibration is kept where it fits.
+        """
         found: list[Opened] = []
         label = _label(model, name)
         if not self.runner.busy:
             self._read_from(model)
 
         def work() -> None:
-            found.append(self._opened(model, name))
+            found.append(self._opened(model, name, earlier))
             self.runner.outcome = _outcome(found[0], label)
 
         self._start(work, lambda: self._take(found[0], name), f"reading {label}")
@@ -137,14 +141,16 @@ class ModelPanel(Panel):
         self.open_model(part, name=f"{self.shown.name}_subgraph{index}")
 
     # -- inner ----------------------------------------------------------------------------
-    def _opened(self, model: Model, name: str) -> Opened:
+    def _opened(self, model: Model, name: str, earlier: Session | None = None) -> Opened:
         given = self._is_given(model)
+        kept = earlier is not None and earlier.calibration is not None
         return opened_model(
             model,
             device=self._device,
-            calibration=self._data if given else None,
+            calibration=self._data if given and not kept else None,
             timing_cache=self._cache,
             name=name or (self._name if given else ""),
+            earlier=earlier,
         )
 
     def _is_given(self, model: Model) -> bool:
@@ -180,6 +186,7 @@ class ModelPanel(Panel):
             self.status.value = _refused(said)
         else:
             self._session = opened.session
+            self.status.value = _said(opened.session.kept)
             self.runner.use(opened.session)
         self.refresh()
         if opened.session is not None:
@@ -211,7 +218,13 @@ class ModelPanel(Panel):
 
     def _read_again(self) -> None:
         if self._file is not None:
-            self.open_model(self._file)
+            self.open_model(self._file, earlier=self._session_of(self._file))
+
+    def _session_of(self, file: str | Path) -> Session | None:
+        """The session that is open, where it is one of this file."""
+        model = self._session.model if self._session is not None else None
+        same = isinstance(model, str | Path) and Path(model).absolute() == Path(file).absolute()
+        return self._session if same else None
 
     def _dropped(self, name: str, data: bytes) -> None:
         self.open_model(data, name=Path(name).stem)

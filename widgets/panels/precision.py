@@ -151,7 +151,8 @@ class PrecisionPanel(Panel):
         kind = LABELS[str(self.lowered.value)]
 
         def work() -> None:
-            settings, trials = settings_of(self.session), trials_of(self.session)
+            settings = settings_of(self.session)
+            trials = trials_of(self.session, monitor=self.runner.inner_monitor())
             found = measure_sensitivity(trials, kind, others=False, monitor=self.runner.monitor())
             self.sensitivity, self._of = found, settings
             samples = found.reference.samples

@@ -9,17 +9,22 @@ from workbench.config import WEAK_FLAGS, BuilderConfig
 from workbench.datatypes import DataType
 from workbench.errors import SessionError
 from workbench.lab import PrecisionTrials
+from workbench.records import ProgressMonitor
 from workbench.session import Session
 
 OUTDATED = "This was measured with other settings or data than the present ones: measure it again."
 
 
 def trials_of(
-    session: Session, *, samples: Any = None, labels: Array | None = None
+    session: Session,
+    *,
+    samples: Any = None,
+    labels: Array | None = None,
+    monitor: ProgressMonitor | None = None,
 ) -> PrecisionTrials:
     """Trials on the session's calibration data, or on ``samples``; every layer may be lowered.
 
-    Raises SessionError where there is no data.
+    monitor: may cancel each of their builds and runs. Raises SessionError where there is no data.
     """
     data = session.calibration
     if data is None and samples is None:
@@ -28,9 +33,12 @@ def trials_of(
             place=session.name,
             remedy="give the session calibration data, in the Calibration panel or by code",
         )
+    config = without_requests(session.config)
+    if monitor is not None:
+        config.progress_monitor = monitor
     return PrecisionTrials(
         session.model,
-        without_requests(session.config),
+        config,
         device=session.device,
         calibration=data.batches if data is not None else None,
         samples=samples,

@@ -10,9 +10,10 @@ edges of the plan. Two evaluations are defined:
 """
 
 from workbench.body.body import TF32_EPS, Body, BodyInput
-from workbench.body.computing import MOVING, computed
+from workbench.body.computing import computed
 from workbench.body.inference import infer, infer_node
 from workbench.body.interpreter import bind_sizes, interpret
+from workbench.body.moving import MOVING, RESHAPES, SAME_ORDER, SHUFFLES, VIEWS
 from workbench.body.operator import (
     CONSTANT,
     REQUIRED,
@@ -49,7 +50,11 @@ __all__ = [
     "CONSTANT",
     "MOVING",
     "REQUIRED",
+    "RESHAPES",
+    "SAME_ORDER",
+    "SHUFFLES",
     "TF32_EPS",
+    "VIEWS",
     "Array",
     "Attributes",
     "Body",

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from workbench.body.moving import MOVING
 from workbench.body.operator import Node, Reference
 from workbench.body.values import Array, widened
 from workbench.errors import ExecutionError, NetworkError, WorkbenchError
@@ -18,22 +19,6 @@ UNFIT = (ArithmeticError, LookupError, MemoryError, ValueError)
 UNFORESEEN = (AttributeError, StopIteration, TypeError)
 """What code raises that meets values which nobody thought of: ours to mend, and said so."""
 FAILURES = (*UNFIT, *UNFORESEEN)
-
-MOVING = frozenset(
-    {
-        "Concat",
-        "Expand",
-        "Flatten",
-        "Identity",
-        "Reshape",
-        "Slice",
-        "Split",
-        "Squeeze",
-        "Transpose",
-        "Unsqueeze",
-    }
-)
-"""Operators whose reference only moves elements: it needs no halves widened and rounded back."""
 
 
 def operands(node: Node, values: Mapping[str, Array]) -> list[Array | None]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -235,13 +236,17 @@ class _Chooser:
             self.conversions[body.signature] = self._fastest(body)
         return self.conversions[body.signature]
 
+    @cached_property
+    def _shop(self) -> Workshop:
+        """Where conversions are timed: one, so that its sources and stream are opened once."""
+        return Workshop(self.state.device, self.state.config, self.state.cache)
+
     def _fastest(self, body: Body) -> float:
-        shop = Workshop(self.state.device, self.state.config, self.state.cache)
         given = {
             i.name: np.ones(i.type.shape, i.type.dtype.numpy) for i in body.inputs if i.constant
         }
         kind = body.compute_type
-        found = shop.candidates(LayerProblem("conversion", body, (body,), given, kind))
+        found = self._shop.candidates(LayerProblem("conversion", body, (body,), given, kind))
         timed = [c.timing.median_us for c in found if c.eligible and c.timing]
         return min(timed, default=float("inf"))
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from workbench.body import RESHAPES, SHUFFLES
 from workbench.datatypes import DataType
 from workbench.network import Layer, NetworkDefinition, Tensor
 from workbench.records import Refusal
@@ -249,7 +250,7 @@ class _Growth:
 def _kept(layer: Layer, data: list[Tensor], known: Tensor, place: Place) -> tuple[str, str]:
     """(``keepers`` or ``offsets``, why the layer does not keep factors or an empty text)."""
     op, constants = layer.op, [t for t in layer.inputs if t is not None and t not in data]
-    if op in KEEPERS | REDUCTIONS | {"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}:
+    if op in KEEPERS | REDUCTIONS | SHUFFLES:
         return "keepers", ""
     if op == "Concat":
         same = layer.attributes["axis"] % len(known.shape) == place.axis
@@ -306,7 +307,7 @@ def _forward(layer: Layer, data: Tensor, out: Tensor, axis: int) -> tuple[int, i
         return list(order).index(axis), 1
     if layer.op in REDUCTIONS:
         return _reduced(layer, rank, axis)
-    if layer.op in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
+    if layer.op in RESHAPES:
         return _reshaped(data, out, axis)
     if len(out.shape) != rank or out.shape[axis] != data.shape[axis]:
         return None

@@ -7,14 +7,17 @@ import importlib.metadata
 import importlib.util
 import platform
 import sys
+from collections.abc import Iterable
 
 from workbench import __version__
 from workbench.cli.text import say
 from workbench.devices import CpuDevice, open_device
 from workbench.errors import DeviceError
 from workbench.gpu_doctor import gpu_findings
+from workbench.gpu_packages import not_installed
 from workbench.tactics import SOURCES
 from workbench.tactics.gpu_libraries import gpu_libraries
+from workbench.tactics.protocol import TacticSource
 
 NAME = "doctor"
 HELP = "say what is installed, what is missing and what mends it"
@@ -42,14 +45,31 @@ def main(options: argparse.Namespace) -> int:
     for name in PACKAGES:
         say(f"  {name:<18} {installed(name) or 'not installed'}")
     say("Tactic sources:")
-    for source in (s.source() for s in SOURCES):
-        reason = source.unavailable()
-        state = f"ready ({source.version})" if reason is None else f"unavailable: {reason}"
-        say(f"  {source.name:<10} {source.device_kind}: {state}")
+    for name, state in together((s.name, source_state(s)) for s in (x.source() for x in SOURCES)):
+        say(f"  {name:<10} {state}")
     say("GPU:")
-    for line in (*gpu_findings(), *map(str, gpu_libraries()), device_line()):
+    libraries = together((x.name, str(x.missing or x.version)) for x in gpu_libraries())
+    for line in (*gpu_findings(), *(f"{n}: {state}" for n, state in libraries), device_line()):
         say(f"  {line}")
     return 0
+
+
+def source_state(source: TacticSource) -> str:
+    """Whether a source can be used; what many wait for, CuPy, is said of the GPU, once."""
+    kind, reason = source.device_kind, source.unavailable()
+    if reason is None:
+        return f"{kind}: ready ({source.version})"
+    if reason == not_installed("cupy", "CuPy"):
+        return f"{kind}: unavailable without CuPy"
+    return f"{kind}: unavailable: {reason}"
+
+
+def together(rows: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Names and what is said of them; those of which the same is said in one row."""
+    names: dict[str, list[str]] = {}
+    for name, said in rows:
+        names.setdefault(said, []).append(name)
+    return [(", ".join(n), said) for said, n in names.items()]
 
 
 def device_line() -> str:

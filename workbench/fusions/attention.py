@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from workbench.body import Body, Node
+from workbench.body import RESHAPES, SHUFFLES, VIEWS, Body, Node
 from workbench.datatypes import DataType
 from workbench.fusions.anchors import PRODUCTS, main_output, node_of, too_large
 from workbench.network import Layer, Tensor
 from workbench.records import Refusal
 from workbench.rewrite import Match, Miss, RewriteRule
-from workbench.tactics.strided import RESHAPES, SHUFFLES, whole_axes
+from workbench.tactics.strided import whole_axes
 
 BETWEEN = 8
 """Most pointwise layers between the products: scale, soft cap, masks, Casts."""
@@ -229,7 +229,7 @@ def _prepares(layer: Layer) -> bool:
     if layer.operator is None or not (kind.is_float or kind is DataType.INT8):
         return False
     known = all(t is None or t.value is not None for t in layer.inputs[1:])
-    return (layer.op in SHUFFLES and known) or _scales(layer)
+    return (layer.op in VIEWS and known) or _scales(layer)
 
 
 def _not_prepared(match: Match) -> Refusal | None:
@@ -270,7 +270,7 @@ ATTENTION_PROLOGUE = RewriteRule(
 
 
 # -- what puts the heads side by side -----------------------------------------------------
-FINISHING = RESHAPES | {"Transpose", "Cast"}
+FINISHING = SHUFFLES | {"Cast"}
 
 
 def _finishes(layer: Layer) -> bool:

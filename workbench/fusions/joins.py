@@ -6,11 +6,12 @@ So are new keys behind those that are kept, and DenseNet's activations of all th
 
 from __future__ import annotations
 
+from workbench.body import RESHAPES, VIEWS
 from workbench.fusions.anchors import too_large
 from workbench.network import Layer
 from workbench.records import Refusal
 from workbench.rewrite import Match, RewriteRule, is_pointwise, not_same_shape
-from workbench.tactics.strided import RESHAPES, SHUFFLES, whole_axes
+from workbench.tactics.strided import whole_axes
 
 MAX_OPERANDS = 12
 """Tensors that one generated kernel reads."""
@@ -22,7 +23,7 @@ def is_join(layer: Layer) -> bool:
 
 
 def _prepares(layer: Layer) -> bool:
-    if layer.operator is not None and layer.operator.name in SHUFFLES:
+    if layer.operator is not None and layer.operator.name in VIEWS:
         return all(t is None or t.value is not None for t in layer.inputs[1:])
     return is_pointwise(layer)
 

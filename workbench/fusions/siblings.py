@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.fusions.activation import is_unary
+from workbench.fusions.swaps import MOVERS
 from workbench.network import Layer, Tensor
 from workbench.network.remedies import ZeroBias
 from workbench.records import Refusal, Remedy
@@ -146,9 +147,6 @@ def _names(tail: tuple[str, ...]) -> str:
     return " + ".join(tail) or "no epilogue"
 
 
-SHUFFLES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "MaxPool"})
-
-
 def _tail(layer: Layer) -> tuple[tuple[str, ...], Tensor | None]:
     """The epilogue that vertical fusion would give this layer, and the scale that ends it."""
     names: list[str] = []
@@ -161,7 +159,7 @@ def _tail(layer: Layer) -> tuple[tuple[str, ...], Tensor | None]:
         kind = "" if constant or is_unary(user) else " of a residual"
         names.append(f"{user.op}{kind}")
         tensor = user.outputs[0]
-    while len(tensor.users) == 1 and tensor.users[0].op in SHUFFLES:
+    while len(tensor.users) == 1 and tensor.users[0].op in MOVERS:
         tensor = tensor.users[0].outputs[0]
     following = tensor.users[0] if len(tensor.users) == 1 else None
     quantized = following is not None and following.op == "QuantizeLinear"

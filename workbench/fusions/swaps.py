@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from workbench.body import SHUFFLES
 from workbench.network import Layer, NetworkDefinition, Tensor
 from workbench.records import Refusal
 
-MOVERS = frozenset({"MaxPool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
+MOVERS = SHUFFLES | {"MaxPool"}
 """Operators that commute with a monotonic map of every element."""
 
 

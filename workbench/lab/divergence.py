@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from workbench.builder import BuildState
 from workbench.config import BuilderConfig
 from workbench.datatypes import DataType
 from workbench.lab.sensitivity import tapped_quality
@@ -68,13 +69,18 @@ class Divergence:
 
 
 def find_divergence(
-    trials: PrecisionTrials, config: BuilderConfig, *, tolerance: float = TOLERANCE
+    trials: PrecisionTrials,
+    config: BuilderConfig,
+    *,
+    tolerance: float = TOLERANCE,
+    built: BuildState | None = None,
 ) -> Divergence:
     """Build the config and compare every layer with the float model, on the samples kept.
 
-    The plan is the one that is delivered: inner values are read by taps.
+    The plan is the one that is delivered: inner values are read by taps. built: the config's
+    build, where there is one already.
     """
-    found = tapped_quality(trials, config)
+    found = tapped_quality(trials, built or trials.build(config))
     types = {d.layer: d.precision for d in resolve(trials.network, config)}
     rows: list[LayerDivergence] = []
     for layer in trials.network.layers:

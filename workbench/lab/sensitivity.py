@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from workbench.builder import BuildState
 from workbench.config import BuilderConfig
 from workbench.datatypes import DataType
 from workbench.lab.quality import Quality, QualityMeter
@@ -113,10 +114,10 @@ def measure_sensitivity(
     )
 
 
-def tapped_quality(trials: PrecisionTrials, config: BuilderConfig) -> dict[str, Quality]:
-    """Each layer's value in a build of the config beside its float value, read by taps."""
+def tapped_quality(trials: PrecisionTrials, built: BuildState) -> dict[str, Quality]:
+    """Each layer's value in a build beside its float value, read by taps."""
     meters: dict[str, QualityMeter] = {}
-    for exact, found in trials.watched(trials.build(config)):
+    for exact, found in trials.watched(built):
         for layer, value in found.items():
             meter = meters.setdefault(layer, QualityMeter())
             meter.add({"y": exact[layer]}, {"y": value})

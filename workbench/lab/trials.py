@@ -30,7 +30,7 @@ from workbench.lab.quality import Quality, QualityMeter
 from workbench.lab.trial_record import Trial, TrialRecord, told_by
 from workbench.network import NetworkDefinition
 from workbench.precision import PrecisionDecision
-from workbench.records import Stage
+from workbench.records import Progress, Stage
 from workbench.runtime import Engine
 from workbench.runtime.taps import tensor_names
 
@@ -140,20 +140,37 @@ class PrecisionTrials:
         config.precisions = (*config.precisions, *asked)
         return config
 
+    def each(self, phase: str, count: int | None = None) -> Iterator[Batch]:
+        """Every batch, or the first ``count``, for a run over them that is called ``phase``.
+
+        The monitor of the trials' config hears of each, and may cancel with BuildCancelled.
+        """
+        batches = self.batches[:count]
+        with Progress(self.config.progress_monitor, phase, len(batches)) as progress:
+            for batch in batches:
+                yield batch
+                progress.step()
+
     # -- measuring ----------------------------------------------------------------------------
     def measure(
-        self, config: BuilderConfig, kind: DataType = DataType.INT8, *, tap: str = ""
+        self,
+        config: BuilderConfig,
+        kind: DataType = DataType.INT8,
+        *,
+        tap: str = "",
+        built: BuildState | None = None,
     ) -> Trial:
         """Build and judge a configuration; one in the record is not built again.
 
         kind: the precision that coverage counts. tap: a layer whose own value is compared, too.
+        built: the configuration's build, where there is one already.
         Raises a WorkbenchError where a build does.
         """
         key = json.dumps({**config.to_json(), "counted": kind.value, "tap": tap}, sort_keys=True)
         known = self.record.get(key)
         if known is not None:
             return Trial.from_json(known)
-        state = self.build(config)
+        state = built or self.build(config)
         trial = self._judged(state, config, kind, tap)
         self.record.put(key, trial.to_json())
         return trial
@@ -216,7 +233,8 @@ class PrecisionTrials:
         engine = state.engine()
         names = self._taps(state, engine)
         context = engine.create_execution_context()
-        for batch, inner in zip(self.batches, self._inner, strict=False):
+        batches = self.each("Taps", len(self._inner))
+        for batch, inner in zip(batches, self._inner, strict=True):
             run = context.tap(batch, tuple(names.values()))
             wanted = {x: t for x, t in names.items() if x in inner}
             values = {x: np.asarray(run[t]).astype(np.float32) for x, t in wanted.items()}
@@ -237,7 +255,7 @@ class PrecisionTrials:
         meter = QualityMeter()
 
         def outputs() -> Iterator[Any]:
-            for index, batch in enumerate(self.batches):
+            for index, batch in enumerate(self.each("Samples")):
                 if not name or index >= len(self._inner):
                     yield context.run(batch)
                     continue
@@ -285,16 +303,17 @@ class PrecisionTrials:
         }
         taps = Taps(self._base, network, self._float_engine)
         kept: list[dict[str, Array]] = []
+        seen: list[dict[str, Array]] = []
         used = 0
-        for batch in self.batches:
+        for batch in self.each("Reference"):
             fits = used < TAPPED_BYTES
             wanted = tuple(dict.fromkeys((*outputs, *inner.values()))) if fits else outputs
             values = taps.run(batch, wanted)
             kept.append({n: values[n] for n in outputs})
             if fits:
-                self._inner.append({x: values[t] for x, t in inner.items()})
-                used += sum(a.nbytes for a in self._inner[-1].values())
-        self._reference = tuple(kept)
+                seen.append({x: values[t] for x, t in inner.items()})
+                used += sum(a.nbytes for a in seen[-1].values())
+        self._reference, self._inner = tuple(kept), seen
 
     def _float_engine(self, network: NetworkDefinition, config: BuilderConfig, name: str) -> Engine:
         return run_stages(start(network, config, device=self.device, name=name)).engine()

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from workbench.body import SHUFFLES
 from workbench.datatypes import DataType
 from workbench.dimensions import is_static
 from workbench.errors import NetworkError
@@ -29,8 +30,6 @@ from workbench.records import Remedy
 EDIT = "Edit"
 """The ``Cause.stage`` of layers that a person's edit made; no rewrite merges them with others."""
 
-SHUFFLES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
-"""Operators that move elements about: every function of one element commutes with them."""
 RISING = frozenset(
     {
         *("Relu", "Clip", "LeakyRelu", "Elu", "Celu", "Sigmoid", "HardSigmoid", "Tanh"),

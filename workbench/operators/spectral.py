@@ -68,13 +68,13 @@ def _dft_axis(value: Any, rank: int) -> int:
 def _dft(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Array, ...]:
     x = inputs[0]
     axis = _dft_axis(operand(inputs, 2), x.ndim)
-    length, signal = _number(inputs, 1), _complex(x)
-    if attributes["inverse"] and attributes["onesided"]:
-        whole = np.fft.irfft(signal, length, axis)
+    length = _number(inputs, 1)
+    if attributes["onesided"] and attributes["inverse"]:
+        whole = np.fft.irfft(_complex(x), length, axis)
         return (whole[..., None].astype(x.dtype),)
-    found = (np.fft.ifft if attributes["inverse"] else np.fft.fft)(signal, length, axis)
     if attributes["onesided"]:
-        found = np.take(found, np.arange(found.shape[axis] // 2 + 1), axis)
+        return (_pairs(np.fft.rfft(x[..., 0], length, axis), x.dtype),)
+    found = (np.fft.ifft if attributes["inverse"] else np.fft.fft)(_complex(x), length, axis)
     return (_pairs(found, x.dtype),)
 
 
@@ -139,8 +139,10 @@ def _frames(inputs: Sequence[Any], x: Array) -> Array:
 
 def _stft(attributes: Attributes, inputs: Sequence[Any]) -> tuple[Array, ...]:
     x = inputs[0]
-    signal = _complex(x if x.ndim == 3 else x[..., None])
-    found = np.fft.fft(_frames(inputs, signal), axis=2)
+    x = x if x.ndim == 3 else x[..., None]
+    if attributes["onesided"] and x.shape[2] == 1:
+        return (_pairs(np.fft.rfft(_frames(inputs, x[..., 0]), axis=2), x.dtype),)
+    found = np.fft.fft(_frames(inputs, _complex(x)), axis=2)
     if attributes["onesided"]:
         found = found[:, :, : found.shape[2] // 2 + 1]
     return (_pairs(found, x.dtype),)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from workbench.body import RESHAPES
 from workbench.network import Layer, NetworkDefinition, Tensor
 from workbench.passes.rule_pass import RulePass
-from workbench.passes.shuffles import RESHAPES
 from workbench.records import Refusal
 from workbench.rewrite import Match, Replaced, RewriteRule, not_constant, not_same_type
 from workbench.rewrite.derive import apply, derive

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from workbench.body import RESHAPES
 from workbench.network import Layer, NetworkDefinition, Tensor
 from workbench.passes.rule_pass import RulePass
 from workbench.rewrite import Match, Replaced, RewriteRule
@@ -19,7 +20,7 @@ NEUTRAL: dict[str, tuple[float, tuple[int, ...]]] = {
     "Pow": (1.0, (1,)),
 }
 """Operator -> the neutral value, and the operands that may have it."""
-SAME_TYPE = frozenset({"Cast", "Expand", "Reshape", "Flatten", "Squeeze", "Unsqueeze"})
+SAME_TYPE = RESHAPES | {"Cast", "Expand"}
 """Operators that do nothing when the output's type and shape are the input's."""
 IDLE: dict[str, tuple[int, int]] = {"Pad": (1, 0), "Slice": (4, 1), "Tile": (1, 1)}
 """Operators that do nothing if the shape stays and this operand has this value everywhere.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from workbench.body import RESHAPES
 from workbench.network import NetworkDefinition, Tensor
 from workbench.passes.rule_pass import RulePass
-from workbench.passes.shuffles import RESHAPES
 from workbench.records import Refusal
 from workbench.rewrite import Match, Replaced, RewriteRule
 from workbench.rewrite.derive import apply, derive, shape_operand

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from workbench.body import SHUFFLES
 from workbench.fusions.anchors import PRODUCTS, channel_axis, not_per_channel, per_channel
 from workbench.network import Layer, NetworkDefinition, Tensor
 from workbench.passes.rule_pass import RulePass
-from workbench.passes.shuffles import RESHAPES
 from workbench.records import Refusal
 from workbench.rewrite import Match, Replaced, RewriteRule, not_constant
 from workbench.rewrite.derive import apply, derive
-
-SHUFFLES = RESHAPES | {"Transpose"}
 
 
 @dataclass(frozen=True)

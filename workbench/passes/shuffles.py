@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from workbench.body import RESHAPES
 from workbench.network import NetworkDefinition
 from workbench.passes.rule_pass import RulePass
 from workbench.records import Refusal
 from workbench.rewrite import Match, Replaced, RewriteRule
 from workbench.rewrite.derive import shape_operand
-
-RESHAPES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
-"""Operators that keep the elements in their order."""
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from workbench.body import SHUFFLES
 from workbench.network import Layer, NetworkDefinition, Tensor
 from workbench.network.graph import is_literal
 from workbench.passes.rule_pass import RulePass
-from workbench.passes.shuffles import RESHAPES, permutation
+from workbench.passes.shuffles import permutation
 from workbench.rewrite import Match, Replaced, RewriteRule
-
-SHUFFLES = RESHAPES | {"Transpose"}
 
 
 @dataclass(frozen=True)

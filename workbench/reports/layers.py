@@ -57,7 +57,8 @@ def tactic_rows(choice: LayerChoice) -> pd.DataFrame:
 
     Formats: the layouts that it reads and writes. Mark: ``≈ chosen`` where noise hides which of the
     two is faster, ``noisy`` where the machine was too busy, ``cut off`` after a hopeless first run.
-    Error/bound: largest error against the float64 reference, as a fraction of its bound.
+    Error/bound: largest error against the float64 reference, as a fraction of its bound. Error: of
+    all floats together, relative (L2); of two float32 tactics alike in time the exacter is chosen.
     """
     rows: list[dict[str, object]] = []
     for index, c in enumerate(choice.candidates):
@@ -80,6 +81,7 @@ def tactic_rows(choice: LayerChoice) -> pd.DataFrame:
                 "Samples": t.samples if t else None,
                 "Kernel": c.kernel,
                 "Measured": (f"{t.date}{', cached' if c.cached else ''}" if t else ""),
+                "Error": c.error,
             }
         )
     table = pd.DataFrame(rows)

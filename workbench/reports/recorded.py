@@ -150,11 +150,13 @@ def _candidate(c: Candidate) -> list[Any]:
         if c.refusal
         else None,
         c.cached,
+        None if c.error is None else float(f"{c.error:.4g}"),
     ]
 
 
 def _candidate_of(data: Sequence[Any]) -> Candidate:
-    source, title, tactic, timing, worst, kernel, workspace, refusal, cached = data
+    source, title, tactic, timing, worst, kernel, workspace, refusal, cached, *later = data
+    (error,) = later or (None,)  # which the first recordings have not
     return Candidate(
         source,
         title,
@@ -165,6 +167,7 @@ def _candidate_of(data: Sequence[Any]) -> Candidate:
         workspace,
         Refusal(*refusal) if refusal else None,
         cached,
+        error,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from workbench.devices import Buffer
 from workbench.errors import ExecutionError
+from workbench.gpu_launch import overlapped
 from workbench.plan import PlanStep
 from workbench.runtime.engine import Engine
 from workbench.runtime.profiler import Profiler
@@ -96,7 +97,7 @@ class Launcher:
     def in_order(self, launches: tuple[Launch, ...]) -> tuple[Launch, ...]:
         """The launches, each after what it needs from other streams."""
         if len(self.streams) == 1:
-            return flat(launches)
+            return tuple(overlapped(flat(launches)))
         return across_streams(launches, self._order, self.streams, self.device)
 
     def forget(self, bound: Bound | None = None) -> None:

@@ -14,8 +14,8 @@ class Candidate:
     """One tactic of one layer and what became of it.
 
     timing: None when it was refused, or not timed (level 0). worst: its largest error as a
-    fraction of the bound. eligible: whether the selection may choose it; if not, ``refusal``
-    says why.
+    fraction of the bound. error: relative L2 distance of its floats to the exact ones.
+    eligible: whether the selection may choose it; if not, ``refusal`` says why.
     """
 
     source: str
@@ -27,6 +27,7 @@ class Candidate:
     workspace_bytes: int = 0
     refusal: Refusal | None = None
     cached: bool = False
+    error: float | None = None
 
     @property
     def eligible(self) -> bool:

@@ -217,7 +217,7 @@ class Workshop:
                     found.append(Candidate(source.name, source.name, None, refusal=offer))
                     continue
                 unneeded = self._emulates_in_vain(layer, offer, found)
-                unneeded = unneeded or self.not_worth_compiling(offer, found)
+                unneeded = unneeded or self.not_worth_compiling(offer, found, layer)
                 if unneeded is not None:
                     found.append(Candidate(source.name, offer.title, offer, refusal=unneeded))
                     continue
@@ -232,13 +232,19 @@ class Workshop:
                     return self.contract(layer, found)
         return self.contract(layer, found)
 
-    def not_worth_compiling(self, offer: Tactic, found: Sequence[Candidate]) -> Refusal | None:
+    def not_worth_compiling(
+        self, offer: Tactic, found: Sequence[Candidate], layer: LayerProblem
+    ) -> Refusal | None:
         """Why a kernel is not compiled: the layer runs so fast by others that little is to gain.
 
         Only what computes in the same precision, and is not more emulated than the offer, counts.
+        One whose timing is known is taken: a build before this one held it to be worth it, by
+        first timings of the others that were better in the end.
         """
         level = self.config.builder_optimization_level
         if offer.source not in COMPILED_FOR_LONG_LAYERS or level >= COMPILES_ANYWAY_LEVEL:
+            return None
+        if self.is_cached(offer, layer):
             return None
         rivals = [
             (c.timing.median_us, c.source)

@@ -15,6 +15,7 @@ from workbench.formats import LINEAR, Format
 from workbench.records import Refusal
 from workbench.selection.candidate import Candidate
 from workbench.selection.candidates import Workshop
+from workbench.selection.finals import finals
 from workbench.selection.layer_problem import LayerProblem
 from workbench.selection.pbqp import Matrix, solve
 from workbench.selection.ranking import formats_of, menu
@@ -105,7 +106,9 @@ class _Composer:
     def _part_candidates(self, part: Part) -> tuple[Candidate, ...]:
         problem = part_problem(self.shop, self.layer, part)
         if problem.key not in self.shop.parts:
-            self.shop.parts[problem.key] = self.shop.candidates(problem, part=True)
+            trial = Trial(self.shop, problem)
+            found = self.shop.candidates(problem, trial=trial, part=True)
+            self.shop.parts[problem.key] = finals(trial, found)
         return self.shop.parts[problem.key]
 
     def _boundaries(self, fused: Sequence[Candidate]) -> list[Boundary]:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
+from workbench.datatypes import DataType
 from workbench.formats import Format
 from workbench.selection.candidate import Candidate
 
 CLOSE = 1.05
+ROUNDING = 2.0**-25
+"""Relative error of a result that was rounded to float32 once."""
+ERROR_PRICE = 0.08
+"""Of a tactic's time, what twice the error of the most exact one costs: one long chain of sums
+loses where sums in blocks take little longer."""
 
 Layouts = tuple[tuple[Format, ...], tuple[Format, ...]]
 
@@ -31,16 +38,49 @@ def fastest(candidates: Sequence[Candidate], order: Mapping[str, int]) -> Candid
     """The fastest; among those that time cannot tell from it, the first by source, then as offered.
 
     A source offers its best guess first. However wide the spreads: who is likely to take CLOSE
-    times as long is no equal.
+    times as long is no equal. Errors have a price, see ``priced_us``.
     """
     timed = [(c.timing, c) for c in candidates if c.timing is not None]
     if not timed:
         return candidates[0]
-    best = min((t for t, _ in timed), key=lambda t: t.likely_us)
+    least = least_error(candidates)
+    price = {id(c): priced_us(c, least) for _, c in timed}
+    best, cheapest = min(timed, key=lambda t: price[id(t[1])])
+    limit = CLOSE * price[id(cheapest)]
     close = [
-        c for t, c in timed if not t.distinguishable(best) and t.likely_us <= CLOSE * best.likely_us
+        c
+        for t, c in timed
+        if price[id(c)] <= limit
+        and not t.distinguishable(best)
+        and _error_of(c, least) <= CLOSE * _error_of(cheapest, least)
     ]
     return min(close, key=lambda c: (order.get(c.source, len(order)), not _in_place(c)))
+
+
+def least_error(candidates: Sequence[Candidate]) -> float:
+    """The error of the most exact one that computes in float32, at least ROUNDING."""
+    known = [c.error for c in candidates if c.error is not None and _in_float32(c)]
+    return max(ROUNDING, min(known, default=0.0))
+
+
+def priced_us(candidate: Candidate, least: float) -> float:
+    """Its likely time, and ERROR_PRICE of it for each doubling of the least error."""
+    assert candidate.timing is not None
+    doublings = math.log2(_error_of(candidate, least))
+    return candidate.timing.likely_us * (1 + ERROR_PRICE * doublings)
+
+
+def _error_of(candidate: Candidate, least: float) -> float:
+    """Its error as a multiple of the least; 1 where there is none to tell."""
+    if candidate.error is None or not _in_float32(candidate):
+        return 1.0
+    return max(1.0, candidate.error / least)
+
+
+def _in_float32(candidate: Candidate) -> bool:
+    """TF32 is not: where it is allowed, its error is wanted."""
+    tactic = candidate.tactic
+    return tactic is not None and tactic.precision is DataType.FLOAT and not tactic.tf32
 
 
 def _in_place(candidate: Candidate) -> bool:

@@ -17,9 +17,9 @@ from workbench.selection.candidate import Candidate
 from workbench.selection.layer_problem import LayerProblem
 from workbench.selection.one_item import operands_with_last, run_last
 from workbench.tactics.launch import bind, run_once, stored_bytes, upload
-from workbench.tactics.protocol import Call, Problem, Tactic
+from workbench.tactics.protocol import Call, Launch, Problem, Tactic
 from workbench.tactics.workspace import over_limit
-from workbench.timing import Entry, measure
+from workbench.timing import Entry, Timing, measure
 
 if TYPE_CHECKING:
     from workbench.selection.candidates import Workshop
@@ -29,6 +29,12 @@ PASSING = frozenset({"compile", "plan", "workspace"})
 
 They are told, but not kept with the timings: the next build tries again.
 """
+
+
+TIMED_AGAIN = ("cpu",)
+"""Kinds of devices whose tactics are timed again in turns: launches are kept for them."""
+_Checked = tuple[float, float | None, str]
+"""Largest error as a fraction of the bound, relative error, and what is wrong or nothing."""
 
 
 class Trial:
@@ -44,6 +50,10 @@ class Trial:
         self._inputs: dict[str, dict[str, Array]] = {}
         self._buffers: dict[tuple[str, tuple[Format, ...]], tuple[Buffer, ...]] = {}
         self._unordered: dict[str, Buffer] = {}
+        self.launches: dict[Tactic, Launch] = {}
+        """Of the tactics that were timed here and may be again."""
+        self._results: dict[tuple[Format, ...], tuple[Buffer, ...]] = {}
+        # Where tactics write while they are timed, by layouts: they take turns.
 
     def candidate(self, source: Any, tactic: Tactic) -> Candidate:
         """One tactic's outcome, from the cache where it is known."""
@@ -68,7 +78,14 @@ class Trial:
             entry.workspace_bytes,
             self._refusal(entry),
             cached,
+            entry.error,
         )
+
+    def retimed(self, tactic: Tactic, timing: Timing) -> None:
+        """Keep a better timing of a tactic tried before."""
+        key = self.shop.key(tactic, self.layer)
+        if self.shop.uses_cache:
+            self.shop.cache.update(key, replace(self.shop.cache.entries[key], timing=timing))
 
     def _refusal(self, entry: Entry) -> Refusal | None:
         limit = self.shop.config.get_memory_pool_limit(MemoryPoolType.WORKSPACE)
@@ -110,9 +127,9 @@ class Trial:
         self, source: Any, tactic: Tactic, calls: Sequence[tuple[Body, Call]], entry: Entry
     ) -> Entry:
         """The entry with what checking and timing give."""
-        worst = None
+        worst = error = None
         if self.shop.checks:
-            worst, failure = self._check(tactic, self._checked(source, tactic, calls))
+            worst, error, failure = self._check(tactic, self._checked(source, tactic, calls))
             if failure:
                 return replace(entry, worst=worst, failure=failure, quarantined=True)
         timing = None
@@ -122,8 +139,10 @@ class Trial:
             stream = self.shop.stream
             inputs = self._timed_on(tactic, problem)
             over = tactic.overwrites
-            outputs = None if over is None else (inputs[over],)
+            outputs = self._results.get(tactic.outputs) if over is None else (inputs[over],)
             bound = bind(call, tactic, problem, stream, inputs, outputs)
+            if over is None:
+                self._results[tactic.outputs] = bound.outputs
             busy = self.shop.steadiness.busy
             timing = measure(
                 bound.launch,
@@ -135,7 +154,9 @@ class Trial:
             )
             timing = replace(timing, noisy=timing.noisy or busy)
             self.shop.timed += 1
-        return replace(entry, timing=timing, worst=worst)
+            if self.shop.device.kind in TIMED_AGAIN and not timing.cut_off:
+                self.launches[tactic] = bound.launch
+        return replace(entry, timing=timing, worst=worst, error=error)
 
     def _checked(
         self, source: Any, tactic: Tactic, calls: Sequence[tuple[Body, Call]]
@@ -153,25 +174,28 @@ class Trial:
         where = {id(b) for b in checked}
         return [(b, c) for b, c in calls if id(b) in where]
 
-    def _check(self, tactic: Tactic, calls: Sequence[tuple[Body, Call]]) -> tuple[float, str]:
-        worst = 0.0
+    def _check(self, tactic: Tactic, calls: Sequence[tuple[Body, Call]]) -> _Checked:
+        worst, errors = 0.0, list[float]()
         for body, call in calls:
             problem = self.shop.problem(body, self.layer.constants)
             last = self._last and body is self.layer.smallest and tactic.overwrites is None
             inputs = self._buffers_for(tactic, problem, last=last)
             run = run_last if last else run_once
             outputs = run(call, tactic, problem, inputs)
-            result = self._reference_for(body, tactic.tf32, last=last).check(outputs)
+            expected = self._reference_for(body, tactic.tf32, last=last)
+            result = expected.check(outputs)
             worst = max(worst, result.worst)
             if not result.passed:
                 where = f"the last item of {sizes_text(body)}" if last else sizes_text(body)
-                return worst, f"wrong result at {where}: {result.message}"
+                return worst, None, f"wrong result at {where}: {result.message}"
+            error = expected.error(outputs)
+            errors += [] if error is None else [error]
             if tactic.deterministic:
                 again = run(call, tactic, problem, inputs)
                 if not bit_equal(outputs, again):
-                    return worst, "two runs differ, yet it is declared deterministic"
+                    return worst, None, "two runs differ, yet it is declared deterministic"
         self.shop.checked += 1
-        return worst, ""
+        return worst, max(errors, default=None), ""
 
     def _inputs_for(self, body: Body) -> dict[str, Array]:
         key = body.signature

@@ -23,6 +23,7 @@ from workbench.selection.candidate import Candidate
 from workbench.selection.candidates import Workshop
 from workbench.selection.choice import LayerChoice, ReformatChoice, Tuned
 from workbench.selection.composing import composed_candidates, part_problems
+from workbench.selection.finals import finals
 from workbench.selection.layer_problem import LayerProblem, bodies_at, constants_of
 from workbench.selection.overwriting import Overwriting
 from workbench.selection.pbqp import Matrix, Solution, solve
@@ -112,9 +113,9 @@ class _Tuning:
         if problem is None:
             return (self._host_candidate(layer),)
         trial = Trial(self.shop, problem)
-        candidates = self.shop.candidates(problem, trial=trial)
-        composed = composed_candidates(trial, candidates, self.reformat)
-        found = self.shop.contract(problem, (*candidates, *composed))
+        fused = finals(trial, self.shop.candidates(problem, trial=trial))
+        composed = finals(trial, composed_candidates(trial, fused, self.reformat), beside=fused)
+        found = self.shop.contract(problem, (*fused, *composed))
         able = self.shop.device.kind == "cpu" or any(c.eligible for c in found)
         return found if able else (*found, self._host_candidate(layer))
 
@@ -199,9 +200,9 @@ class _Tuning:
             offer = s.reformat(type_, source, target)
             if isinstance(offer, Refusal):
                 continue
-            if self.shop.not_worth_compiling(offer, tried) is None:
+            if self.shop.not_worth_compiling(offer, tried, trial.layer) is None:
                 tried.append(trial.candidate(s, offer))
-        able = [c for c in tried if c.eligible]
+        able = [c for c in finals(trial, tried) if c.eligible]
         return fastest(able, self.shop.order) if able else None
 
     def _reformat_cost(self, type_: TensorType, source: Format, target: Format) -> float:

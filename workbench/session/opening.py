@@ -37,10 +37,12 @@ def open_model(
     calibration: Any = None,
     timing_cache: TimingCache | None = None,
     name: str = "",
+    earlier: Session | None = None,
 ) -> Opened:
     """A session where the model is imported; otherwise every reason, and what is left.
 
-    The keywords are those of Session.
+    The keywords are those of Session. earlier: one of the same model, read before, whose
+    calibration is kept where it fits.
     """
     try:
         session = Session(
@@ -50,6 +52,8 @@ def open_model(
             timing_cache=timing_cache,
             name=name,
         )
+        if earlier is not None:
+            session.keep_calibration(earlier)
     except ParserError as refused:
         try:
             return Opened(model, None, inspect_model(model, device=device, name=name), refused)

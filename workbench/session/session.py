@@ -17,17 +17,26 @@ import numpy as np
 
 from workbench.body import Array
 from workbench.builder import STAGES, BuildState, keep_ranges, start, weak_types
-from workbench.calibration import CalibrationData, CalibrationResult, load_data, random_inputs
+from workbench.calibration import (
+    CalibrationCache,
+    CalibrationData,
+    CalibrationResult,
+    load_data,
+    random_inputs,
+)
 from workbench.config import BuilderConfig, OptimizationProfile
 from workbench.devices import Device, open_device
 from workbench.dimensions import evaluate_shape, symbols_of
-from workbench.errors import SessionError
+from workbench.errors import CalibrationError, SessionError
 from workbench.files import make_folder, read_file, write_atomically
 from workbench.lab import ModelInspection, inspect_model
 from workbench.network import NetworkDefinition
 from workbench.onnx_export import OPSET, export_onnx
+from workbench.precision import quantizable_tensors
 from workbench.records import ProgressMonitor, Stage, StageRecord
-from workbench.session.actions import Action, EditNetwork, SetProfile, UseCalibrationData
+from workbench.session.actions import Action, SetProfile, UseCalibrationData
+from workbench.session.script import script_of
+from workbench.session.stage_settings import STAGE_SETTINGS
 from workbench.timing import TimingCache
 
 
@@ -35,7 +44,8 @@ class Session:
     """A model on a device, and what has been asked of it so far.
 
     model: an ONNX path, bytes, or a network. actions: in order; ``undone`` are those that redo
-    would bring back. ``position`` is the last stage that was stepped to, or None.
+    would bring back. ``position`` is the last stage that was stepped to, or None. kept: what became
+    of an earlier session's calibration; see ``keep_calibration``.
     """
 
     def __init__(
@@ -53,6 +63,7 @@ class Session:
         self.actions: tuple[Action, ...] = ()
         self.undone: tuple[Action, ...] = ()
         self.position: Stage | None = None
+        self.kept = ""
         self._data: dict[str, CalibrationData] = {}
         self._states: dict[str, BuildState] = {}
         self._ranges: dict[tuple[str, str], CalibrationResult] = {}
@@ -92,6 +103,47 @@ class Session:
         data = load_data(source, self.parsed.networks[Stage.PARSE])
         self._data[data.digest] = data
         self.do(UseCalibrationData(data.digest, data.label))
+
+    def keep_calibration(self, earlier: Session) -> None:
+        """Take over what a session of the same model, opened before, calibrates with.
+
+        The data, where it fits the inputs; the ranges, where all that computes the calibrated
+        tensors is as it was. ``kept`` says what became of them.
+        """
+        data, cache = earlier.calibration, earlier.unscaled_ranges()
+        if data is None:
+            return
+        try:
+            found = load_data(data.batches, self.parsed.networks[Stage.PARSE])
+        except CalibrationError as error:
+            self.kept = f"Its calibration data ({data.label}) is not kept: {error}"
+            return
+        data = replace(found, label=data.label)
+        self._data[data.digest] = data
+        self.do(UseCalibrationData(data.digest, data.label))
+        self.kept = f"Its calibration data ({data.label}) is kept"
+        if cache is None:
+            self.kept += "."
+            return
+        network = self.run(Stage.FOLD).network
+        difference = cache.difference(network, quantizable_tensors(network), data.digest)
+        if difference:
+            self.kept += f"; its ranges are not, and are measured again: {difference}."
+        else:
+            self._ranges[self._unscaled(data)] = cache.result
+            self.kept += f", and so are the ranges of its {len(cache.digests)} tensors."
+
+    def unscaled_ranges(self) -> CalibrationCache | None:
+        """Ranges that are known for the data in use, without a channel scaling."""
+        key = self._unscaled(self.calibration)
+        if key not in self._ranges:
+            return None
+        return CalibrationCache.of(self._ranges[key], self._states[key[0]].network)
+
+    def _unscaled(self, data: CalibrationData | None) -> tuple[str, str]:
+        config = self.config
+        config.equalize_channels, config.smooth_alpha = False, None
+        return _ranges_key(self._keys(config, data), config, data)
 
     @property
     def calibration(self) -> CalibrationData | None:
@@ -239,48 +291,19 @@ class Session:
         if data is not None:
             state = replace(state, calibration_data=data.batches, calibration_label=data.label)
         keys = self._keys(config, data)
-        scaling = f"{config.equalize_channels}, {config.smooth_alpha}"
-        return state, keys, (keys[Stage.FOLD], f"{data.digest if data else ''}|{scaling}")
+        return state, keys, _ranges_key(keys, config, data)
 
     def _keys(self, config: BuilderConfig, data: CalibrationData | None) -> dict[Stage, str]:
         settings = config.to_json()
-        parts: dict[Stage, tuple[str, ...]] = {
-            Stage.PARSE: ("max_loop_steps",),
-            Stage.FOLD: ("verify",),
-            Stage.PROFILES: ("optimization_profiles",),
-            Stage.PRECISION: ("default_precision", "precisions"),
-            Stage.CALIBRATE: (
-                "calibrator",
-                "percentile",
-                "weight_scales",
-                "equalize_channels",
-                "smooth_alpha",
-                "dynamic_ranges",
-            ),
-            Stage.FUSE: ("verify",),
-            Stage.TUNE: (
-                "builder_optimization_level",
-                "max_num_tactics",
-                "avg_timing_iterations",
-                "tactic_sources",
-                "memory_pool_limits",
-                "num_threads",
-                "flags",
-                "allow_host_layers",
-                "hardware_compatibility_level",
-            ),
-            Stage.MEMORY: tuple(settings),
-            Stage.SERIALIZE: tuple(settings),
-        }
         weak = bool(weak_types(config))
-        if weak:  # the tuner chooses there
-            parts[Stage.PRECISION] = tuple(settings)
         keys: dict[Stage, str] = {}
         chain = f"{self._model_digest}|{self.device.fingerprint}"
         for stage, _ in STAGES:
-            own = json.dumps({k: settings[k] for k in parts[stage]}, sort_keys=True)
+            chosen = weak and stage is Stage.PRECISION  # by the tuner
+            read = settings if chosen else STAGE_SETTINGS.get(stage, settings)
+            own = json.dumps({k: settings[k] for k in read}, sort_keys=True)
             own += json.dumps([e for s, e in settings["network_edits"] if s == stage.value])
-            if stage is Stage.CALIBRATE or (weak and stage is Stage.PRECISION):
+            if stage is Stage.CALIBRATE or chosen:
                 own += data.digest if data else "no data"
             chain = hashlib.sha256(f"{chain}|{stage.value}|{own}".encode()).hexdigest()
             keys[stage] = chain
@@ -298,28 +321,7 @@ class Session:
     # -- show the code --------------------------------------------------------------------
     def code(self) -> str:
         """The Python that does the same; run it beside the files that ``save_script`` writes."""
-        lines = ["from pathlib import Path", "", "import workbench as wb"]
-        if any(isinstance(a, EditNetwork) for a in self.actions):
-            lines.append("from workbench.network import remedies")
-        lines.append("")
-        lines.append(f"device = wb.open_device({self._device_name()!r})")
-        lines.append("config = wb.BuilderConfig()")
-        if any(isinstance(a, SetProfile) for a in self.actions):
-            lines.append("profile = wb.OptimizationProfile()")
-            lines.append("config.add_optimization_profile(profile)")
-        lines.extend(a.code() for a in self.actions)
-        lines.append(
-            f"config.timing_cache = wb.TimingCache.load({self.name + '.timing.json'!r}, "
-            "device.fingerprint)"
-        )
-        data = ""
-        if self.calibration is not None:
-            data = f", calibration={self.name + '.calibration.npz'!r}"
-            data += f", calibration_cache={self.name + '.calibration.json'!r}"
-        lines.append(f"build = wb.build({self._model_text()}, config, device=device{data})")
-        lines.append(f"Path({self.name + '.plan'!r}).write_bytes(build.plan_bytes)")
-        lines.append("print(build.sha256)")
-        return "\n".join(lines) + "\n"
+        return script_of(self)
 
     def save_script(self, folder: str | Path) -> Path:
         """Write the script, the timing cache, calibration data and ranges; returns the script."""
@@ -367,15 +369,13 @@ class Session:
         export_onnx(state.networks[stage], path, opset=opset, functions=functions)
         return Path(path)
 
-    def _device_name(self) -> str:
-        return self.device.kind
 
-    def _model_text(self) -> str:
-        if isinstance(self.model, NetworkDefinition):
-            return "network  # the network that you made by hand"
-        if isinstance(self.model, bytes):
-            return repr(f"{self.name}.onnx")
-        return repr(str(self.model))
+def _ranges_key(
+    keys: Mapping[Stage, str], config: BuilderConfig, data: CalibrationData | None
+) -> tuple[str, str]:
+    """What ranges depend on: the folded network, the data, and how channels are scaled."""
+    scaling = f"{config.equalize_channels}, {config.smooth_alpha}"
+    return keys[Stage.FOLD], f"{data.digest if data else ''}|{scaling}"
 
 
 def _continued(known: BuildState, now: BuildState) -> BuildState:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from workbench.body import CONSTANT, Body, Node
+from workbench.body import CONSTANT, VIEWS, Body, Node
 from workbench.records import Refusal
 from workbench.tactics.scalar_text import Untranslatable
-from workbench.tactics.strided import SHUFFLES, Strided, follow, unfollow
+from workbench.tactics.strided import Strided, follow, unfollow
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +108,7 @@ def _way(body: Body, value: str, integers: bool) -> Way:
     node = _producer(body, value)
     if node is None:
         return Way(value, Strided.whole(body.types[value].shape), ())
-    if node.op in SHUFFLES:
+    if node.op in VIEWS:
         way = _way(body, node.inputs[0], integers)
         views = follow(node, way.view, body)
         if isinstance(views, Refusal):
@@ -144,7 +144,7 @@ def _result(body: Body, mix: Node) -> Way:
     view = Strided.whole(body.output_types[0].shape)
     finish: list[Node] = []
     for node in reversed(way):
-        if node.op in SHUFFLES:
+        if node.op in VIEWS:
             before = unfollow(node, view, body)
             if isinstance(before, Refusal):
                 raise Untranslatable(before.reason)

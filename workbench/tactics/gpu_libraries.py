@@ -12,16 +12,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.errors import DeviceError
-from workbench.gpu_device import EXTRA, import_cupy
+from workbench.gpu_packages import EXTRA, import_cupy
 from workbench.records import Refusal
 from workbench.tactics.compile_processes import CompileError
-from workbench.tactics.cublas_lt.library import library_version, load
+from workbench.tactics.cublas_lt.library import file_of, library_version, load
 from workbench.tactics.cudnn.library import load as load_cudnn
 from workbench.tactics.cudnn.library import versions as cudnn_versions
 from workbench.tactics.nvrtc.source import compile_text
 
 PROBE = 'extern "C" __global__ void run(float* x) { x[threadIdx.x] *= 2.0f; }'
 PROBE_TARGET = "sm_80"
+WITHOUT_CUPY = Refusal("needs CuPy, which loads it")
+"""Of a library that is asked through CuPy. What installs CuPy is said of CuPy."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class _Missing(Exception):
 
 def _cupy() -> Any:
     if importlib.util.find_spec("cupy") is None:
-        raise _Missing(Refusal("CuPy, which loads it, is not installed", remedy=EXTRA))
+        raise _Missing(WITHOUT_CUPY)
     try:
         return import_cupy()
     except DeviceError as e:
@@ -85,11 +87,12 @@ def _nvrtc() -> str:
 
 
 def _cublas_lt() -> str:
+    _cupy()
     found = load()
     if isinstance(found, Refusal):
         raise _Missing(found)
     number = library_version(found)
-    return _dotted(number // 10000, number // 100 % 100, number % 100)
+    return f"{_dotted(number // 10000, number // 100 % 100, number % 100)}, {file_of(found)}"
 
 
 def _cudnn() -> str:

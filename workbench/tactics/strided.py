@@ -13,18 +13,11 @@ from typing import Any
 import numpy as np
 
 from workbench import dimensions
-from workbench.body import CONSTANT, Array, Body, Node
+from workbench.body import CONSTANT, SAME_ORDER, Array, Body, Node
 from workbench.records import Refusal
 
 Run = tuple[int, int]
 """Size and step in elements."""
-
-SHUFFLES = frozenset(
-    {"Expand", "Flatten", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
-)
-"""Operators that ``follow`` knows."""
-
-RESHAPES = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 
 
 @dataclass(frozen=True)
@@ -153,7 +146,7 @@ def follow(node: Node, view: Strided, body: Body) -> tuple[Strided, ...] | Refus
             if bounds is None:
                 return Refusal("a Slice takes its bounds from data", code="dynamic_sizes")
             found = [view.sliced(bounds)]
-        case op if op in RESHAPES:
+        case op if op in SAME_ORDER:
             found = [view.reshaped(shapes[0])]
         case _:
             return Refusal(f"{node.op} is no view of its input", code="not_views")
@@ -185,7 +178,7 @@ def unfollow(node: Node, view: Strided, body: Body) -> Strided | Refusal:
     if node.op == "Transpose":
         order = permutation(node.attributes, len(view.axes))
         return view.transposed([order.index(a) for a in range(len(order))])
-    before = view.reshaped(body.types[node.inputs[0]].shape) if node.op in RESHAPES else None
+    before = view.reshaped(body.types[node.inputs[0]].shape) if node.op in SAME_ORDER else None
     return before or Refusal(f"{node.op} '{node.outputs[0]}' takes a copy", code="not_views")
 
 

@@ -11,16 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workbench.body import CONSTANT, MOVING, Array, Body, Node, computed
+from workbench.body import CONSTANT, SAME_ORDER, VIEWS, Array, Body, Node, computed
 from workbench.errors import NetworkError
 from workbench.formats import LINEAR, Format
 from workbench.records import Refusal
-
-VIEWS = MOVING - {"Concat"}
-"""Operators whose result is a view of their first input."""
-
-RESHAPES = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
-"""Operators that keep the order of the elements."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +82,7 @@ def _follow(
     if not n.inputs:
         return Refusal(f"{n.op} is not a copy between views", code="not_views")
     origin = after.get(n.inputs[0], n.inputs[0])
-    if n.op in RESHAPES and (origin in joined or n.inputs[0] in after):
+    if n.op in SAME_ORDER and (origin in joined or n.inputs[0] in after):
         after[n.outputs[0]] = origin
         return None
     if n.op == "Concat" and all(v in owners for v in n.inputs):
@@ -106,7 +100,7 @@ def _follow(
         return Refusal(e.problem, place=e.place, code="values")
     for o, r in zip(n.outputs, results, strict=True):
         if r.size and not np.may_share_memory(r, x):
-            if n.op not in RESHAPES:
+            if n.op not in SAME_ORDER:
                 return Refusal(f"{n.op} '{o}' is not a view", code="not_views")
             # The order of elements stays: what follows is laid over the output instead.
             after[o] = origin

@@ -16,7 +16,8 @@ from workbench.body import Array, TensorType
 from workbench.datatypes import DataType
 from workbench.devices import Buffer
 from workbench.formats import LINEAR, Format
-from workbench.gpu_device import DeviceConstant, GpuDevice, gpu_of, not_installed
+from workbench.gpu_device import DeviceConstant, GpuDevice, gpu_of
+from workbench.gpu_packages import not_installed
 from workbench.records import Refusal
 from workbench.tactics.cublas_lt import algorithms
 from workbench.tactics.cublas_lt.descriptors import (
@@ -66,10 +67,11 @@ class CublasLtSource:
             reason = f"cuBLASLt scales FP8 by channel from {SCALES_SINCE} on; this is {version}"
             return (Refusal(reason, code="library"),)
         found: list[Tactic | Refusal] = []
-        for compute in compute_types(product, tf32=problem.tf32):
-            d = Descriptors(product, device, compute)
-            for settings in algorithms.proposed(d, problem.workspace_limit):
-                found.append(self._tactic(problem, product, compute, settings))
+        with device.current:
+            for compute in compute_types(product, tf32=problem.tf32):
+                d = Descriptors(product, device, compute)
+                for settings in algorithms.proposed(d, problem.workspace_limit):
+                    found.append(self._tactic(problem, product, compute, settings))
         return found or (Refusal("cuBLASLt has no algorithm for this product", code="algorithm"),)
 
     def _tactic(
@@ -94,9 +96,10 @@ class CublasLtSource:
         if isinstance(product, Refusal):
             return product
         device = gpu_of(problem.device)
-        d = Descriptors(product, device, tactic.parameter("compute"))
-        words = algorithms.algorithm(d, tactic.parameters)
-        space = algorithms.workspace_needed(d, words)
+        with device.current:
+            d = Descriptors(product, device, tactic.parameter("compute"))
+            words = algorithms.algorithm(d, tactic.parameters)
+            space = algorithms.workspace_needed(d, words)
         if space is None:
             return Refusal("cuBLASLt does not run this algorithm at these sizes", code="algorithm")
         return _call(d, words, space, tactic, problem, device)
@@ -193,7 +196,8 @@ def _call(
         )
 
         def launch() -> None:
-            check(library.cublasLtMatmul(*arguments), "Matmul")
+            with device.current:
+                check(library.cublasLtMatmul(*arguments), "Matmul")
 
         return launch
 

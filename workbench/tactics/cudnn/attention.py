@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from workbench.body import Body, Node
+from workbench.body import VIEWS, Body, Node
 from workbench.datatypes import DataType
 from workbench.formats import LINEAR
 from workbench.records import Refusal
 from workbench.tactics.cudnn.epilogue import Undescribed
 from workbench.tactics.cudnn.graph import Drawing, Graph, Input, dense
-from workbench.tactics.strided import SHUFFLES, Run, Strided, follow, unfollow
+from workbench.tactics.strided import Run, Strided, follow, unfollow
 from workbench.tactics.terms import Constant, Constants, Term
 
 HALVES = frozenset({DataType.HALF, DataType.BF16})
@@ -114,7 +114,7 @@ class _Reader:
         node = self.producers.get(value)
         if node is None or self.constants.knows(value):
             raise Undescribed(f"'{value}' is a constant", "constant")
-        if node.op in SHUFFLES:
+        if node.op in VIEWS:
             way = self.way(node.inputs[0])
             views = follow(node, way.view, self.body)
             if isinstance(views, Refusal):
@@ -234,7 +234,7 @@ class _Reader:
         for node in reversed(way):
             if node.op in ("Cast", "Identity"):
                 continue
-            before = unfollow(node, view, self.body) if node.op in SHUFFLES else None
+            before = unfollow(node, view, self.body) if node.op in VIEWS else None
             if before is None or isinstance(before, Refusal):
                 raise Undescribed(f"{node.op} follows the second product", "order")
             view = before

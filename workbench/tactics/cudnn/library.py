@@ -86,7 +86,7 @@ def handle_of(device: GpuDevice) -> Any:
     """The calling thread's cuDNN handle on this device. Each launch sets its stream."""
     found = _HANDLES.by_device.get(device.index)
     if found is None:
-        with device.cupy.cuda.Device(device.index):
+        with device.current:
             found = load().create_handle()
         _HANDLES.by_device[device.index] = found
     return found

@@ -50,8 +50,7 @@ class Planners:
 
 def processes_for(device: GpuDevice) -> int:
     """How many processes the device's free memory and the processors allow."""
-    with device.cupy.cuda.Device(device.index):
-        free, _ = device.cupy.cuda.runtime.memGetInfo()
+    free, _ = device.memory_info()
     return max(1, min(MOST_PROCESSES, usable_cpus(), free // 2 // PROCESS_BYTES))
 
 

@@ -19,7 +19,8 @@ from workbench.body import TensorType
 from workbench.devices import Buffer
 from workbench.errors import DeviceError
 from workbench.formats import Format
-from workbench.gpu_device import DeviceConstant, GpuDevice, gpu_of, not_installed
+from workbench.gpu_device import DeviceConstant, GpuDevice, gpu_of
+from workbench.gpu_packages import not_installed
 from workbench.records import Refusal
 from workbench.tactics.compile_processes import CompileError
 from workbench.tactics.cudnn.described import graphs_of
@@ -96,7 +97,8 @@ class CudnnSource:
         key = (device.index, graph.text)
         if key not in self._proposed:
             try:
-                found = proposals(graph, planning_handle(device))
+                with device.current:
+                    found = proposals(graph, planning_handle(device))
             except PlanRefused as e:
                 found = ()
                 reason = f"no cuDNN engine runs this graph ({graph.variant}): {e}"
@@ -132,6 +134,12 @@ class CudnnSource:
             return Refusal(f"no graph '{tactic.parameter('graph')}' at these sizes", code="graph")
         choice = _choice_of(tactic)
         device = gpu_of(problem.device)
+        with device.current:
+            return self._prepared(graph, choice, problem, device)
+
+    def _prepared(
+        self, graph: Graph, choice: PlanChoice, problem: Problem, device: GpuDevice
+    ) -> Call | Refusal:
         handle = planning_handle(device)
         parts = self._parts(graph, choice, device)
 
@@ -228,11 +236,12 @@ def _call(
 
         def launch() -> None:
             handle = handle_of(device)
-            cudnn.set_stream(handle=handle, stream=own.ptr)
-            try:
-                plan.execute(addresses, space, handle)
-            except RuntimeError as e:
-                raise DeviceError(f"cuDNN does not run its plan: {e}", place="CUDNN") from None
+            with device.current:
+                cudnn.set_stream(handle=handle, stream=own.ptr)
+                try:
+                    plan.execute(addresses, space, handle)
+                except RuntimeError as e:
+                    raise DeviceError(f"cuDNN does not run its plan: {e}", place="CUDNN") from None
 
         return launch
 

@@ -12,58 +12,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from workbench.body import CONSTANT, Array, Body, BodyInput, Node, TensorType
+from workbench.body import Body, Node
 from workbench.datatypes import DataType
-from workbench.devices import Buffer, CpuDevice
-from workbench.formats import LINEAR
+from workbench.devices import CpuDevice
 from workbench.records import Refusal
 from workbench.tactics.arithmetic import is_reduced
-from workbench.tactics.attention_body import Way, is_number, read_attention
+from workbench.tactics.attention_body import read_attention
+from workbench.tactics.numba.attention_blocks import (
+    MOST_QUERIES,
+    Blocks,
+    Heads,
+    blocked_call,
+    cut,
+    of_one_element,
+    placed,
+    require_along,
+)
 from workbench.tactics.numba.attention_code import AttentionCode, Factor, Tile, attention_text
 from workbench.tactics.numba.cache import KernelCache
-from workbench.tactics.numba.calls import operand_arrays, packed_constants, part, raw
 from workbench.tactics.numba.expressions import Operand, Translator
-from workbench.tactics.numba.loops import broadcast_strides
-from workbench.tactics.numba.nests import Stream
-from workbench.tactics.numba.threads import pieces, together
-from workbench.tactics.protocol import Call, Launch, Problem
+from workbench.tactics.protocol import Call, Problem
 from workbench.tactics.scalar_text import Untranslatable
-from workbench.tactics.strided import Strided
-from workbench.tactics.workspace import over_limit
 
 BLOCK_BYTES = 1 << 17
 """Scores of one block of queries: they stay in the second-level cache."""
 
-MOST_QUERIES = 64
-"""Queries in a block: beyond it, reading keys and values again costs nothing that matters."""
-
 
 @dataclass(frozen=True, eq=False)
-class AttentionPlan:
-    """The code, and where everything lies.
+class AttentionPlan(Heads):
+    """The code, and where everything lies."""
 
-    operands: arrays that the kernel reads: those of queries, keys and values first, then what the
-    softmax's passes read. table: each array's first element a head, [arrays, heads], the output
-    last. sizes: queries, keys, size of a query, size of a value. steps: of every array within a
-    head, as (row, column).
-    """
-
-    operands: tuple[Operand, ...]
     code: AttentionCode
-    table: Array
-    sizes: tuple[int, int, int, int]
-    steps: tuple[tuple[int, int], ...]
-
-    @property
-    def heads(self) -> int:
-        return self.table.shape[1]
-
-    @property
-    def elements(self) -> int:
-        """Scores of all heads."""
-        return self.heads * self.sizes[0] * self.sizes[1]
 
 
 @functools.cache
@@ -111,14 +90,7 @@ class _Reader:
         operands, before, after = self._passes()
         finish = self._finishing(operands)
         shape = body.types[read.scores.outputs[0]].shape
-        rank = len(shape)
-        places = (*ways, read.result)
-        tables = [w.view.offsets(range(rank - 2)) for w in places]
-        steps = [steps_of(w) for w in places]
-        masks = [broadcast_strides(o.shape, rank) for o in operands]
-        tables[3:3] = [whole_view(shape, m).offsets(range(rank - 2)) for m in masks]
-        steps[3:3] = [(m[-2], m[-1]) for m in masks]
-        streams = tuple(Stream(o.dtype, m[-1] == 1) for o, m in zip(operands, masks, strict=True))
+        table, steps, streams = placed(ways, read.result, operands, shape)
         types = [self.inputs[w.source] for w in ways]
         sources = tuple(
             Operand(w.source, t.dtype, t.shape) for w, t in zip(ways, types, strict=True)
@@ -131,9 +103,7 @@ class _Reader:
         tile = tile_for(read.sizes[1], read.sizes[3])
         turned = steps[1][0] == 1 and steps[1][1] != 1
         code = AttentionCode(tile, factors, result, turned, streams, *before, *after)
-        return AttentionPlan(
-            (*sources, *operands), code, np.stack(tables), read.sizes, tuple(steps)
-        )
+        return AttentionPlan((*sources, *operands), table, read.sizes, steps, code)
 
     def _finishing(self, operands: list[Operand]) -> tuple[tuple[str, ...], str]:
         """What becomes of the result; the scale that quantizes it joins the operands."""
@@ -149,22 +119,11 @@ class _Reader:
     ) -> tuple[tuple[str, ...], str]:
         """Lines that turn the element x into what the product reads, and the result's name."""
         read = {v for n in nodes for v in n.inputs}
-        scales = tuple(i for i in self.body.inputs if i.constant and i.name in read)
-        constant = {i.name for i in scales}
-        literals = [n for n in self.body.nodes if n.operator is CONSTANT]
-        chain: list[Node] = []
-        name = "x"
-        for k, n in enumerate(nodes):
-            inputs = tuple(
-                v if v in constant or is_number(self.body, v) else name for v in n.inputs
-            )
-            name = f"x{k}"
-            chain.append(Node(n.operator, inputs, (name,), n.attributes))
-        start = BodyInput("x", TensorType(self.body.types[source].dtype, ()))
-        small = Body((start, *scales), (*literals, *chain), (name,))
+        scales = [i for i in self.body.inputs if i.constant and i.name in read]
+        small = of_one_element(self.body, nodes, self.body.types[source].dtype, scales)
         translator = Translator(small, [] if operands is None else operands)
         translator.define("x", "x")
-        result = translator.value(name).text
+        result = translator.value(small.outputs[0]).text
         return tuple(translator.lines), result
 
     # -- softmax --------------------------------------------------------------------------
@@ -181,46 +140,18 @@ class _Reader:
             translator.define(start, text)
             result = translator.value(end).text
             sides.append((tuple(translator.lines), result, tuple(translator.reads)))
-        shape = self.body.types[scores.outputs[0]].shape
-        for o in operands:
-            steps = broadcast_strides(o.shape, len(shape))
-            if len(o.shape) > len(shape) or steps[-1] not in (0, 1):
-                raise Untranslatable(f"'{o.name}' does not lie along the scores")
+        require_along(operands, self.body.types[scores.outputs[0]].shape)
         return operands, sides[0], sides[1]
 
 
-def steps_of(way: Way) -> tuple[int, int]:
-    """Distance of a head's rows, and of its columns. Raises Untranslatable."""
-    row, column = way.steps
-    # One column lies anywhere.
-    return row, 1 if way.view.shape[-1] == 1 else column
-
-
-def whole_view(shape: Sequence[int], strides: Sequence[int]) -> Strided:
-    """A broadcast operand's view of the scores."""
-    return Strided(0, tuple(((n, s),) for n, s in zip(shape, strides, strict=True)))
-
-
 # -- call ---------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class _Blocks:
-    """How the queries are cut, and where in scratch memory (float32) each part lies."""
-
-    rows: int
-    parts: int
-    geometry: Array
-    length: int
-
-
-def _blocks(plan: AttentionPlan, threads: int) -> _Blocks:
+def _blocks(plan: AttentionPlan, threads: int) -> Blocks:
     queries, keys, depth, width = plan.sizes
     tile = plan.code.tile
     panels, columns = -(-keys // tile.columns), -(-width // tile.columns)
     deep, line = -(-depth // 8) * 8, panels * tile.columns
     fits = max(1, min(MOST_QUERIES, BLOCK_BYTES // (4 * line)) // tile.rows) * tile.rows
     rows = min(fits, -(-queries // tile.rows) * tile.rows)
-    blocks = -(-queries // rows)
-    parts = min(blocks, -(-threads * 2 // plan.heads)) if threads > 1 else 1
     sizes = (
         panels * deep * tile.columns,  # keys
         columns * keys * tile.columns,  # values
@@ -230,53 +161,18 @@ def _blocks(plan: AttentionPlan, threads: int) -> _Blocks:
         rows,  # what each row is divided by
         tile.columns * deep,  # keys on their way
     )
-    starts = [0]
-    for n in sizes:
-        starts.append(starts[-1] + -(-n // 16) * 16)
-    numbers = [
-        *(queries, keys, depth, width, plan.heads, rows, parts, deep, line),
-        *starts[:-1],
-        *(s for pair in plan.steps for s in pair),
-    ]
-    return _Blocks(rows, parts, np.array(numbers, np.int64), starts[-1])
+    return cut(plan, threads, rows=rows, deep=deep, line=line, sizes=sizes)
 
 
 def attention_call(
     plan: AttentionPlan, problem: Problem, cache: KernelCache, threads: int
 ) -> Call | Refusal:
     """Compile a plan and give its Call."""
-    body = problem.body
-    blocks = _blocks(plan, threads)
-    ranges = pieces(plan.heads * blocks.parts, threads)
-    nbytes = len(ranges) * blocks.length * 4
-    hungry = over_limit(nbytes, problem.workspace_limit)
-    if hungry is not None:
-        return hungry
-    kernel = cache.compile(attention_text(plan.code))
-    constants = packed_constants(plan.operands, problem, 0, LINEAR)
-    table = np.ascontiguousarray(plan.table.reshape(-1))
-
-    def bind(
-        inputs: Sequence[Buffer], results: Sequence[Buffer], workspace: Buffer | None, stream: Any
-    ) -> Launch:
-        assert workspace is not None
-        arrays = operand_arrays(plan.operands, constants, body, inputs)
-        arrays.append(raw(results[0], body.output_types[0].dtype))
-        scratch = raw(workspace, DataType.FLOAT)
-        return together(
-            [
-                part(
-                    kernel,
-                    a,
-                    b,
-                    blocks.geometry,
-                    table,
-                    *arrays,
-                    scratch[k * blocks.length : (k + 1) * blocks.length],
-                )
-                for k, (a, b) in enumerate(ranges)
-            ]
-        )
-
-    packed = {plan.operands[k].name: v for k, v in constants.items()}
-    return Call(f"numba attention {plan.code.tile.name}", bind, nbytes, packed=packed)
+    return blocked_call(
+        plan,
+        problem,
+        _blocks(plan, threads),
+        threads,
+        title=f"numba attention {plan.code.tile.name}",
+        compiled=lambda: cache.compile(attention_text(plan.code)),
+    )

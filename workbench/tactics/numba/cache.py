@@ -136,6 +136,9 @@ def _inlined_digest() -> str:
         for name in (
             "mathematics.py",
             "blocks.py",
+            "product_finish.py",
+            "product_shapes.py",
+            "product_tiles.py",
             "tiles.py",
             "vector_rows.py",
             "vnni_tiles.py",

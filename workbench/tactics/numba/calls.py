@@ -10,7 +10,7 @@ import numpy as np
 
 from workbench.body import Array, Body
 from workbench.datatypes import DataType
-from workbench.devices import Buffer
+from workbench.devices import ALIGNMENT, Buffer
 from workbench.formats import LINEAR, Format
 from workbench.tactics.numba.entry import machine_call
 from workbench.tactics.numba.expressions import Operand
@@ -62,6 +62,18 @@ def _packed(operand: Operand, constants: Mapping[str, Array], rank: int, layout:
     if kept != LINEAR:
         array = kept.pack(array.reshape((*(1,) * (rank - array.ndim), *array.shape)))
     return readable(array).view(STORAGE[operand.dtype])
+
+
+def on_a_line(array: Array) -> Array:
+    """A contiguous copy whose first element begins a cache line, as it does in a plan.
+
+    A vector that lies across two lines is read twice: products took a tenth longer.
+    """
+    space = np.empty(array.nbytes + ALIGNMENT, np.uint8)
+    start = -space.ctypes.data % ALIGNMENT
+    target = space[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    np.copyto(target, array)
+    return target
 
 
 def readable(array: Array) -> Array:

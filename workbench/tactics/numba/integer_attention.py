@@ -12,20 +12,26 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from workbench.body import CONSTANT, Array, Body, BodyInput, Node, TensorType
+from workbench.body import Array, Body, Node
 from workbench.datatypes import DataType
-from workbench.devices import Buffer, CpuDevice
-from workbench.formats import LINEAR
+from workbench.devices import CpuDevice
 from workbench.records import Refusal
-from workbench.tactics.attention_body import Way, is_number, maps_by_one_scale, read_attention
-from workbench.tactics.numba.attention import MOST_QUERIES, steps_of, whole_view
+from workbench.tactics.attention_body import Way, maps_by_one_scale, read_attention
+from workbench.tactics.numba.attention_blocks import (
+    MOST_QUERIES,
+    Blocks,
+    Heads,
+    blocked_call,
+    cut,
+    of_one_element,
+    placed,
+    require_along,
+)
 from workbench.tactics.numba.attention_code import Factor, Tile
 from workbench.tactics.numba.cache import KernelCache
-from workbench.tactics.numba.calls import operand_arrays, packed_constants, part, raw
 from workbench.tactics.numba.expressions import Operand, Translator
 from workbench.tactics.numba.integer_attention_code import (
     F_MIX,
@@ -38,12 +44,8 @@ from workbench.tactics.numba.integer_attention_code import (
     integer_attention_text,
     quantized,
 )
-from workbench.tactics.numba.loops import broadcast_strides
-from workbench.tactics.numba.nests import Stream
-from workbench.tactics.numba.threads import pieces, together
-from workbench.tactics.protocol import Call, Launch, Problem
+from workbench.tactics.protocol import Call, Problem
 from workbench.tactics.scalar_text import Untranslatable
-from workbench.tactics.workspace import over_limit
 
 LARGEST_SUM = 1 << 15
 """Most products of one sum: 2**15 of 128 times 255 stay below 2**31, the correction included."""
@@ -58,29 +60,16 @@ class Scale:
 
 
 @dataclass(frozen=True, eq=False)
-class IntegerPlan:
-    """The code, and where everything lies: see ``AttentionPlan``.
+class IntegerPlan(Heads):
+    """The code, and where everything lies.
 
     read: by what queries, keys and values, and the probabilities, are dequantized. written: by what
     is quantized, place in f -> scale.
     """
 
-    operands: tuple[Operand, ...]
     code: IntegerCode
-    table: Array
-    sizes: tuple[int, int, int, int]
-    steps: tuple[tuple[int, int], ...]
     read: tuple[Scale, Scale, Scale, Scale]
     written: Mapping[int, Scale]
-
-    @property
-    def heads(self) -> int:
-        return self.table.shape[1]
-
-    @property
-    def elements(self) -> int:
-        """Scores of all heads."""
-        return self.heads * self.sizes[0] * self.sizes[1]
 
 
 def is_integer_attention(body: Body) -> bool:
@@ -126,8 +115,8 @@ class _Reader:
             raise Untranslatable(f"sums of more than {LARGEST_SUM} products leave 32 bits")
         ways = (read.queries, read.keys, read.values)
         shape = body.types[read.scores.outputs[0]].shape
-        rank = len(shape)
-        steps = [steps_of(w) for w in (*ways, read.result)]
+        masks, scored, before, reads = self.before()
+        table, steps, streams = placed(ways, read.result, masks, shape)
         factors: list[Factor] = []
         scales: list[Scale] = []
         for k, (way, step) in enumerate(zip(ways, steps, strict=False)):
@@ -137,28 +126,15 @@ class _Reader:
             scales.append(scale)
         high, stored = self.probabilities()
         scales.append(stored)
-        masks, lines, before, reads = self.before()
-        strides = [broadcast_strides(o.shape, rank) for o in masks]
-        tables = [w.view.offsets(range(rank - 2)) for w in (*ways, read.result)]
-        tables[3:3] = [whole_view(shape, m).offsets(range(rank - 2)) for m in strides]
         dtype = body.output_types[0].dtype
         result = Factor(dtype, steps[-1][1] == 1, *self.result())
-        steps[3:3] = [(m[-2], m[-1]) for m in strides]
-        streams = tuple(Stream(o.dtype, m[-1] == 1) for o, m in zip(masks, strides, strict=True))
-        code = IntegerCode(self.tile, tuple(factors), result, high, streams, lines, before, reads)
+        code = IntegerCode(self.tile, tuple(factors), result, high, streams, scored, before, reads)
         sources = [
             Operand(w.source, t.dtype, t.shape) for w in ways for t in [self.inputs[w.source]]
         ]
         q, k, v, p = scales
-        return IntegerPlan(
-            (*sources, *masks),
-            code,
-            np.stack(tables),
-            read.sizes,
-            tuple(steps),
-            (q, k, v, p),
-            self.written,
-        )
+        operands = (*sources, *masks)
+        return IntegerPlan(operands, table, read.sizes, steps, code, (q, k, v, p), self.written)
 
     # -- factors --------------------------------------------------------------------------
     def factor(self, way: Way, place: int) -> tuple[tuple[str, ...], str, Scale]:
@@ -194,14 +170,8 @@ class _Reader:
 
     def computed(self, nodes: Sequence[Node], dtype: DataType) -> tuple[tuple[str, ...], str]:
         """Lines and result of pointwise nodes of one number, on the element x."""
-        literals = [n for n in self.body.nodes if n.operator is CONSTANT]
-        chain: list[Node] = []
-        name = "x"
-        for k, n in enumerate(nodes):
-            inputs = tuple(v if is_number(self.body, v) else name for v in n.inputs)
-            name = f"x{k}"
-            chain.append(Node(n.operator, inputs, (name,), n.attributes))
-        small = Body((BodyInput("x", TensorType(dtype, ())),), (*literals, *chain), (name,))
+        small = of_one_element(self.body, nodes, dtype)
+        (name,) = small.outputs
         if small.types[name].dtype is not DataType.FLOAT:
             raise Untranslatable(f"it computes in {small.types[name].dtype}")
         translator = Translator(small, [])
@@ -234,10 +204,7 @@ class _Reader:
         translator = Translator(self.body, masks)
         translator.define(scores.outputs[0], "x")
         result = translator.value(softmax.inputs[0]).text
-        rank = len(self.body.types[scores.outputs[0]].shape)
-        for o in masks:
-            if len(o.shape) > rank or broadcast_strides(o.shape, rank)[-1] not in (0, 1):
-                raise Untranslatable(f"'{o.name}' does not lie along the scores")
+        require_along(masks, self.body.types[scores.outputs[0]].shape)
         return masks, tuple(translator.lines), result, tuple(translator.reads)
 
     def result(self) -> tuple[tuple[str, ...], str]:
@@ -256,24 +223,13 @@ class _Reader:
 
 
 # -- call ---------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class _Blocks:
-    """How the queries are cut, and where in scratch memory (words) each part lies."""
-
-    parts: int
-    geometry: Array
-    length: int
-
-
-def _blocks(plan: IntegerPlan, threads: int) -> _Blocks:
+def _blocks(plan: IntegerPlan, threads: int) -> Blocks:
     queries, keys, depth, width = plan.sizes
     tile = plan.code.tile
     panels, columns = -(-keys // tile.columns), -(-width // tile.columns)
     groups, fours = -(-depth // 4), -(-keys // 4)
     deep, line = -(-groups // 8) * 8, panels * tile.columns
     rows = min(MOST_QUERIES // tile.rows, -(-queries // tile.rows)) * tile.rows
-    blocks = -(-queries // rows)
-    parts = min(blocks, -(-threads * 2 // plan.heads)) if threads > 1 else 1
     spread = columns * tile.columns
     sizes = (
         panels * deep * tile.columns,  # keys
@@ -285,15 +241,7 @@ def _blocks(plan: IntegerPlan, threads: int) -> _Blocks:
         rows,  # 128 times each query's sum
         max(tile.columns * deep, spread),  # keys, or four values, on their way
     )
-    starts = [0]
-    for n in sizes:
-        starts.append(starts[-1] + -(-n // 16) * 16)
-    numbers = [
-        *(queries, keys, depth, width, plan.heads, rows, parts, deep, line),
-        *starts[:-1],
-        *(s for pair in plan.steps for s in pair),
-    ]
-    return _Blocks(parts, np.array(numbers, np.int64), starts[-1])
+    return cut(plan, threads, rows=rows, deep=deep, line=line, sizes=sizes)
 
 
 def _parameters(plan: IntegerPlan, constants: Mapping[str, Array]) -> Array | Refusal:
@@ -317,35 +265,16 @@ def integer_attention_call(
     plan: IntegerPlan, problem: Problem, cache: KernelCache, threads: int
 ) -> Call | Refusal:
     """Compile a plan and give its Call."""
-    body = problem.body
     numbers = _parameters(plan, problem.constants)
     if isinstance(numbers, Refusal):
         return numbers
-    parameters = numbers
-    blocks = _blocks(plan, threads)
-    ranges = pieces(plan.heads * blocks.parts, threads)
-    nbytes = len(ranges) * blocks.length * 4
-    hungry = over_limit(nbytes, problem.workspace_limit)
-    if hungry is not None:
-        return hungry
-    kernel = cache.compile(integer_attention_text(plan.code))
-    constants = packed_constants(plan.operands, problem, 0, LINEAR)
-    table = np.ascontiguousarray(plan.table.reshape(-1))
-
-    def bind(
-        inputs: Sequence[Buffer], results: Sequence[Buffer], workspace: Buffer | None, stream: Any
-    ) -> Launch:
-        assert workspace is not None
-        arrays = operand_arrays(plan.operands, constants, body, inputs)
-        arrays.append(raw(results[0], body.output_types[0].dtype))
-        launches: list[Launch] = []
-        for k, (a, b) in enumerate(ranges):
-            own = raw(workspace, DataType.FLOAT)[k * blocks.length : (k + 1) * blocks.length]
-            scratch = (own, own.view(np.int32), own.view(np.int8))
-            launches.append(
-                part(kernel, a, b, blocks.geometry, table, *arrays, parameters, *scratch)
-            )
-        return together(launches)
-
-    packed = {plan.operands[k].name: v for k, v in constants.items()}
-    return Call(f"numba int8 attention {plan.code.tile.name}", bind, nbytes, packed=packed)
+    return blocked_call(
+        plan,
+        problem,
+        _blocks(plan, threads),
+        threads,
+        title=f"numba int8 attention {plan.code.tile.name}",
+        compiled=lambda: cache.compile(integer_attention_text(plan.code)),
+        numbers=[numbers],
+        scratch=lambda own: (own, own.view(np.int32), own.view(np.int8)),
+    )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.body import CONSTANT, Body, Node
+from workbench.body import CONSTANT, VIEWS, Body, Node
 from workbench.datatypes import DataType
 from workbench.devices import Buffer
 from workbench.formats import LINEAR
@@ -34,7 +34,7 @@ from workbench.tactics.numba.scalars import STORAGE, Value
 from workbench.tactics.numba.threads import pieces, together
 from workbench.tactics.protocol import Call, Launch, Problem
 from workbench.tactics.scalar_text import Untranslatable
-from workbench.tactics.strided import SHUFFLES, Strided, follow
+from workbench.tactics.strided import Strided, follow
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +98,7 @@ class _Part(Translator):
         known = self.parts if self.before else self.values
         if name not in known:
             node = self.producer(name)
-            shuffled = node is not None and node.op in SHUFFLES
+            shuffled = node is not None and node.op in VIEWS
             known[name] = self.operand(name, ()) if shuffled else self._make(name)
         return known[name]
 
@@ -131,7 +131,7 @@ class _Part(Translator):
         node = self.producer(name)
         if node is None:
             return name, Strided.whole(self.body.types[name].shape)
-        if node.op not in SHUFFLES:
+        if node.op not in VIEWS:
             raise Untranslatable(f"{node.op} '{name}' is no view of an input")
         source, view = self._view(node.inputs[0])
         views = follow(node, view, self.body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from workbench.body import TensorType
 from workbench.datatypes import DataType
@@ -26,12 +27,17 @@ from workbench.tactics.numba.integer_attention import (
     is_integer_attention,
     plan_integer_attention,
 )
+from workbench.tactics.numba.integer_products import (
+    integer_product_call,
+    is_quantized_product,
+    plan_integer_product,
+)
 from workbench.tactics.numba.joins import join_call, plan_join
 from workbench.tactics.numba.pointwise import plan_pointwise, pointwise_call
 from workbench.tactics.numba.rows import plan_rows, rows_call
 from workbench.tactics.numba.windows import plan_windows, windows_call
 from workbench.tactics.numba.winograd import plan_winograd, winograd_call
-from workbench.tactics.protocol import Call, Problem, Tactic
+from workbench.tactics.protocol import OVERWRITES, Call, Problem, Tactic
 from workbench.tactics.views import VIEWS
 
 REVISION = "1"
@@ -42,6 +48,14 @@ WORTH_THREADS = 1 << 16
 WORTH_ALL_THREADS = 1 << 20
 """Elements from which it is offered in all threads alone: while others use the machine, one thread
 would look faster than it is among the layers of a run."""
+
+
+WORTH_PRODUCTS = 64
+"""Multiply-adds of bytes that count as one element."""
+
+IN_PLACE = "int8 product in place"
+INTEGER = ("int8 attention", "int8 product", IN_PLACE)
+"""Tactics that multiply bytes as bytes."""
 
 
 class NumbaSource:
@@ -74,6 +88,8 @@ class NumbaSource:
             found += self._windows(problem)
         if node is not None and node.op == "Conv":
             found += self._winograd(problem)
+        if is_quantized_product(problem.body):
+            found += self._integer_product(problem)
         if found:
             return _tactics_or_refusals(found)
         if all(n.op in (*VIEWS, "Concat", "Constant") for n in problem.body.nodes):
@@ -117,6 +133,11 @@ class NumbaSource:
                 if isinstance(plan, Refusal):
                     return plan
                 return windows_call(plan, problem, self.cache, threads)
+            case "int8 product" | "int8 product in place":
+                plan = plan_integer_product(problem.body)
+                if isinstance(plan, Refusal):
+                    return plan
+                return integer_product_call(plan, problem, self.cache, threads)
             case "winograd":
                 plan = plan_winograd(problem.body)
                 if isinstance(plan, Refusal):
@@ -250,6 +271,23 @@ class NumbaSource:
             for threads in thread_counts(problem, plan.elements)
         ]
 
+    def _integer_product(self, problem: Problem) -> Sequence[Tactic | Refusal]:
+        plan = plan_integer_product(problem.body)
+        if isinstance(plan, Refusal):
+            return (plan,)
+        outputs = (plan.layout,) * len(problem.body.outputs)
+        found = [
+            self._tactic("int8 product", problem, plan.layouts, outputs, threads)
+            for threads in thread_counts(problem, plan.elements // WORTH_PRODUCTS)
+        ]
+        if plan.overwritable is None:
+            return found
+        over = (OVERWRITES, plan.overwritable)
+        return [
+            *(replace(t, name=IN_PLACE, parameters=(*t.parameters, over)) for t in found),
+            *found,
+        ]
+
     def _tactic(
         self,
         name: str,
@@ -266,7 +304,7 @@ class NumbaSource:
             problem.body.compute_type,
             parameters=(("threads", threads),),
             version=self.version,
-            emulated=name != "int8 attention" and emulated_in_float(problem.body),
+            emulated=name not in INTEGER and emulated_in_float(problem.body),
         )
 
 

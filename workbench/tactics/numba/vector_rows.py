@@ -22,7 +22,7 @@ POLYNOMIAL = (
 """exp(r) for |r| <= log(2) / 2, highest power first; see ``mathematics.exp_f32``."""
 
 
-class _Vectors:
+class Vectors:
     """Writes a loop over the vectors of a row. lanes: elements in one."""
 
     def __init__(self, builder, lanes):
@@ -112,7 +112,7 @@ def _exp_row(lanes):
     def exp_row(typing, address, vectors, shift):
         def build(context, builder, signature, arguments):
             start, count, top = arguments
-            v = _Vectors(builder, lanes)
+            v = Vectors(builder, lanes)
             less = v.spread(top)
             step = ir.Constant(v.index, 4 * lanes)
 
@@ -140,7 +140,7 @@ def _round_row(lanes):
     def round_row(typing, address, target, vectors, factor, high):
         def build(context, builder, signature, arguments):
             start, end, count, scale, limit = arguments
-            v = _Vectors(builder, lanes)
+            v = Vectors(builder, lanes)
             factors, limits = v.spread(scale), v.spread(limit)
             step, small = ir.Constant(v.index, 4 * lanes), ir.Constant(v.index, lanes)
 

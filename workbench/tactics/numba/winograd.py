@@ -22,7 +22,7 @@ from workbench.operators.windows import Window, window_of
 from workbench.records import Refusal
 from workbench.tactics.numba.attention import Tile, tile_for
 from workbench.tactics.numba.cache import KernelCache, KernelText
-from workbench.tactics.numba.calls import operand_arrays, packed_constants, part, raw
+from workbench.tactics.numba.calls import on_a_line, operand_arrays, packed_constants, part, raw
 from workbench.tactics.numba.expressions import IMPORTS, Operand, Translator
 from workbench.tactics.numba.nests import Stream, indented, load_lines
 from workbench.tactics.numba.pointwise import input_layout
@@ -265,7 +265,7 @@ def _weights(plan: WinogradPlan, problem: Problem) -> Array:
     filters, channels = w.shape[:2]
     columns, group = plan.tile.columns, plan.filters
     parted = points.reshape(filters // group, group // columns, columns, channels, POINTS)
-    return np.ascontiguousarray(parted.transpose(0, 4, 1, 3, 2)).reshape(-1)
+    return on_a_line(parted.transpose(0, 4, 1, 3, 2)).reshape(-1)
 
 
 def winograd_call(

@@ -87,7 +87,7 @@ def program_text(
     parameters += [_parameter(body, o, const=False, k=k) for k, o in enumerate(body.outputs)]
     parameters += [_parameter(body, i.name, const=True) for i in body.inputs if i.constant]
     if workspace:
-        parameters.append("void* __restrict__ workspace")
+        parameters.append("void* workspace")
     conversions, since = prelude(t.dtype for t in body.types.values())
     largest = max((prod(t.shape) for t in body.types.values()), default=1)
     index = "int" if largest < 2**30 else "long long"
@@ -97,7 +97,7 @@ def program_text(
         text += (
             f'extern "C" __global__ void __launch_bounds__({stage.threads}) run{k or ""}('
             + ", ".join(parameters)
-            + ") {\n"
+            + ") {\n  WAIT_FOR_EARLIER\n"
             + "".join(f"  {line}\n" for line in stage.lines)
             + "}\n"
         )
@@ -112,11 +112,16 @@ def _stored(body: Body) -> list[TensorType]:
 
 
 def _parameter(body: Body, name: str, *, const: bool, k: int = 0) -> str:
+    """Not restricted is what an earlier kernel may still write when this one begins.
+
+    Loads of a restricted pointer to constants may be moved ahead of the wait.
+    """
     kind = STORAGE[body.types[name].dtype]
-    if const:
-        position = [i.name for i in body.inputs].index(name)
-        return f"const {kind}* __restrict__ in{position}"
-    return f"{kind}* __restrict__ out{k}"
+    if not const:
+        return f"{kind}* __restrict__ out{k}"
+    (position,) = (k for k, i in enumerate(body.inputs) if i.name == name)
+    restricted = "__restrict__ " if body.inputs[position].constant else ""
+    return f"const {kind}* {restricted}in{position}"
 
 
 def unstorable(body: Body) -> Refusal | None:

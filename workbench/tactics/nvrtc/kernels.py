@@ -18,14 +18,14 @@ from workbench.tactics.nvrtc.pooling import PoolShape, pool_kernel, pool_shapes
 from workbench.tactics.nvrtc.programs import PROGRAMS, program_kernel
 from workbench.tactics.nvrtc.recurrence import BLOCKS, RECURRENT, recurrent_kernel
 from workbench.tactics.nvrtc.row_families import FAMILIES
+from workbench.tactics.nvrtc.row_loops import Shape
 from workbench.tactics.nvrtc.rows import row_shapes, rows_kernel
 from workbench.tactics.nvrtc.scalars import STORAGE
+from workbench.tactics.nvrtc.spectra import split_dft
 from workbench.tactics.nvrtc.weight_only import COLUMNS, dequantizer, weight_only_kernel
 
-KEPT = frozenset(
-    "tile lanes vector program threads columns pixels down across".split()  # see ``kernel``
-)
-"""Names of the parameters that decide a kernel's text."""
+KEPT = frozenset("tile lanes vector parts split program threads columns pixels down across".split())
+"""Names of the parameters that decide a kernel's text; see ``kernel``."""
 
 
 @dataclass(frozen=True)
@@ -61,20 +61,25 @@ def variants(body: Body) -> tuple[Variant, ...] | Refusal:
         shapes = row_shapes(body)
         if isinstance(shapes, Refusal) and anchor.op not in ELEMENT_RULES:
             return shapes
-        offered = tuple(
-            Variant(
-                f"rows {s.lanes}x{s.vector}", LINEAR, (("lanes", s.lanes), ("vector", s.vector))
-            )
-            for s in (() if isinstance(shapes, Refusal) else shapes)
-        )
+        offered = () if isinstance(shapes, Refusal) else tuple(map(_spread, shapes))
         if _sums_pixels(body):
             offered = (*offered[:1], Variant("pixels", HWC, (("pixels", True),)), *offered[1:])
+    if anchor is not None and anchor.op == "DFT" and isinstance(split_dft(body), KernelText):
+        offered = (Variant("split sums", LINEAR, (("split", True),)),)
     if dequantizer(body) is not None:
         narrow = (Variant(f"int4 c{c}", LINEAR, (("columns", c),)) for c in COLUMNS)
         offered = (*narrow, *offered)
     if any(not isinstance(kernel(body, v), Refusal) for v in offered):
         return offered
     return (*offered, *_elements(body, layouts))
+
+
+def _spread(s: Shape) -> Variant:
+    given = (("lanes", s.lanes), ("vector", s.vector))
+    if not s.parts:
+        return Variant(f"rows {s.lanes}x{s.vector}", LINEAR, given)
+    name = f"long rows {s.lanes}x{s.vector} in {s.parts}"
+    return Variant(name, LINEAR, (*given, ("parts", s.parts)))
 
 
 def _pool(s: PoolShape) -> Variant:
@@ -154,22 +159,31 @@ def kernel(body: Body, variant: Variant) -> KernelText | Refusal:
         return pointwise_kernel(body, LINEAR, 1, layouts_of(body, variant)[0])
     if "down" in given:
         return pool_kernel(body, PoolShape(given["vector"], given["down"], given["across"]))
+    if "split" in given:
+        return _split(body)
     if "lanes" in given:
-        return _rows(body, given["lanes"], given["vector"])
+        return _rows(body, given["lanes"], given["vector"], given.get("parts", 0))
     # Chosen at another size, perhaps: as wide as this one allows.
     kinds = [i.type.dtype for i in body.inputs] + [t.dtype for t in body.output_types]
     fitting = [v for v in _widths(body, variant.layout, kinds) if v <= given["vector"]]
     return pointwise_kernel(body, variant.layout, max(fitting, default=1))
 
 
-def _rows(body: Body, lanes: int, vector: int) -> KernelText | Refusal:
+def _rows(body: Body, lanes: int, vector: int, parts: int) -> KernelText | Refusal:
     """Rows spread so, or, where rows of this size cannot be, in the way that suits them best."""
     shapes, anchor = row_shapes(body), body.anchor_node
     if isinstance(shapes, Refusal):
         by_one = anchor is not None and anchor.op in ELEMENT_RULES
         return pointwise_kernel(body, LINEAR, 1) if by_one else shapes
-    shape = next((s for s in shapes if (s.lanes, s.vector) == (lanes, vector)), shapes[0])
+    asked = (lanes, vector, parts)
+    shape = next((s for s in shapes if (s.lanes, s.vector, s.parts) == asked), shapes[0])
     return rows_kernel(body, shape)
+
+
+def _split(body: Body) -> KernelText | Refusal:
+    """A DFT in two sums, or, where its length of another size has no factors, in one."""
+    made = split_dft(body)
+    return pointwise_kernel(body, LINEAR, 1) if isinstance(made, Refusal) else made
 
 
 def variant_of(name: str, layout: str, parameters: Any) -> Variant:

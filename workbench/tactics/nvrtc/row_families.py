@@ -33,119 +33,128 @@ template <int N, template <typename> class F, typename T> INLINE T across(T v) {
 
 
 @dataclass(frozen=True)
+class Joined:
+    """A value of the whole row. join: of element a[u], which is number ``j`` of the row, into it.
+
+    start: with which joining begins, and which changes nothing. how: joins two such values.
+    """
+
+    name: str
+    kind: str
+    start: str
+    join: str
+    how: str
+
+
+@dataclass(frozen=True)
+class Changed:
+    """From here on every element a[u] is another. text: the statement that makes it so."""
+
+    text: str
+
+
+Step = Joined | Changed | str
+"""What is done once a row, in order; a text is a statement on what was joined before."""
+
+
+@dataclass(frozen=True)
 class Family:
     """An anchor's arithmetic on the elements a[] of a row.
 
-    prepare: statements once a row. result: of element ``a[u]``, or of the row if ``reduces``.
+    prepare: what is done before any result. result: of element ``a[u]``, or of the row if
+    ``reduces``.
     kind: the result's C type, where it is not that of the elements.
     """
 
-    prepare: Callable[[Node, str, int], list[str]]
+    prepare: Callable[[Node, str, int], list[Step]]
     result: str
     reduces: bool = False
     kind: str = ""
 
 
-def _each(text: str) -> str:
-    return f"FOR_KEPT {{ {text} }}"
-
-
-def _joined(name: str, kind: str, start: str, join: str, how: str) -> list[str]:
-    """A value of the whole row: ``join`` of element a[u] into it, then across the threads."""
-    return [
-        f"{kind} {name} = {start};",
-        _each(f"{name} = {join};"),
-        f"{name} = across<LANES, {how}>({name});",
-    ]
-
-
-def _most(kind: str) -> list[str]:
+def _most(kind: str) -> list[Step]:
     start = lowest(kind)
-    return _joined("most", kind, f"({kind})({start})", "max_nan(most, a[u])", "Most")
+    return [Joined("most", kind, f"({kind})({start})", "max_nan(most, a[u])", "Most")]
 
 
-def _least(kind: str) -> list[str]:
-    return _joined("least", kind, highest(kind), "min_nan(least, a[u])", "Least")
+def _least(kind: str) -> list[Step]:
+    return [Joined("least", kind, highest(kind), "min_nan(least, a[u])", "Least")]
 
 
-def _softmax(node: Node, kind: str, n: int) -> list[str]:
+def _softmax(node: Node, kind: str, n: int) -> list[Step]:
     return [
         *_most(kind),
-        _each("a[u] = exp_(a[u] - most);"),
-        *_joined("total", kind, "0", "total + a[u]", "Sum"),
+        Changed("a[u] = exp_(a[u] - most);"),
+        Joined("total", kind, "0", "total + a[u]", "Sum"),
         "total = 1 / total;",
     ]
 
 
-def _log_softmax(node: Node, kind: str, n: int) -> list[str]:
+def _log_softmax(node: Node, kind: str, n: int) -> list[Step]:
     return [
         *_most(kind),
-        *_joined("total", kind, "0", "total + exp_(a[u] - most)", "Sum"),
+        Joined("total", kind, "0", "total + exp_(a[u] - most)", "Sum"),
         "total = most + log_(total);",
     ]
 
 
-def _layer_norm(node: Node, kind: str, n: int) -> list[str]:
+def _layer_norm(node: Node, kind: str, n: int) -> list[Step]:
     epsilon = float(node.attributes["epsilon"])
     return [
-        *_joined("mean", kind, "0", "mean + a[u]", "Sum"),
+        Joined("mean", kind, "0", "mean + a[u]", "Sum"),
         f"mean /= {n};",
-        *_joined("spread", kind, "0", "spread + (a[u] - mean) * (a[u] - mean)", "Sum"),
+        Joined("spread", kind, "0", "spread + (a[u] - mean) * (a[u] - mean)", "Sum"),
         f"spread = 1 / sqrt_(spread / {n} + ({kind}){epsilon:.9g});",
     ]
 
 
-def _rms_norm(node: Node, kind: str, n: int) -> list[str]:
+def _rms_norm(node: Node, kind: str, n: int) -> list[Step]:
     epsilon = float(node.attributes["epsilon"])
     return [
-        *_joined("spread", kind, "0", "spread + a[u] * a[u]", "Sum"),
+        Joined("spread", kind, "0", "spread + a[u] * a[u]", "Sum"),
         f"spread = 1 / sqrt_(spread / {n} + ({kind}){epsilon:.9g});",
     ]
 
 
-def _sum_of(element: str) -> Callable[[Node, str, int], list[str]]:
-    return lambda node, kind, n: _joined("total", kind, "0", f"total + {element}", "Sum")
+def _sum_of(element: str) -> Callable[[Node, str, int], list[Step]]:
+    return lambda node, kind, n: [Joined("total", kind, "0", f"total + {element}", "Sum")]
 
 
-def _log_sum_exp(node: Node, kind: str, n: int) -> list[str]:
+def _log_sum_exp(node: Node, kind: str, n: int) -> list[Step]:
     return [
         *_most(kind),
         f"const {kind} shift = most - most == 0 ? most : 0;",
-        *_joined("total", kind, "0", "total + exp_(a[u] - shift)", "Sum"),
+        Joined("total", kind, "0", "total + exp_(a[u] - shift)", "Sum"),
     ]
 
 
-def _place(node: Node, kind: str, n: int) -> list[str]:
+def _place(node: Node, kind: str, n: int) -> list[Step]:
     """Where the largest or smallest element stands: the first such, or the last; NaN is both."""
     smallest = node.op == "ArgMin"
     flipped = "~a[u]" if kind in INTEGERS else "-a[u]"
     last = node.attributes["select_last_index"]
     here = "a[u] == most || (a[u] != a[u] && most != most)"
-    j = "(i64)((k * LANES + lane) * VECTOR + t)"
-    join = (
-        f"{here} ? max_nan(place, {j}) : place"
-        if last
-        else (f"{here} ? min_nan(place, {j}) : place")
-    )
+    further = "max_nan" if last else "min_nan"
+    join = f"{here} ? {further}(place, (i64)j) : place"
     return [
-        *([_each(f"a[u] = {flipped};")] if smallest else []),
+        *([Changed(f"a[u] = {flipped};")] if smallest else []),
         *_most(kind),
-        *_joined("place", "i64", "-1" if last else str(n), join, "Most" if last else "Least"),
+        Joined("place", "i64", "-1" if last else str(n), join, "Most" if last else "Least"),
     ]
 
 
-def _norm(p: int, kind: str) -> list[str]:
+def _norm(p: int, kind: str) -> list[Step]:
     """(Σ|a|ᵖ)^(1/p), scaled by the largest so that no power overflows."""
     size = "(a[u] < 0 ? -a[u] : a[u])"
     return [
-        *_joined("most", kind, "0", f"max_nan(most, {size})", "Most"),
+        Joined("most", kind, "0", f"max_nan(most, {size})", "Most"),
         "if (!(most > 0 && most - most == 0)) most = 1;",
-        *_joined("total", kind, "0", f"total + {powered(f'({size} / most)', p, kind)}", "Sum"),
+        Joined("total", kind, "0", f"total + {powered(f'({size} / most)', p, kind)}", "Sum"),
         f"total = {rooted('total', p, kind)} * most;",
     ]
 
 
-def _lp_norm(node: Node, kind: str, n: int) -> list[str]:
+def _lp_norm(node: Node, kind: str, n: int) -> list[Step]:
     return _norm(node.attributes["p"], kind)
 
 
@@ -169,7 +178,7 @@ FAMILIES: dict[str, Family] = {
     "ReduceLogSum": Family(_sum_of("a[u]"), "log_(total)", reduces=True),
     "ReduceLogSumExp": Family(_log_sum_exp, "shift + log_(total)", reduces=True),
     "ReduceProd": Family(
-        lambda node, kind, n: _joined("total", kind, "1", "total * a[u]", "Times"),
+        lambda node, kind, n: [Joined("total", kind, "1", "total * a[u]", "Times")],
         "total",
         reduces=True,
     ),

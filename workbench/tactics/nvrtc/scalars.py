@@ -42,6 +42,11 @@ PRELUDE = r"""
 typedef unsigned char u8; typedef unsigned short u16; typedef long long i64;
 typedef unsigned long long u64;
 #define INLINE __device__ __forceinline__
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#define WAIT_FOR_EARLIER asm volatile("griddepcontrol.wait;" ::: "memory");
+#else
+#define WAIT_FOR_EARLIER
+#endif
 #ifndef HOST_SHIM
 INLINE float load_HALF(u16 h) { float f; asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h)); return f; }
 INLINE u16 store_HALF(float v) {

@@ -16,16 +16,17 @@ from workbench.gpu_device import (
     DeviceConstant,
     GpuDevice,
     gpu_of,
-    import_cupy,
-    not_installed,
     require_aligned,
 )
+from workbench.gpu_launch import KernelLaunch, LoadedKernel, overlapped, waits
+from workbench.gpu_packages import import_cupy, not_installed
 from workbench.gpu_targets import carried, least_capability, runnable
 from workbench.records import Refusal
 from workbench.tactics.arithmetic import has_product
 from workbench.tactics.compile_processes import CompileError
 from workbench.tactics.launch import reformat_body
 from workbench.tactics.machine_code import brings, machine_code
+from workbench.tactics.native import in_order
 from workbench.tactics.nvrtc.frame import KernelText
 from workbench.tactics.nvrtc.kernels import (
     Variant,
@@ -96,7 +97,7 @@ class NvrtcSource:
 
     def precompile(self, problem: Problem, tactics: Sequence[Tactic]) -> tuple[Future[bytes], ...]:
         def compiled(text: KernelText, tactic: Tactic) -> bytes:
-            return next(iter(_machine_code(text, tactic, problem).values()))
+            return next(iter(_machine_code(text, tactic, problem)[1].values()))
 
         texts = [(_text(t, problem.body), t) for t in tactics]
         return tuple(
@@ -146,8 +147,10 @@ def _text(tactic: Tactic, body: Body) -> KernelText | Refusal:
     return kernel(body, variant_of(tactic.name, layout, tactic.parameters))
 
 
-def _machine_code(text: KernelText, tactic: Tactic, problem: Problem) -> dict[str, bytes]:
-    """Code by key: for this device first, then for every other target that a plan must carry.
+def _machine_code(
+    text: KernelText, tactic: Tactic, problem: Problem
+) -> tuple[str, dict[str, bytes]]:
+    """The target that this device runs, and code by key: that, then all that a plan must carry.
 
     Where a plan brings the code, that alone.
     """
@@ -156,9 +159,9 @@ def _machine_code(text: KernelText, tactic: Tactic, problem: Problem) -> dict[st
     for target in runnable(own):
         parts = _parts(text, target, tactic.version.partition("/")[2])
         if brings(problem, parts):
-            return dict([machine_code(problem, parts, bytes)])
+            return target, dict([machine_code(problem, parts, bytes)])
     targets = carried(problem.compatibility, own)
-    return dict(_compiled(text, t, problem, device) for t in targets)
+    return targets[0], dict(_compiled(text, t, problem, device) for t in targets)
 
 
 def _parts(text: KernelText, target: str, version: str) -> tuple[str, ...]:
@@ -187,10 +190,14 @@ def nvrtc_version() -> str:
 
 def _call(text: KernelText, tactic: Tactic, problem: Problem) -> Call:
     device = gpu_of(problem.device)
-    carries = _machine_code(text, tactic, problem)
-    module = device.cupy.cuda.function.Module()
-    module.load(next(iter(carries.values())))
-    launches = [(module.get_function(n), (g,), (b,)) for n, g, b in text.launches]
+    target, carries = _machine_code(text, tactic, problem)
+    with device.current:
+        module = device.cupy.cuda.function.Module()
+        module.load(next(iter(carries.values())))
+        loaded = [
+            (LoadedKernel(device, module.get_function(n), (b, 1, 1), 0, waits(target)), (g, 1, 1))
+            for n, g, b in text.launches
+        ]
     constants = [
         _constant(device, text, k, problem.constants[i.name])
         for k, i in enumerate(problem.body.inputs)
@@ -207,16 +214,11 @@ def _call(text: KernelText, tactic: Tactic, problem: Problem) -> Call:
         )
         if workspace is not None:
             arguments += (workspace.address,)
-        own = stream or gpu_of(problem.device).main_stream
+        own = stream or device.main_stream
         operands = dict(zip(names, (b.address for b in (*inputs, *outputs)), strict=True))
         require_aligned(operands, text.aligned, tactic.title)
-
-        def launch() -> None:
-            with own:
-                for function, grid, block in launches:
-                    function(grid, block, arguments)
-
-        return launch
+        launches = [KernelLaunch(one, grid, arguments, own) for one, grid in loaded]
+        return in_order(overlapped(launches))
 
     packed = {f"c{k}": c for k, c in enumerate(constants)}
     kept = {"module": module, **packed}

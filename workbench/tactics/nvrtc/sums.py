@@ -47,7 +47,7 @@ def _full(axes: Sequence[int], inner: Index, outer: Index, rank: int, *, kept: b
 
 
 def _extreme(e: Elements, node: Node, name: str, index: Index) -> str:
-    """ArgMax and ArgMin by one thread: rows too long for ``rows``."""
+    """ArgMax and ArgMin by one thread: of computed elements in rows too long for registers."""
     x = e.body.types[node.inputs[0]]
     axis = node.attributes["axis"] % len(x.shape)
     kind, kept = working(x.dtype), bool(node.attributes["keepdims"])
@@ -267,7 +267,7 @@ def _response(e: Elements, node: Node, name: str, index: Index) -> str:
 
 
 # -- spectra ------------------------------------------------------------------------------
-def _twiddle(e: Elements, length: int, turn: str) -> tuple[str, str]:
+def twiddle(e: Elements, length: int, turn: str) -> tuple[str, str]:
     """Cosine and sine of 2π·turn/length, turn from 0 to length - 1."""
     if length <= 4096:
         angles = [2 * math.pi * k / length for k in range(length)]
@@ -278,6 +278,15 @@ def _twiddle(e: Elements, length: int, turn: str) -> tuple[str, str]:
     return f"cospi({angle})", f"sinpi({angle})"
 
 
+def dft_lengths(e: Elements, node: Node, axis: int) -> tuple[int, int]:
+    """Numbers of a DFT's signal, and how many of them its input gives."""
+    size = e.body.types[node.inputs[0]].shape[axis]
+    mirrored = node.attributes["inverse"] and node.attributes["onesided"]
+    length = int(known(e, node, 1)[0]) if operand(node, 1) else 0
+    length = length or (2 * (size - 1) if mirrored else size)
+    return length, min(size, length // 2 + 1 if mirrored else length)
+
+
 def _dft(e: Elements, node: Node, name: str, index: Index) -> str:
     """The sum itself, in double: N products for each element. Source: ONNX DFT-20."""
     x = e.body.types[node.inputs[0]].shape
@@ -285,16 +294,14 @@ def _dft(e: Elements, node: Node, name: str, index: Index) -> str:
     a, rank = node.attributes, len(x)
     axis = int(known(e, node, 2, (-2,))[0]) % rank
     mirrored = a["inverse"] and a["onesided"]
-    length = int(known(e, node, 1)[0]) if operand(node, 1) else 0
-    length = length or (2 * (x[axis] - 1) if mirrored else x[axis])
-    count = min(x[axis], length // 2 + 1 if mirrored else length)
+    length, count = dft_lengths(e, node, axis)
     total = e.variable("double", "0")
     with e.loops([count]) as (n,):
         where = tuple(n if k == axis else i for k, i in enumerate(index[:-1]))
         real = e.at(node.inputs[0], (*where, "0"))
         imaginary = e.at(node.inputs[0], (*where, "1")) if x[-1] == 2 else "0"
         turn = e.variable("const int", f"(int)(((i64)({index[axis]}) * {n}) % {length})")
-        cosine, sine = _twiddle(e, length, turn)
+        cosine, sine = twiddle(e, length, turn)
         sign = "-" if a["inverse"] else ""
         c, s = e.variable("double", cosine), e.variable("double", f"{sign}{sine}")
         parts = (f"{real} * {c} + {imaginary} * {s}", f"{imaginary} * {c} - {real} * {s}")
@@ -321,7 +328,7 @@ def _stft(e: Elements, node: Node, name: str, index: Index) -> str:
         imaginary = e.at(node.inputs[0], (*place, "1")) if pair else "0"
         weight = e.at(window, (n,)) if window else "1"
         turn = e.variable("const int", f"(int)(((i64)({index[2]}) * {n}) % {length})")
-        c, s = (e.variable("double", t) for t in _twiddle(e, length, turn))
+        c, s = (e.variable("double", t) for t in twiddle(e, length, turn))
         one, two = f"{real} * {c} + {imaginary} * {s}", f"{imaginary} * {c} - {real} * {s}"
         e.lines.append(f"{total} += (double){weight} * (({index[3]}) == 0 ? {one} : {two});")
     kind = working(e.body.types[name].dtype)

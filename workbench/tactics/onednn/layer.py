@@ -87,7 +87,11 @@ class _Reader:
                 return Refusal(f"oneDNN does not compute with {t.dtype.value}", anchor.op)
             if not all(t.shape):
                 return Refusal(f"tensor {t} is empty", anchor.op)
-        values = tuple(self.constant(v) if v else None for v in anchor.inputs)
+        # A tensor's value is in its operand: dequantized weights would be computed for nobody.
+        data = len(operands)
+        values = tuple(
+            self.constant(v) if v and k >= data else None for k, v in enumerate(anchor.inputs)
+        )
         return Layer(self.problem, anchor, operands, values, post, result, output, affine)
 
     # -- what the anchor reads ------------------------------------------------------------

@@ -69,10 +69,10 @@ class Layer:
     """One primitive with what follows it.
 
     anchor: the node that names the primitive. operands: its inputs that carry data, in ONNX order
-    (None where absent; weights and bias included). values: each input's value where it is known
-    at build time (axes, scales). A chain of pointwise nodes has one operand, the
-    tensor that it transforms, and ``post`` holds the whole chain. result: what ``post`` starts
-    from. affine: how the output is quantized, None where it is not.
+    (None where absent; weights and bias included). values: of the other inputs, by position, where
+    they are known at build time (axes, scales); None for an operand's. A chain of pointwise nodes
+    has one operand, the tensor that it transforms, and ``post`` holds the whole chain. result: what
+    ``post`` starts from. affine: how the output is quantized, None where it is not.
     """
 
     problem: Problem

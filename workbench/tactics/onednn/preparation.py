@@ -74,8 +74,14 @@ def make_layer_call(
         arguments[argument] = (seen, conversions.input(index))
     target = conversions.output(recipe.destination)
     arguments[Argument.DST] = (recipe.destination, target)
-    main = Step(Primitive(descriptor), arguments)
-    steps = [*conversions.before, main, *conversions.after]
+    passes = [Step(Primitive(descriptor), arguments)]
+    if recipe.first is not None:
+        seen, source = arguments[Argument.SRC]
+        between = arguments[Argument.SRC] = (seen, workspace.take(seen))
+        first: dict[int, tuple[MemoryDescriptor, Slot]]
+        first = {Argument.SRC: (recipe.first.source, source), Argument.DST: between}
+        passes.insert(0, Step(Primitive(recipe.first.descriptor), first))
+    steps = [*conversions.before, *passes, *conversions.after]
     ready = [with_scratchpad(s, workspace) if isinstance(s, Step) else s for s in steps]
     call = make_call(
         *(ready, descriptor.implementation, library),

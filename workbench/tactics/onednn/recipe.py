@@ -89,12 +89,21 @@ class Arguments:
 
 
 @dataclass(frozen=True, eq=False)
+class FirstPass:
+    """A primitive that makes what the next one reads as SRC; source: how it sees the input."""
+
+    descriptor: PrimitiveDescriptor
+    source: MemoryDescriptor
+
+
+@dataclass(frozen=True, eq=False)
 class Recipe:
     """A described primitive with its arguments; ``destination`` is how it sees the output."""
 
     descriptor: PrimitiveDescriptor
     arguments: Arguments
     destination: MemoryDescriptor
+    first: FirstPass | None = None
 
 
 def _is_permuted(array: Array) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 
 from workbench.formats import CHW16, HWC, LINEAR
 from workbench.records import Refusal
+from workbench.tactics.onednn.averages import first_pass, stretches
 from workbench.tactics.onednn.constants import Algorithm, Argument, NormalizationFlag
 from workbench.tactics.onednn.descriptors import MemoryDescriptor
 from workbench.tactics.onednn.layouts import has_tag, own
@@ -204,8 +205,15 @@ def _pooled(library: Library, layer: Layer, variant: Variant) -> Recipe | Refusa
         for part in (sizes[: places[0]], sizes[places[0] : places[-1] + 1], sizes[places[-1] + 1 :])
     )
     d = Describer(library, layer, variant)
-    strides = (rows * channels, 1, channels, channels)
-    source = d.input(Argument.SRC, x, (before, channels, rows, 1), strides)
+    first, cut = None, stretches(rows, x) if layer.anchor.op == "ReduceMean" else None
+    if cut is not None:
+        passed = first_pass(d, x, (before, channels, rows), cut)
+        if isinstance(passed, Refusal):
+            return passed
+        (first, source), rows = passed, cut[0]
+    else:
+        strides = (rows * channels, 1, channels, channels)
+        source = d.input(Argument.SRC, x, (before, channels, rows, 1), strides)
     destination = d.output((before, channels, 1, 1), (channels, 1, channels, channels))
     if any(isinstance(p, Combine) for p in layer.post):
         return layer.refusal("its result is combined with another tensor")
@@ -220,7 +228,8 @@ def _pooled(library: Library, layer: Layer, variant: Variant) -> Recipe | Refusa
         padding=((0, 0), (0, 0)),
         attributes=d.attributes,
     )
-    return d.recipe(descriptor, destination)
+    recipe = d.recipe(descriptor, destination)
+    return recipe if isinstance(recipe, Refusal) else replace(recipe, first=first)
 
 
 def _concat(library: Library, layer: Layer, variant: Variant) -> Recipe | Refusal:

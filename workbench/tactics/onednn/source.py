@@ -37,7 +37,7 @@ NAME = "ONEDNN"
 _FIRST = "first"
 """In place of an implementation's name: oneDNN's own first choice at the sizes at hand."""
 _SATURATES = "saturates"
-_CODE_VERSION = 2
+_CODE_VERSION = 3
 """Raised when a change of this package changes what a tactic does."""
 
 

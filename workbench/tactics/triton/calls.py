@@ -11,12 +11,14 @@ from workbench import gpu_targets
 from workbench.body import Array
 from workbench.devices import ALIGNMENT, Buffer
 from workbench.errors import DeviceError
-from workbench.gpu_device import DeviceConstant, gpu_of, require_aligned
+from workbench.gpu_device import DeviceConstant, GpuDevice, gpu_of, require_aligned
+from workbench.gpu_launch import KernelLaunch, LoadedKernel, overlapped
 from workbench.gpu_targets import OLDEST_PORTABLE, HardwareCompatibilityLevel, carried, runnable
 from workbench.host_threads import contiguous
 from workbench.records import Refusal
 from workbench.tactics.compile_processes import CompileError
 from workbench.tactics.machine_code import brings, machine_code
+from workbench.tactics.native import in_order
 from workbench.tactics.protocol import Call, Launch, Problem
 from workbench.tactics.triton.compiler import (
     COMPILERS,
@@ -74,16 +76,18 @@ def call_of(program: Program, problem: Problem, version: str) -> Call | Refusal:
     hungry = over_limit(space, problem.workspace_limit)
     if hungry is not None:
         return hungry
-    functions = [_Function(gpu_of(problem.device).cupy, code[k]) for k in keys]
+    device = gpu_of(problem.device)
+    with device.current:
+        loaded = [_loaded(device, code[k]) for k in keys]
     constants = _constants(program, problem)
 
     def bind(
         inputs: Sequence[Buffer], outputs: Sequence[Buffer], workspace: Buffer | None, stream: Any
     ) -> Launch:
-        own = stream or gpu_of(problem.device).main_stream
+        own = stream or device.main_stream
         addresses = _addresses(problem, inputs, outputs)
-        launches: list[tuple[_Function, tuple[int, int, int], tuple[int, ...]]] = []
-        for kernel, function in zip(program.kernels, functions, strict=True):
+        launches: list[KernelLaunch] = []
+        for kernel, code_here in zip(program.kernels, loaded, strict=True):
             pointers: list[int] = []
             for a in kernel.arguments:
                 if a.kind == "workspace":
@@ -97,14 +101,8 @@ def call_of(program: Program, problem: Problem, version: str) -> Call | Refusal:
             operands = dict(zip(names, pointers, strict=True))
             require_aligned(operands, ALIGNED, f"TRITON {program.name}")
             # Triton's kernels take two more pointers, to scratch memory that these don't use.
-            launches.append((function, kernel.grid, (*pointers, 0, 0)))
-
-        def launch() -> None:
-            with own:
-                for function, grid, pointers in launches:
-                    function(grid, pointers)
-
-        return launch
+            launches.append(KernelLaunch(code_here, kernel.grid, (*pointers, 0, 0), own))
+        return in_order(overlapped(launches))
 
     # A packed constant may be called as one of the Body's is.
     kept = {f"{a.kind} {a.name}": c for a, c in constants.items()}
@@ -156,22 +154,15 @@ def _compiled(kernel: Kernel, target: str, version: str) -> bytes:
     return COMPILERS.submit(kernel, target).result()
 
 
-class _Function:
-    """A loaded kernel with its launch shape."""
-
-    def __init__(self, cupy: Any, code: bytes) -> None:
-        meta, cubin = unpack_code(code)
-        self._module = cupy.cuda.function.Module()
-        self._module.load(cubin)
-        self._function = self._module.get_function("kernel")
-        self._block = (32 * meta["warps"], 1, 1)
-        self._shared = meta["shared"]
-        if self._shared > PLAIN_SHARED:
-            driver = cupy.cuda.driver
-            driver.funcSetAttribute(self._function.ptr, _DYNAMIC_SHARED, self._shared)
-
-    def __call__(self, grid: tuple[int, int, int], pointers: tuple[int, ...]) -> None:
-        self._function(grid, self._block, pointers, shared_mem=self._shared)
+def _loaded(device: GpuDevice, code: bytes) -> LoadedKernel:
+    meta, cubin = unpack_code(code)
+    module = device.cupy.cuda.function.Module()
+    module.load(cubin)
+    function, shared = module.get_function("kernel"), meta["shared"]
+    if shared > PLAIN_SHARED:
+        device.cupy.cuda.driver.funcSetAttribute(function.ptr, _DYNAMIC_SHARED, shared)
+    block = (32 * meta["warps"], 1, 1)
+    return LoadedKernel(device, function, block, shared, bool(meta["waits"]))
 
 
 def _workspace(sizes: Mapping[str, int]) -> tuple[dict[str, int], int]:

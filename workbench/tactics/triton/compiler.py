@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
 from workbench.devices import usable_cpus
-from workbench.tactics.compile_processes import Answer, CompileError, CompileProcesses, code_of
+from workbench.tactics.compile_processes import Answer, CompileProcesses, code_of
 from workbench.tactics.triton.kernel import ALIGNED, Kernel
 
-PASSED = "fenced"
-"""What the worker makes of Triton's PTX; see its ``fenced``."""
+PASSED = "fenced waiting"
+"""What the worker makes of Triton's PTX; see its functions of these names."""
 WORKER = Path(__file__).with_name("worker.py")
 
 
@@ -85,18 +84,3 @@ def _packed(answer: Answer) -> bytes:
 
 
 COMPILERS = Compilers()
-
-
-def compile_all(kernels: Sequence[Kernel], target: str) -> tuple[bytes | CompileError, ...]:
-    """Packed code of each kernel, or what the compiler said of it; compiled side by side."""
-    futures = [COMPILERS.submit(k, target) for k in kernels]
-    found: list[bytes | CompileError] = []
-    for f in futures:
-        reason = f.exception()
-        if reason is None:
-            found.append(f.result())
-        elif isinstance(reason, CompileError):
-            found.append(reason)
-        else:
-            raise reason
-    return tuple(found)

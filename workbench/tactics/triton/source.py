@@ -9,7 +9,7 @@ from itertools import zip_longest
 from workbench.body import Body, TensorType
 from workbench.datatypes import DataType
 from workbench.formats import LINEAR, Format
-from workbench.gpu_device import not_installed
+from workbench.gpu_packages import not_installed
 from workbench.records import Refusal
 from workbench.tactics.machine_code import has_machine_code
 from workbench.tactics.protocol import TF32, Call, Problem, Tactic

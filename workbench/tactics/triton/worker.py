@@ -40,13 +40,31 @@ def fenced(ptx: str) -> str:
     return _ARRIVED.sub(lambda m: f"{m[0]}\n\tfence.proxy.async.shared::cta;", ptx)
 
 
-def _add_fences(
+_ENTRY = re.compile(r"\.entry kernel\([^)]*\)[^{]*\{\n(?:\s*\.(?:reg|local|shared)\b[^\n]*\n)*")
+"""A kernel's head and declarations: its first instruction follows."""
+_WAITS_SINCE = 90
+"""Compute capability, times ten, that knows griddepcontrol."""
+
+
+def waiting(ptx: str, capability: int) -> str:
+    """PTX that waits for the kernel before it; see ``gpu_launch``."""
+    if capability < _WAITS_SINCE:
+        return ptx
+    found, count = _ENTRY.subn(lambda m: f"{m[0]}\tgriddepcontrol.wait;\n", ptx)
+    if count != 1:
+        raise ValueError(f"Triton's PTX has {count} entries of the form that is known, not one")
+    return found
+
+
+def _rewrite(
     backend: Any, stages: dict[str, Any], options: Any, language: Any, capability: Any
 ) -> None:
     """Triton's hook: changes the stages of a compilation."""
-    del backend, options, language, capability
+    del backend, options, language
     written = stages["ptx"]
-    stages["ptx"] = lambda source, metadata: fenced(written(source, metadata))  # pyright: ignore
+    stages["ptx"] = lambda source, metadata: waiting(  # pyright: ignore
+        fenced(written(source, metadata)), int(capability)
+    )
 
 
 def compile_kernel(
@@ -58,7 +76,7 @@ def compile_kernel(
     capability: int,
     form: str,
 ) -> tuple[dict[str, int], bytes]:
-    """What launching needs (shared memory, warps), and the code.
+    """What launching needs (shared memory, warps, whether it waits), and the code.
 
     aligned: bytes to which every pointer is aligned. form: ``cubin`` or ``ptx``.
     """
@@ -66,7 +84,7 @@ def compile_kernel(
     from triton.backends.compiler import GPUTarget  # pyright: ignore
     from triton.compiler import ASTSource  # pyright: ignore
 
-    triton.knobs.runtime.add_stages_inspection_hook = _add_fences  # pyright: ignore
+    triton.knobs.runtime.add_stages_inspection_hook = _rewrite  # pyright: ignore
     function = _function(text)
     names = [f"p{i}" for i in range(len(signature))]
     source = ASTSource(
@@ -86,7 +104,8 @@ def compile_kernel(
     code = made.asm[form]
     if form == "ptx":
         code = code.encode() + b"\0"  # the driver reads a string
-    return {"shared": meta.shared, "warps": meta.num_warps}, code
+    waits = int(capability >= _WAITS_SINCE)
+    return {"shared": meta.shared, "warps": meta.num_warps, "waits": waits}, code
 
 
 def _function(text: str) -> Any:

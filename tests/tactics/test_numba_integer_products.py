@@ -1,0 +1,368 @@
+"""INT8 products in one generated kernel: exact sums, every epilogue, blocks, threads, tiles."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tactic_bodies import INT8, UINT8, Draft, conv, problem_of
+
+from workbench.body import Array, Body
+from workbench.checks import bit_equal, check_outputs
+from workbench.datatypes import DataType
+from workbench.devices import CpuDevice
+from workbench.formats import HWC
+from workbench.records import Refusal
+from workbench.tactics.launch import bind, run_once, upload
+from workbench.tactics.numba import NUMBA, integer_products
+from workbench.tactics.numba.attention_code import Tile
+from workbench.tactics.numba.cache import KernelCache
+from workbench.tactics.numba.integer_product_code import product_text
+from workbench.tactics.numba.integer_products import ProductPlan, plan_integer_product
+from workbench.tactics.numba.product_shapes import TILES, ProductTile, suitable_tile
+from workbench.tactics.protocol import Call, Problem, Tactic
+
+FEATURES = set(CpuDevice().fingerprint.features)
+ABLE = bool(FEATURES & {"avx512_vnni", "avx_vnni"})
+WITHOUT = "this processor has no dot products of bytes (AVX-512 VNNI or AVX-VNNI)"
+
+
+def tactic_of(problem: Problem) -> Tactic | None:
+    """The kernel's tactic; where the processor has no such kernel, it says so."""
+    offers = NUMBA.candidates(problem)
+    if not ABLE:
+        assert WITHOUT in [o.reason for o in offers if isinstance(o, Refusal)]
+        return None
+    return next(o for o in offers if isinstance(o, Tactic) and o.name.startswith("int8 product"))
+
+
+def checked(body: Body, *, seed: int = 0, threads: int = 1) -> dict[str, Array]:
+    """The kernel's outputs, which lie within the bound; none where it is refused."""
+    problem, dynamic, values = problem_of(body, seed=seed, threads=threads)
+    tactic = tactic_of(problem)
+    if tactic is None:
+        return {}
+    call = NUMBA.prepare(tactic, problem)
+    assert isinstance(call, Call), call
+    outputs = run_once(call, tactic, problem, dynamic)
+    result = check_outputs(body, values, outputs)
+    assert result, result.message
+    return outputs
+
+
+def product(
+    rows: tuple[int, ...] = (2, 11),
+    depth: int = 37,
+    columns: int = 50,
+    after: Callable[[Draft, str], str] | None = None,
+    *,
+    turned: bool = False,
+    source: DataType = INT8,
+) -> Body:
+    """Stored activations by stored weights, and what follows."""
+    d = Draft()
+    x = d.input(*rows, depth, dtype=source)
+    x = d("DequantizeLinear", x, d.weight(), d.weight(dtype=source))
+    if turned:
+        w = d.quantized(columns, depth, axis=0, constant=True)
+        y = d.anchored("Gemm", x, w, d.weight(columns), transB=1)
+    else:
+        y = d.anchored("MatMul", x, d.quantized(depth, columns, axis=1, constant=True))
+    return d.body(after(d, y) if after else y)
+
+
+def points(size: int = 7, *, residual: bool = False) -> Body:
+    """A convolution of 1 by 1."""
+    d = Draft()
+    w = (20, 33, 1, 1)
+    x = d.quantized(2, 33, size, size)
+    y = d.anchored("Conv", x, d.quantized(*w, axis=0, constant=True), d.weight(20))
+    if residual:
+        y = d("Add", y, d.quantized(2, 20, size, size))
+    return d.body(d.quantize(d("Relu", y)))
+
+
+def both(d: Draft, y: str) -> str:
+    return d("Add", d("Add", y, d.weight(50)), d.input(2, 11, 50))
+
+
+def two_outputs() -> Body:
+    """What a norm reads, and its integers."""
+    d = Draft()
+    y = d.anchored("MatMul", d.quantized(9, 30), d.quantized(30, 20, axis=1, constant=True))
+    total = d("Add", y, d.input(9, 20))
+    return d.body(total, d.quantize(total))
+
+
+FORMS: dict[str, Callable[[], Body]] = {
+    "alone": product,
+    "bias and residual": lambda: product(after=both),
+    "gelu, quantized": lambda: product(after=lambda d, y: d.quantize(d("Gelu", y))),
+    "gelu": lambda: product(after=lambda d, y: d("Gelu", d("Mul", y, d.literal(0.01)))),
+    "clip": lambda: product(after=lambda d, y: d("Clip", y, d.literal(0.0), d.literal(6.0))),
+    "scaled by a row": lambda: product(after=lambda d, y: d("Sub", d("Mul", y, d.weight(50)), y)),
+    "divided": lambda: product(after=lambda d, y: d("Div", y, d.literal(3.0))),
+    "stored residual": lambda: product(
+        after=lambda d, y: d.quantize(d("Relu", d("Add", y, d.quantized(2, 11, 50))))
+    ),
+    "rounded on the way": lambda: product(
+        after=lambda d, y: d("DequantizeLinear", d.quantize(y), d.weight())
+    ),
+    "Gemm": lambda: product((13,), turned=True),
+    "unsigned": lambda: product(source=UINT8),
+    "one row": lambda: product((1,), 64, 96),
+    "two outputs": two_outputs,
+    "points": points,
+    "points, stored residual": lambda: points(residual=True),
+    "one point": lambda: points(1),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_of_an_int8_product_is_right(name: str) -> None:
+    checked(FORMS[name]())
+
+
+@given(
+    rows=st.integers(1, 40),
+    depth=st.integers(1, 150),
+    columns=st.integers(1, 110),
+    turned=st.booleans(),
+    threads=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=25, deadline=None)
+def test_every_size_is_right(
+    rows: int, depth: int, columns: int, turned: bool, threads: int, seed: int
+) -> None:
+    checked(product((rows,), depth, columns, turned=turned), seed=seed, threads=threads)
+
+
+@pytest.mark.parametrize("tile", TILES, ids=lambda t: f"{t.name} of {t.lanes}")
+def test_every_tile_gives_the_same_bits(tile: ProductTile, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = product((23,), 70, 77, lambda d, y: d("Add", y, d.weight(77)))
+    expected = checked(body)
+    if "avx512_vnni" not in FEATURES:
+        assert integer_products.integer_tile() != Tile("dot_12x32", 12, 32)
+        return
+    monkeypatch.setattr(integer_products, "suitable_tile", lambda *_: tile)
+    assert bit_equal(checked(body), expected)
+
+
+def test_rows_are_cut_into_blocks_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = product((150,), 40, 100)
+    whole = checked(body)
+    monkeypatch.setattr(integer_products, "BLOCK_BYTES", 64 * 20)
+    assert bit_equal(checked(body, threads=4), whole)
+
+
+@pytest.mark.parametrize("first", [-128, 127])
+@pytest.mark.parametrize("second", [-128, 127])
+def test_the_largest_products_do_not_saturate(first: int, second: int) -> None:
+    body = product((5,), 3000, 48)
+    problem, dynamic, _ = problem_of(body)
+    constants = {n: np.ones_like(a) for n, a in problem.constants.items()}
+    (weights,) = (n for n, a in constants.items() if a.ndim == 2)
+    constants[weights] = np.full_like(constants[weights], second)
+    (zero,) = (n for n, a in constants.items() if a.dtype == np.int8 and not a.ndim)
+    constants[zero] = np.zeros_like(constants[zero])
+    problem = dataclasses.replace(problem, constants=constants)
+    tactic = tactic_of(problem)
+    if tactic is not None:
+        call = NUMBA.prepare(tactic, problem)
+        assert isinstance(call, Call)
+        given = {n: np.full_like(a, first) for n, a in dynamic.items()}
+        (found,) = run_once(call, tactic, problem, given).values()
+        assert np.all(found == 3000 * first * second)
+
+
+@pytest.mark.parametrize(("source", "zero"), [(INT8, -7), (UINT8, 130)])
+def test_zero_points_of_activations_and_results_count(source: DataType, zero: int) -> None:
+    body = product((9,), 40, 60, lambda d, y: d.quantize(d("Add", y, d.weight(60))), source=source)
+    problem, dynamic, values = problem_of(body)
+    moved = {
+        n: np.full_like(a, zero if a.dtype == source.numpy else 9)
+        for n, a in problem.constants.items()
+        if not a.ndim and a.dtype != np.float32
+    }
+    assert moved
+    problem = dataclasses.replace(problem, constants={**problem.constants, **moved})
+    tactic = tactic_of(problem)
+    if tactic is not None:
+        call = NUMBA.prepare(tactic, problem)
+        assert isinstance(call, Call)
+        outputs = run_once(call, tactic, problem, dynamic)
+        assert check_outputs(body, {**values, **moved}, outputs)
+        assert not check_outputs(body, values, outputs)
+
+
+def test_points_of_an_image_lie_channels_last() -> None:
+    problem, _, _ = problem_of(points(residual=True))
+    tactic = tactic_of(problem)
+    if tactic is not None:
+        assert tactic.inputs == (HWC, HWC)
+        assert tactic.outputs == (HWC,)
+
+
+def test_a_residual_of_the_outputs_type_may_be_overwritten() -> None:
+    body = product(after=both)
+    problem, dynamic, values = problem_of(body)
+    tactic = tactic_of(problem)
+    if tactic is None:
+        return
+    assert tactic.overwrites == 1
+    call = NUMBA.prepare(tactic, problem)
+    assert isinstance(call, Call)
+    apart = run_once(call, tactic, problem, dynamic)
+    inputs = upload(tactic, problem, dynamic)
+    bound = bind(call, tactic, problem, None, inputs, (inputs[1],))
+    bound.launch()
+    assert bit_equal(bound.read(), apart)
+    assert check_outputs(body, values, apart)
+    assert plan_of_two_outputs().overwritable is None
+
+
+def plan_of_two_outputs() -> ProductPlan:
+    plan = plan_integer_product(two_outputs())
+    assert isinstance(plan, ProductPlan)
+    return plan
+
+
+def test_packed_weights_travel_with_a_plan() -> None:
+    problem, dynamic, _ = problem_of(product())
+    tactic = tactic_of(problem)
+    if tactic is None:
+        return
+    call = NUMBA.prepare(tactic, problem)
+    assert isinstance(call, Call)
+    (kept,) = call.prepacked.values()
+    again = dataclasses.replace(problem, prepacked=call.prepacked)
+    second = NUMBA.prepare(tactic, again)
+    assert isinstance(second, Call)
+    assert np.shares_memory(next(iter(second.packed.values())), kept)
+    outputs = (run_once(c, tactic, p, dynamic) for c, p in ((call, problem), (second, again)))
+    assert bit_equal(*outputs)
+
+
+# -- tiles --------------------------------------------------------------------------------
+def test_a_tile_is_chosen_that_wastes_no_rows() -> None:
+    for rows in (49, 128, 197, 784):
+        tile = suitable_tile(rows, 768, 768, 16)
+        assert -(-rows // tile.rows) * tile.rows - rows <= 1, (rows, tile)
+
+
+def test_a_tile_is_chosen_that_wastes_no_columns() -> None:
+    assert suitable_tile(3136, 64, 256, 16).columns == 64
+
+
+def _plan(body: Body) -> ProductPlan:
+    plan = plan_integer_product(body)
+    assert isinstance(plan, ProductPlan), plan
+    return plan
+
+
+@pytest.fixture
+def able(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor with AVX-512 VNNI."""
+    monkeypatch.setattr(integer_products, "integer_tile", lambda: Tile("dot_12x32", 12, 32))
+
+
+@pytest.mark.usefixtures("able")
+def test_one_kernel_serves_sizes_of_one_tile() -> None:
+    plans = [_plan(product((n,), k, 96)) for n, k in ((18, 40), (27, 90))]
+    assert plans[0].code.tile == plans[1].code.tile
+    assert product_text(plans[0].code) == product_text(plans[1].code)
+
+
+def test_sums_stay_in_registers_and_the_epilogue_is_vectors() -> None:
+    if "avx512_vnni" not in FEATURES:
+        assert integer_products.integer_tile() != Tile("dot_12x32", 12, 32)
+        return
+    plan = _plan(product((197,), 768, 768, lambda d, y: d.quantize(d("Gelu", y))))
+    assert plan.code.tile.name == "9x48"
+    kernel: Any = KernelCache(None).compile(product_text(plan.code))
+    text = kernel.inspect_asm(kernel.signatures[0])
+    (loop,) = (part.split("\tj")[0] for part in text.split("\n.LBB") if "vpdpbusd" in part)
+    assert loop.count("vpdpbusd") == 2 * 27
+    assert "(%rsp)" not in loop
+    # One of each a vector of the row, a whole register wide.
+    (finish,) = (part.split("\tj")[0] for part in text.split("\n.LBB") if "vrcp14ps" in part)
+    assert [finish.count(f"\t{x}") for x in ("vrcp14ps", "vpmovdb")] == [3, 3]
+    assert "%ymm" not in finish
+
+
+# -- refusals -----------------------------------------------------------------------------
+def test_a_processor_without_dot_products_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(integer_products, "integer_tile", lambda: None)
+    answer = plan_integer_product(product())
+    assert isinstance(answer, Refusal)
+    assert answer.reason == WITHOUT
+
+
+def _columnwise() -> Body:
+    d = Draft()
+    w = d.quantized(8, 6, axis=0, constant=True)
+    return d.body(d.anchored("MatMul", d.quantized(4, 8), w))
+
+
+def _dynamic() -> Body:
+    d = Draft()
+    return d.body(d.anchored("MatMul", d.quantized(4, 8), d.quantized(8, 6, axis=1)))
+
+
+REFUSED: dict[str, tuple[Callable[[], Body], str]] = {
+    "3 by 3": (lambda: _conv(kernel=3), "not 1 by 1 of stride 1"),
+    "strided": (lambda: _conv(stride=2), "not 1 by 1 of stride 1"),
+    "floats": (lambda: conv(kernel=1, pad=0)(1), "reaches the product in floating point"),
+    "rows' scales": (_columnwise, "not quantized along the result's columns"),
+    "two activations": (_dynamic, "are not constant"),
+    "a sine": (
+        lambda: product(after=lambda d, y: d("Sin", y)),
+        "is no step of an epilogue here",
+    ),
+    "across": (
+        lambda: product(after=lambda d, y: d("Add", y, d.weight(11, 1))),
+        "lies across the result's rows",
+    ),
+    "16 bits": (
+        lambda: product(
+            after=lambda d, y: d("QuantizeLinear", y, d.weight(), d.weight(dtype=DataType.INT16))
+        ),
+        "is quantized to INT16",
+    ),
+}
+
+
+def _conv(kernel: int = 1, stride: int = 1) -> Body:
+    d = Draft()
+    w = d.quantized(8, 16, kernel, kernel, axis=0, constant=True)
+    return d.body(d.anchored("Conv", d.quantized(1, 16, 6, 6), w, strides=(stride, stride)))
+
+
+@pytest.mark.usefixtures("able")
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_not_fit_is_refused_with_its_reason(name: str) -> None:
+    make, reason = REFUSED[name]
+    answer = plan_integer_product(make())
+    assert isinstance(answer, Refusal)
+    assert reason in answer.reason
+
+
+def test_weights_with_a_zero_point_are_refused_when_it_is_known() -> None:
+    d = Draft()
+    w = d.weight(8, 6, dtype=INT8)
+    w = d("DequantizeLinear", w, d.weight(6), d.weight(6, dtype=INT8), axis=1)
+    problem, _, _ = problem_of(d.body(d.anchored("MatMul", d.quantized(4, 8), w)))
+    (zeros,) = (n for n, a in problem.constants.items() if a.dtype == np.int8 and a.ndim == 1)
+    constants = {**problem.constants, zeros: np.array([0, 0, 3, 0, 0, 0], np.int8)}
+    problem = dataclasses.replace(problem, constants=constants)
+    tactic = tactic_of(problem)
+    if tactic is not None:
+        answer = NUMBA.prepare(tactic, problem)
+        assert isinstance(answer, Refusal)
+        assert answer.code == "zero"

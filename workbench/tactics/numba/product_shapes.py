@@ -1,0 +1,55 @@
+"""Which tiles of an 8-bit product there are, and which one suits a matrix; loads no compiler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+UNROLLED = 2
+"""Groups of 4 bytes that one turn of a tile's loop multiplies: the code of 4 is decoded anew."""
+GROUP = 4 * UNROLLED
+"""Bytes of a row that one turn of a tile's loop reads."""
+
+
+@dataclass(frozen=True)
+class ProductTile:
+    """Sums of ``rows`` by ``columns`` in registers of ``lanes`` int32."""
+
+    rows: int
+    vectors: int
+    lanes: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.rows}x{self.columns}"
+
+    @property
+    def columns(self) -> int:
+        return self.vectors * self.lanes
+
+    @property
+    def cycles(self) -> float:
+        """Of one group of 4 bytes: two products, two reads and four instructions a cycle."""
+        products = self.rows * self.vectors
+        reads = self.rows + self.vectors
+        return max(products / 2, reads / 2, (products + reads + 1) / 4)
+
+
+TILES = (
+    *(ProductTile(r, 3, 16) for r in range(4, 10)),
+    *(ProductTile(r, 4, 16) for r in range(4, 7)),
+    *(ProductTile(r, 2, 8) for r in range(4, 7)),
+)
+"""As many as registers hold: 32 of 16 lanes, 16 of 8."""
+
+STORED = 60
+"""Cycles that a tile costs beside its products."""
+
+
+def suitable_tile(rows: int, columns: int, depth: int, lanes: int) -> ProductTile:
+    """The tile by which a product takes the fewest cycles; parts of tiles cost as whole ones."""
+
+    def cycles(t: ProductTile) -> float:
+        each = -(-depth // GROUP) * UNROLLED * t.cycles + STORED
+        return -(-rows // t.rows) * -(-columns // t.columns) * each
+
+    return min((t for t in TILES if t.lanes == lanes), key=cycles)
