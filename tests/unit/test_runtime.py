@@ -209,4 +209,5 @@ def test_a_hand_made_bf16_engine_runs_in_the_type_it_reports():
     assert state.plan is not None
     step = next(s for s in state.plan.steps if "inner" in s.origin)
     assert step.requested is step.built is step.executed
-    assert step.tactic.emulated is not state.device.native(step.built)
+    # On a device that has such products, what emulates them may still be the faster for few.
+    assert step.tactic.emulated or state.device.native(step.built)

@@ -118,4 +118,7 @@ def how_chosen(tuned: Tuned) -> str:
     )
     if single:
         text += f" (one layout throughout: {single})"
-    return f"{text}. A chosen tactic may be the slower one where its layout saves a reformat."
+    return (
+        f"{text}. A chosen tactic may be the slower one where its layout saves a reformat, or "
+        "where it is more exact: Mark says which."
+    )

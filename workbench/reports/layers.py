@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from workbench.selection import Candidate, LayerChoice, Tuned
+from workbench.selection.ranking import formats_of
 from workbench.tactics.protocol import Tactic
 
 
@@ -56,7 +57,8 @@ def tactic_rows(choice: LayerChoice) -> pd.DataFrame:
     """One row a tactic of one layer: its times and error, or why it was refused.
 
     Formats: the layouts that it reads and writes. Mark: ``≈ chosen`` where noise hides which of the
-    two is faster, ``noisy`` where the machine was too busy, ``cut off`` after a hopeless first run.
+    two is faster, ``noisy`` where the machine was too busy, ``cut off`` after a hopeless first run;
+    of a faster one why it was not chosen: ``less exact``, or ``its layouts`` cost more around it.
     Error/bound: largest error against the float64 reference, as a fraction of its bound. Error: of
     all floats together, relative (L2); of two float32 tactics alike in time the exacter is chosen.
     """
@@ -126,9 +128,14 @@ def _mark(candidate: Candidate, winner: Candidate) -> str:
     if t is None:
         return ""
     marks: list[str] = []
-    timed = candidate.eligible and candidate is not winner and winner.timing is not None
-    if timed and winner.timing and not t.distinguishable(winner.timing):
+    chosen = winner.timing if candidate.eligible and candidate is not winner else None
+    if chosen is not None and not t.distinguishable(chosen):
         marks.append("≈ chosen")
+    elif chosen is not None and t.likely_us < chosen.likely_us:
+        if formats_of(candidate) != formats_of(winner):
+            marks.append("its layouts")
+        elif (candidate.error or 0.0) > (winner.error or 0.0):
+            marks.append("less exact")
     if t.noisy:
         marks.append("noisy")
     if t.cut_off:

@@ -46,7 +46,8 @@ class AttentionPlan(Heads):
 
 
 @functools.cache
-def _has_wide_registers() -> bool:
+def has_wide_registers() -> bool:
+    """Whether vector registers hold 16 float32."""
     known = CpuDevice().fingerprint.features
     if known:
         return "avx512f" in known
@@ -58,7 +59,7 @@ def _has_wide_registers() -> bool:
 
 def tile_for(keys: int, width: int) -> Tile:
     """The tile that fits this processor's vector registers, and is not wider than both products."""
-    if not _has_wide_registers():
+    if not has_wide_registers():
         return Tile("tile_6x16", 6, 16)
     return Tile("tile_8x16", 8, 16) if max(keys, width) <= 16 else Tile("tile_8x32", 8, 32)
 

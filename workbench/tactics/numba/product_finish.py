@@ -1,7 +1,8 @@
 """What becomes of a tile's sums: an epilogue in whole vector registers, written as LLVM's code.
 
 An epilogue is data: steps, each a tuple of a name and of what it takes. The first value is the sum
-in real units; each step adds one value, which later steps name by its number.
+in real units; each step adds one value, which later steps name by its number. Sums of bytes are
+integers: a column's factor and what its sums lack make them real; float32's are so already.
 """
 
 # pyright: basic, reportCallIssue=false
@@ -146,7 +147,7 @@ class _Epilogue(Vectors):
 class _Column(_Epilogue):
     """The epilogue of the ``position``-th vector of a tile's rows; of all of them at once."""
 
-    def __init__(self, builder, lanes, numbers, position, arguments):
+    def __init__(self, builder, lanes, numbers, position, arguments, integers):
         Vectors.__init__(self, builder, lanes)
         _, _, wide, _, first, _, scale, correction, _ = arguments[:9]
         self.operands, self.outputs = arguments[9:13], arguments[13:]
@@ -157,9 +158,11 @@ class _Column(_Epilogue):
         mask = builder.icmp_signed("<", order, builder.bitcast(spread, self.integer))
         super().__init__(builder, lanes, mask, numbers)
         self.beside = builder.add(first, self.lane)
-        offset = self.times(self.beside, 4)
-        self.factors = self.load(builder.add(scale, offset))
-        self.lacking = builder.bitcast(self.load(builder.add(correction, offset)), self.integer)
+        self.factors = self.lacking = None
+        if integers:
+            offset = self.times(self.beside, 4)
+            self.factors = self.load(builder.add(scale, offset))
+            self.lacking = builder.bitcast(self.load(builder.add(correction, offset)), self.integer)
         self.fixed, self.values = {}, []
 
     def times(self, value, factor):
@@ -177,10 +180,11 @@ class _Column(_Epilogue):
 
     def start(self, sums, element):
         """A row's sums, in real units. element: the row's first in the result."""
-        own = self.builder.add(sums, self.times(self.lane, 4))
-        total = self.builder.bitcast(self.load(own), self.integer)
-        total = self.builder.sitofp(self.builder.add(total, self.lacking), self.real)
-        self.values = [self.builder.fmul(total, self.factors)]
+        total = self.load(self.builder.add(sums, self.times(self.lane, 4)))
+        if self.factors is not None:
+            whole = self.builder.add(self.builder.bitcast(total, self.integer), self.lacking)
+            total = self.builder.fmul(self.builder.sitofp(whole, self.real), self.factors)
+        self.values = [total]
         self.element = self.builder.add(element, self.lane)
 
     def made(self, k, step, kinds):
@@ -198,7 +202,7 @@ class _Column(_Epilogue):
             self.write(self.values[value], kind, self.builder.add(output, offset))
 
 
-def tile_finish(vectors, lanes, steps, results, kinds, numbers):
+def tile_finish(vectors, lanes, integers, steps, results, kinds, numbers):
     """An intrinsic (sums, count, width, at, lead, columns, s, c, f, 4 operands, 2 outputs).
 
     sums: address of a tile, as its intrinsic leaves it. count, width: its rows and columns that
@@ -222,7 +226,9 @@ def tile_finish(vectors, lanes, steps, results, kinds, numbers):
             for k in range(numbers):
                 where = builder.inttoptr(builder.add(parameters, number(4 * k)), single)
                 known.append(v.spread(builder.load(where, typ=ir.FloatType())))
-            columns = [_Column(builder, lanes, known, k, arguments) for k in range(vectors)]
+            columns = [
+                _Column(builder, lanes, known, k, arguments, integers) for k in range(vectors)
+            ]
             for c in columns:
                 c.begin(steps, kinds)
 

@@ -1,18 +1,18 @@
-"""Which tiles of an 8-bit product there are, and which one suits a matrix; loads no compiler."""
+"""Which tiles of a product there are, and which one suits a matrix; loads no compiler."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 UNROLLED = 2
-"""Groups of 4 bytes that one turn of a tile's loop multiplies: the code of 4 is decoded anew."""
+"""Words of 4 bytes that one turn of a tile's loop multiplies: the code of 4 is decoded anew."""
 GROUP = 4 * UNROLLED
 """Bytes of a row that one turn of a tile's loop reads."""
 
 
 @dataclass(frozen=True)
 class ProductTile:
-    """Sums of ``rows`` by ``columns`` in registers of ``lanes`` int32."""
+    """Sums of ``rows`` by ``columns`` in registers of ``lanes`` words."""
 
     rows: int
     vectors: int
@@ -28,7 +28,7 @@ class ProductTile:
 
     @property
     def cycles(self) -> float:
-        """Of one group of 4 bytes: two products, two reads and four instructions a cycle."""
+        """Of one word of each row: two products, two reads and four instructions a cycle."""
         products = self.rows * self.vectors
         reads = self.rows + self.vectors
         return max(products / 2, reads / 2, (products + reads + 1) / 4)
@@ -45,11 +45,14 @@ STORED = 60
 """Cycles that a tile costs beside its products."""
 
 
-def suitable_tile(rows: int, columns: int, depth: int, lanes: int) -> ProductTile:
-    """The tile by which a product takes the fewest cycles; parts of tiles cost as whole ones."""
+def suitable_tile(rows: int, columns: int, turns: int, lanes: int) -> ProductTile:
+    """The tile by which a product takes the fewest cycles; parts of tiles cost as whole ones.
+
+    turns: of a tile's loop, that a whole sum takes.
+    """
 
     def cycles(t: ProductTile) -> float:
-        each = -(-depth // GROUP) * UNROLLED * t.cycles + STORED
+        each = turns * UNROLLED * t.cycles + STORED
         return -(-rows // t.rows) * -(-columns // t.columns) * each
 
     return min((t for t in TILES if t.lanes == lanes), key=cycles)

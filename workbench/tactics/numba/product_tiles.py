@@ -1,4 +1,4 @@
-"""Tiles of an 8-bit matrix product in vector registers, and how many cycles one takes."""
+"""Tiles of a matrix product in vector registers: of bytes, and of float32."""
 
 # pyright: basic, reportCallIssue=false
 
@@ -10,32 +10,31 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from workbench.tactics.numba.product_shapes import TILES, UNROLLED
+from workbench.tactics.numba.tiles import fused
 
 
-def _tile(rows, vectors, lanes):
-    """An intrinsic (a, a_step, b, c, depth, ahead, stride): addresses, steps in bytes, a count.
+def _tile(rows, vectors, lanes, word, accumulating):
+    """An intrinsic (a, a_step, b, c, depth, more, ahead, stride): addresses, steps, counts.
 
-    C[i, j] = Σ A[i, k, r]·B[k, j, r] for ``rows`` by ``vectors·lanes`` int32, r < 4, k < UNROLLED
-    times ``depth``, which is at least 1. A is uint8, its rows a_step apart; B is int8; B and C lie
-    without gaps. The sums stay in registers and are exact modulo 2**32. Meanwhile the cache lines
-    from ``ahead`` on, ``stride`` apart, begin to be read, one a turn: what later tiles need.
+    C[i, j] = Σ A[i, k]·B[k, j] for ``rows`` by ``vectors·lanes`` sums, k < UNROLLED times
+    ``depth``, which is at least 1; elements are words of 4 bytes. A's rows are a_step bytes apart;
+    B and C lie without gaps. The sums stay in registers; with ``more`` they are then added to what
+    C holds. Meanwhile the cache lines from ``ahead`` on, ``stride`` apart, begin to be read, one a
+    turn: what later tiles need.
+    accumulating: (builder, vector type) -> (sums, A's word in each lane, B's words) -> sums.
     """
-    index, byte = ir.IntType(64), ir.IntType(8)
-    word = ir.IntType(32)
+    index, byte, number_type = ir.IntType(64), ir.IntType(8), ir.IntType(32)
     vector = ir.VectorType(word, lanes)
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
     line_bytes = 4 * lanes
 
     @intrinsic
-    def tile(typing, a, a_step, b, c, depth, ahead, stride):
+    def tile(typing, a, a_step, b, c, depth, more, ahead, stride):
         def build(context, builder, signature, arguments):
-            left, step, right, result, count, later, apart = arguments
+            left, step, right, result, count, adding, later, apart = arguments
             module = builder.module
-            # LLVM 22 reads bytes; it takes this form, which all versions know, for its own.
-            dot = module.declare_intrinsic(
-                f"llvm.x86.avx512.vpdpbusd.{32 * lanes}", (), ir.FunctionType(vector, [vector] * 3)
-            )
-            kind = ir.FunctionType(ir.VoidType(), [ir.PointerType(byte), word, word, word])
+            accumulate = accumulating(builder, vector)
+            kind = ir.FunctionType(ir.VoidType(), [ir.PointerType(byte), *[number_type] * 3])
             prefetch = cgutils.get_or_insert_function(module, kind, "llvm.prefetch.p0")
 
             def number(value):
@@ -63,7 +62,7 @@ def _tile(rows, vectors, lanes):
                 prefetch,
                 [
                     builder.inttoptr(where, ir.PointerType(byte)),
-                    *(ir.Constant(word, k) for k in (0, 2, 1)),
+                    *(ir.Constant(number_type, k) for k in (0, 2, 1)),
                 ],
             )
             for u in range(UNROLLED):
@@ -76,11 +75,11 @@ def _tile(rows, vectors, lanes):
                     one = builder.insert_element(
                         ir.Constant(vector, ir.Undefined),
                         read(address, word),
-                        ir.Constant(word, 0),
+                        ir.Constant(number_type, 0),
                     )
                     spread = builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
                     for v in range(vectors):
-                        totals[i][v] = builder.call(dot, [totals[i][v], spread, line[v]])
+                        totals[i][v] = accumulate(totals[i][v], spread, line[v])
             for row, after in zip(sums, totals, strict=True):
                 for s, total in zip(row, after, strict=True):
                     s.add_incoming(ir.Constant(vector, None), entry)
@@ -89,14 +88,43 @@ def _tile(rows, vectors, lanes):
             turn.add_incoming(following, loop)
             builder.cbranch(builder.icmp_signed("<", following, count), loop, done)
             builder.position_at_end(done)
-            for k, total in enumerate(t for row in totals for t in row):
-                target = builder.add(result, number(k * line_bytes))
-                builder.store(total, builder.inttoptr(target, ir.PointerType(vector)), align=4)
+            ends = [builder.append_basic_block(n) for n in ("more", "first", "end")]
+            builder.cbranch(builder.icmp_signed("!=", adding, number(0)), *ends[:2])
+            for block in ends[:2]:
+                builder.position_at_end(block)
+                for k, total in enumerate(t for row in totals for t in row):
+                    place = builder.add(result, number(k * line_bytes))
+                    target = builder.inttoptr(place, ir.PointerType(vector))
+                    if block is ends[0]:
+                        total = added(builder, builder.load(target, align=4, typ=vector), total)
+                    builder.store(total, target, align=4)
+                builder.branch(ends[2])
+            builder.position_at_end(ends[2])
             return context.get_dummy_value()
 
-        return types.none(*[types.int64] * 7), build
+        return types.none(*[types.int64] * 8), build
 
+    added = ir.IRBuilder.add if isinstance(word, ir.IntType) else ir.IRBuilder.fadd
     return tile
 
 
-TILE = {t.name: _tile(t.rows, t.vectors, t.lanes) for t in TILES}
+def _bytes_tile(rows, vectors, lanes):
+    """Of words of 4 bytes, uint8 by int8. The sums are exact modulo 2**32."""
+
+    def accumulating(builder, vector):
+        # LLVM 22 reads bytes; it takes this form, which all versions know, for its own.
+        name = f"llvm.x86.avx512.vpdpbusd.{32 * lanes}"
+        kind = ir.FunctionType(vector, [vector] * 3)
+        dot = builder.module.declare_intrinsic(name, (), kind)
+        return lambda total, spread, line: builder.call(dot, [total, spread, line])
+
+    return _tile(rows, vectors, lanes, ir.IntType(32), accumulating)
+
+
+def _float_tile(rows, vectors, lanes):
+    """Of float32, each product and sum rounded once."""
+    return _tile(rows, vectors, lanes, ir.FloatType(), fused(lanes))
+
+
+BYTES_TILE = {t.name: _bytes_tile(t.rows, t.vectors, t.lanes) for t in TILES}
+FLOAT_TILE = {t.name: _float_tile(t.rows, t.vectors, t.lanes) for t in TILES}

@@ -27,13 +27,10 @@ from workbench.tactics.numba.integer_attention import (
     is_integer_attention,
     plan_integer_attention,
 )
-from workbench.tactics.numba.integer_products import (
-    integer_product_call,
-    is_quantized_product,
-    plan_integer_product,
-)
 from workbench.tactics.numba.joins import join_call, plan_join
 from workbench.tactics.numba.pointwise import plan_pointwise, pointwise_call
+from workbench.tactics.numba.product_plan import is_product, plan_product
+from workbench.tactics.numba.products import product_call
 from workbench.tactics.numba.rows import plan_rows, rows_call
 from workbench.tactics.numba.windows import plan_windows, windows_call
 from workbench.tactics.numba.winograd import plan_winograd, winograd_call
@@ -50,11 +47,10 @@ WORTH_ALL_THREADS = 1 << 20
 would look faster than it is among the layers of a run."""
 
 
-WORTH_PRODUCTS = 64
-"""Multiply-adds of bytes that count as one element."""
+WORTH_PRODUCTS = {True: 64, False: 16}
+"""Multiply-adds that count as one element: of bytes, and of float32."""
 
-IN_PLACE = "int8 product in place"
-INTEGER = ("int8 attention", "int8 product", IN_PLACE)
+INTEGER = ("int8 attention", "int8 product", "int8 product in place")
 """Tactics that multiply bytes as bytes."""
 
 
@@ -88,8 +84,8 @@ class NumbaSource:
             found += self._windows(problem)
         if node is not None and node.op == "Conv":
             found += self._winograd(problem)
-        if is_quantized_product(problem.body):
-            found += self._integer_product(problem)
+        if is_product(problem.body):
+            found += self._product(problem)
         if found:
             return _tactics_or_refusals(found)
         if all(n.op in (*VIEWS, "Concat", "Constant") for n in problem.body.nodes):
@@ -133,11 +129,11 @@ class NumbaSource:
                 if isinstance(plan, Refusal):
                     return plan
                 return windows_call(plan, problem, self.cache, threads)
-            case "int8 product" | "int8 product in place":
-                plan = plan_integer_product(problem.body)
+            case "product" | "product in place" | "int8 product" | "int8 product in place":
+                plan = plan_product(problem.body)
                 if isinstance(plan, Refusal):
                     return plan
-                return integer_product_call(plan, problem, self.cache, threads)
+                return product_call(plan, problem, self.cache, threads)
             case "winograd":
                 plan = plan_winograd(problem.body)
                 if isinstance(plan, Refusal):
@@ -271,20 +267,22 @@ class NumbaSource:
             for threads in thread_counts(problem, plan.elements)
         ]
 
-    def _integer_product(self, problem: Problem) -> Sequence[Tactic | Refusal]:
-        plan = plan_integer_product(problem.body)
+    def _product(self, problem: Problem) -> Sequence[Tactic | Refusal]:
+        plan = plan_product(problem.body)
         if isinstance(plan, Refusal):
             return (plan,)
+        name = "int8 product" if plan.code.integers else "product"
         outputs = (plan.layout,) * len(problem.body.outputs)
+        elements = plan.elements // WORTH_PRODUCTS[plan.code.integers]
         found = [
-            self._tactic("int8 product", problem, plan.layouts, outputs, threads)
-            for threads in thread_counts(problem, plan.elements // WORTH_PRODUCTS)
+            self._tactic(name, problem, plan.layouts, outputs, threads)
+            for threads in thread_counts(problem, elements)
         ]
         if plan.overwritable is None:
             return found
         over = (OVERWRITES, plan.overwritable)
         return [
-            *(replace(t, name=IN_PLACE, parameters=(*t.parameters, over)) for t in found),
+            *(replace(t, name=f"{name} in place", parameters=(*t.parameters, over)) for t in found),
             *found,
         ]
 

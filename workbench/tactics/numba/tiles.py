@@ -88,15 +88,20 @@ def register_tile(rows, vectors, lanes, element, align, accumulating):
     return tile
 
 
-def _tile(rows, vectors, lanes):
-    """Of float32."""
+def fused(lanes):
+    """Float32's ``accumulating``: a product and its sum, rounded once."""
 
     def accumulating(builder, vector):
         kind = ir.FunctionType(vector, [vector] * 3)
         fma = builder.module.declare_intrinsic(f"llvm.fma.v{lanes}f32", (), kind)
         return lambda total, spread, line: builder.call(fma, [spread, line, total])
 
-    return register_tile(rows, vectors, lanes, ir.FloatType(), 4, accumulating)
+    return accumulating
+
+
+def _tile(rows, vectors, lanes):
+    """Of float32."""
+    return register_tile(rows, vectors, lanes, ir.FloatType(), 4, fused(lanes))
 
 
 tile_8x32 = _tile(8, 2, 16)

@@ -1,4 +1,4 @@
-"""INT8 products in one generated kernel: exact sums, every epilogue, blocks, threads, tiles."""
+"""Products in one generated kernel: bytes, float32, epilogues, patches, blocks, threads, tiles."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tactic_bodies import INT8, UINT8, Draft, conv, problem_of
+from tactic_bodies import FLOAT, INT8, UINT8, Draft, conv, problem_of
 
 from workbench.body import Array, Body
 from workbench.checks import bit_equal, check_outputs
@@ -19,11 +19,11 @@ from workbench.devices import CpuDevice
 from workbench.formats import HWC
 from workbench.records import Refusal
 from workbench.tactics.launch import bind, run_once, upload
-from workbench.tactics.numba import NUMBA, integer_products
+from workbench.tactics.numba import NUMBA, product_plan, products
 from workbench.tactics.numba.attention_code import Tile
 from workbench.tactics.numba.cache import KernelCache
-from workbench.tactics.numba.integer_product_code import product_text
-from workbench.tactics.numba.integer_products import ProductPlan, plan_integer_product
+from workbench.tactics.numba.product_code import product_text
+from workbench.tactics.numba.product_plan import ProductPlan, plan_product
 from workbench.tactics.numba.product_shapes import TILES, ProductTile, suitable_tile
 from workbench.tactics.protocol import Call, Problem, Tactic
 
@@ -35,10 +35,10 @@ WITHOUT = "this processor has no dot products of bytes (AVX-512 VNNI or AVX-VNNI
 def tactic_of(problem: Problem) -> Tactic | None:
     """The kernel's tactic; where the processor has no such kernel, it says so."""
     offers = NUMBA.candidates(problem)
-    if not ABLE:
+    if not ABLE and "DequantizeLinear" in problem.body.operator_names:
         assert WITHOUT in [o.reason for o in offers if isinstance(o, Refusal)]
         return None
-    return next(o for o in offers if isinstance(o, Tactic) and o.name.startswith("int8 product"))
+    return next(o for o in offers if isinstance(o, Tactic) and "product" in o.name)
 
 
 def checked(body: Body, *, seed: int = 0, threads: int = 1) -> dict[str, Array]:
@@ -64,16 +64,42 @@ def product(
     turned: bool = False,
     source: DataType = INT8,
 ) -> Body:
-    """Stored activations by stored weights, and what follows."""
+    """Activations by weights, both stored as bytes or in float32, and what follows."""
     d = Draft()
     x = d.input(*rows, depth, dtype=source)
-    x = d("DequantizeLinear", x, d.weight(), d.weight(dtype=source))
+    if source is not FLOAT:
+        x = d("DequantizeLinear", x, d.weight(), d.weight(dtype=source))
+    shape = (columns, depth) if turned else (depth, columns)
+    if source is FLOAT:
+        w = d.weight(*shape)
+    else:
+        w = d.quantized(*shape, axis=0 if turned else 1, constant=True)
     if turned:
-        w = d.quantized(columns, depth, axis=0, constant=True)
         y = d.anchored("Gemm", x, w, d.weight(columns), transB=1)
     else:
-        y = d.anchored("MatMul", x, d.quantized(depth, columns, axis=1, constant=True))
+        y = d.anchored("MatMul", x, w)
     return d.body(after(d, y) if after else y)
+
+
+def patches(
+    kernel: tuple[int, int] = (3, 3),
+    *,
+    channels: int = 9,
+    size: tuple[int, int] = (8, 11),
+    stored: bool = False,
+    source: DataType = INT8,
+    **attributes: Any,
+) -> Body:
+    """A convolution whose windows reach beyond the image."""
+    d = Draft()
+    shape, weights = (2, channels, *size), (21, channels, *kernel)
+    if stored:
+        x = d("DequantizeLinear", d.input(*shape, dtype=source), d.weight(), d.weight(dtype=source))
+        w = d.quantized(*weights, axis=0, constant=True)
+    else:
+        x, w = d.input(*shape), d.weight(*weights)
+    y = d.anchored("Conv", x, w, d.weight(21), **{"pads": (1, 2, 0, 1), **attributes})
+    return d.body(d.quantize(d("Relu", y)) if stored else d("Relu", y))
 
 
 def points(size: int = 7, *, residual: bool = False) -> Body:
@@ -120,12 +146,68 @@ FORMS: dict[str, Callable[[], Body]] = {
     "points": points,
     "points, stored residual": lambda: points(residual=True),
     "one point": lambda: points(1),
+    "patches": lambda: patches(stored=True),
+    "patches of unsigned": lambda: patches(stored=True, source=UINT8),
+    "float": lambda: product(source=FLOAT),
+    "float, bias and residual": lambda: product(after=both, source=FLOAT),
+    "float, gelu": lambda: product(
+        after=lambda d, y: d("Gelu", d("Mul", y, d.literal(0.01))), source=FLOAT
+    ),
+    "float, quantized": lambda: product(after=lambda d, y: d.quantize(y), source=FLOAT),
+    "float Gemm": lambda: product((13,), turned=True, source=FLOAT),
+    "float, read in place": lambda: product((29,), 40, 50, source=FLOAT),
+    "float, deep": lambda: product((7,), 901, 60, source=FLOAT),
+    "float, deep, read in place": lambda: product((11,), 900, 60, source=FLOAT),
+    "float, one row": lambda: product((1,), 64, 96, source=FLOAT),
+    "float points": lambda: conv(kernel=1, pad=0, residual=True)(2),
+    "float, strided points": lambda: conv(kernel=1, pad=0, stride=2)(2),
+    "float patches": patches,
+    "float, strided patches": lambda: patches(strides=(2, 3)),
+    "float, dilated patches": lambda: patches(dilations=(2, 2)),
+    "float patches of one channel": lambda: patches((5, 7), channels=1, pads=(2, 3, 2, 3)),
+    "float patches of more padding than image": lambda: patches(size=(2, 2), pads=(4, 5, 3, 4)),
+    "float patches, deep": lambda: patches(channels=70),
 }
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_every_form_of_an_int8_product_is_right(name: str) -> None:
+def test_every_form_of_a_product_is_right(name: str) -> None:
     checked(FORMS[name]())
+
+
+def test_what_lies_beside_a_row_is_not_multiplied() -> None:
+    """Infinities in one row stay in it; an odd depth is read in pairs."""
+    body = product((5,), 37, 300, source=FLOAT)
+    problem, dynamic, _ = problem_of(body)
+    tactic = tactic_of(problem)
+    assert tactic is not None
+    call = NUMBA.prepare(tactic, problem)
+    assert isinstance(call, Call)
+    (name,) = dynamic
+    spoilt = {name: dynamic[name].copy()}
+    spoilt[name][2] = np.inf
+    clean, found = (
+        next(iter(run_once(call, tactic, problem, d).values())) for d in (dynamic, spoilt)
+    )
+    others = [0, 1, 3, 4]
+    assert np.array_equal(found[others], clean[others])
+    assert not np.isfinite(found[2]).any()
+
+
+def test_sums_in_blocks_have_a_shorter_chains_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def error() -> float:
+        problem, dynamic, values = problem_of(product((16,), 4096, 96, source=FLOAT))
+        tactic = tactic_of(problem)
+        assert tactic is not None
+        call = NUMBA.prepare(tactic, problem)
+        assert isinstance(call, Call)
+        (found,) = run_once(call, tactic, problem, dynamic).values()
+        x, w = (values[i.name].astype(np.float64) for i in problem.body.inputs)
+        return float(np.linalg.norm(found - x @ w) / np.linalg.norm(x @ w))
+
+    blocks = error()
+    monkeypatch.setattr(products, "SUMMED", 4096)
+    assert blocks < 0.5 * error()
 
 
 @given(
@@ -133,14 +215,39 @@ def test_every_form_of_an_int8_product_is_right(name: str) -> None:
     depth=st.integers(1, 150),
     columns=st.integers(1, 110),
     turned=st.booleans(),
+    source=st.sampled_from([INT8, FLOAT]),
     threads=st.integers(1, 3),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_every_size_is_right(
-    rows: int, depth: int, columns: int, turned: bool, threads: int, seed: int
+    rows: int, depth: int, columns: int, turned: bool, source: DataType, threads: int, seed: int
 ) -> None:
-    checked(product((rows,), depth, columns, turned=turned), seed=seed, threads=threads)
+    body = product((rows,), depth, columns, turned=turned, source=source)
+    checked(body, seed=seed, threads=threads)
+
+
+@given(
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    channels=st.integers(1, 40),
+    size=st.tuples(st.integers(4, 9), st.integers(4, 9)),
+    strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    dilations=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    pads=st.tuples(*[st.integers(1, 4)] * 4),
+    stored=st.booleans(),
+    threads=st.integers(1, 3),
+)
+@settings(max_examples=25, deadline=None)
+def test_patches_of_every_geometry_are_right(
+    kernel: tuple[int, int],
+    channels: int,
+    size: tuple[int, int],
+    stored: bool,
+    threads: int,
+    **attributes: Any,
+) -> None:
+    body = patches(kernel, channels=channels, size=size, stored=stored, **attributes)
+    checked(body, threads=threads)
 
 
 @pytest.mark.parametrize("tile", TILES, ids=lambda t: f"{t.name} of {t.lanes}")
@@ -148,16 +255,23 @@ def test_every_tile_gives_the_same_bits(tile: ProductTile, monkeypatch: pytest.M
     body = product((23,), 70, 77, lambda d, y: d("Add", y, d.weight(77)))
     expected = checked(body)
     if "avx512_vnni" not in FEATURES:
-        assert integer_products.integer_tile() != Tile("dot_12x32", 12, 32)
+        assert product_plan.integer_tile() != Tile("dot_12x32", 12, 32)
         return
-    monkeypatch.setattr(integer_products, "suitable_tile", lambda *_: tile)
+    monkeypatch.setattr(product_plan, "suitable_tile", lambda *_: tile)
     assert bit_equal(checked(body), expected)
 
 
 def test_rows_are_cut_into_blocks_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     body = product((150,), 40, 100)
     whole = checked(body)
-    monkeypatch.setattr(integer_products, "BLOCK_BYTES", 64 * 20)
+    monkeypatch.setattr(products, "BLOCK_BYTES", 64 * 20)
+    assert bit_equal(checked(body, threads=4), whole)
+
+
+def test_rows_read_in_place_are_cut_into_blocks_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = product((150,), 40, 100, source=FLOAT)
+    whole = checked(body)
+    monkeypatch.setattr(products, "BLOCK_BYTES", 40 * 4 * 20)
     assert bit_equal(checked(body, threads=4), whole)
 
 
@@ -228,7 +342,7 @@ def test_a_residual_of_the_outputs_type_may_be_overwritten() -> None:
 
 
 def plan_of_two_outputs() -> ProductPlan:
-    plan = plan_integer_product(two_outputs())
+    plan = plan_product(two_outputs())
     assert isinstance(plan, ProductPlan)
     return plan
 
@@ -252,16 +366,16 @@ def test_packed_weights_travel_with_a_plan() -> None:
 # -- tiles --------------------------------------------------------------------------------
 def test_a_tile_is_chosen_that_wastes_no_rows() -> None:
     for rows in (49, 128, 197, 784):
-        tile = suitable_tile(rows, 768, 768, 16)
+        tile = suitable_tile(rows, 768, 96, 16)
         assert -(-rows // tile.rows) * tile.rows - rows <= 1, (rows, tile)
 
 
 def test_a_tile_is_chosen_that_wastes_no_columns() -> None:
-    assert suitable_tile(3136, 64, 256, 16).columns == 64
+    assert suitable_tile(3136, 64, 32, 16).columns == 64
 
 
 def _plan(body: Body) -> ProductPlan:
-    plan = plan_integer_product(body)
+    plan = plan_product(body)
     assert isinstance(plan, ProductPlan), plan
     return plan
 
@@ -269,7 +383,7 @@ def _plan(body: Body) -> ProductPlan:
 @pytest.fixture
 def able(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a processor with AVX-512 VNNI."""
-    monkeypatch.setattr(integer_products, "integer_tile", lambda: Tile("dot_12x32", 12, 32))
+    monkeypatch.setattr(product_plan, "integer_tile", lambda: Tile("dot_12x32", 12, 32))
 
 
 @pytest.mark.usefixtures("able")
@@ -281,7 +395,7 @@ def test_one_kernel_serves_sizes_of_one_tile() -> None:
 
 def test_sums_stay_in_registers_and_the_epilogue_is_vectors() -> None:
     if "avx512_vnni" not in FEATURES:
-        assert integer_products.integer_tile() != Tile("dot_12x32", 12, 32)
+        assert product_plan.integer_tile() != Tile("dot_12x32", 12, 32)
         return
     plan = _plan(product((197,), 768, 768, lambda d, y: d.quantize(d("Gelu", y))))
     assert plan.code.tile.name == "9x48"
@@ -298,8 +412,8 @@ def test_sums_stay_in_registers_and_the_epilogue_is_vectors() -> None:
 
 # -- refusals -----------------------------------------------------------------------------
 def test_a_processor_without_dot_products_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(integer_products, "integer_tile", lambda: None)
-    answer = plan_integer_product(product())
+    monkeypatch.setattr(product_plan, "integer_tile", lambda: None)
+    answer = plan_product(product())
     assert isinstance(answer, Refusal)
     assert answer.reason == WITHOUT
 
@@ -315,10 +429,22 @@ def _dynamic() -> Body:
     return d.body(d.anchored("MatMul", d.quantized(4, 8), d.quantized(8, 6, axis=1)))
 
 
+def _mixed() -> Body:
+    d = Draft()
+    w = d.quantized(8, 6, axis=1, constant=True)
+    return d.body(d.anchored("MatMul", d.input(4, 8), w))
+
+
+def _computed() -> Body:
+    d = Draft()
+    return d.body(d.anchored("MatMul", d("Relu", d.input(4, 8)), d.weight(8, 6)))
+
+
 REFUSED: dict[str, tuple[Callable[[], Body], str]] = {
-    "3 by 3": (lambda: _conv(kernel=3), "not 1 by 1 of stride 1"),
-    "strided": (lambda: _conv(stride=2), "not 1 by 1 of stride 1"),
-    "floats": (lambda: conv(kernel=1, pad=0)(1), "reaches the product in floating point"),
+    "groups": (lambda: conv(group=2)(1), "it has groups"),
+    "floats": (_mixed, "reaches the product in floating point"),
+    "half precision": (lambda: conv(DataType.HALF)(1), "HALF, not float32"),
+    "computed": (_computed, "computed inside"),
     "rows' scales": (_columnwise, "not quantized along the result's columns"),
     "two activations": (_dynamic, "are not constant"),
     "a sine": (
@@ -338,17 +464,11 @@ REFUSED: dict[str, tuple[Callable[[], Body], str]] = {
 }
 
 
-def _conv(kernel: int = 1, stride: int = 1) -> Body:
-    d = Draft()
-    w = d.quantized(8, 16, kernel, kernel, axis=0, constant=True)
-    return d.body(d.anchored("Conv", d.quantized(1, 16, 6, 6), w, strides=(stride, stride)))
-
-
 @pytest.mark.usefixtures("able")
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_does_not_fit_is_refused_with_its_reason(name: str) -> None:
     make, reason = REFUSED[name]
-    answer = plan_integer_product(make())
+    answer = plan_product(make())
     assert isinstance(answer, Refusal)
     assert reason in answer.reason
 

@@ -1,0 +1,38 @@
+"""The table of one layer's tactics: what it says of a faster one that was not chosen."""
+
+from __future__ import annotations
+
+from workbench.datatypes import DataType
+from workbench.formats import HWC, LINEAR, Format
+from workbench.reports import tactic_rows
+from workbench.selection import Candidate, LayerChoice
+from workbench.tactics.protocol import Tactic
+from workbench.timing import Timing
+
+
+def tried(title: str, median_us: float, *, error: float, layout: Format = LINEAR) -> Candidate:
+    tactic = Tactic("ONEDNN", title, (layout,), (layout,), DataType.FLOAT)
+    timing = Timing(median_us, median_us, 0.1, 8, "2026-11-22")
+    return Candidate("ONEDNN", title, tactic, timing, error=error)
+
+
+def test_of_a_faster_tactic_the_table_says_why_it_was_not_chosen() -> None:
+    candidates = (
+        tried("chosen", 10.0, error=1e-7),
+        tried("chain", 9.0, error=8e-7),
+        tried("transposed", 8.0, error=1e-7, layout=HWC),
+        tried("slower", 12.0, error=8e-7),
+        tried("equal", 10.1, error=1e-7),
+    )
+    float32 = DataType.FLOAT
+    choice = LayerChoice(
+        "sum", "MatrixMultiply", ("MatMul",), (), float32, float32, candidates, 0, 1, None, True
+    )
+    marks = tactic_rows(choice).set_index("Tactic")["Mark"]
+    assert dict(marks) == {
+        "chosen": "",
+        "chain": "less exact",
+        "transposed": "its layouts",
+        "slower": "",
+        "equal": "≈ chosen",
+    }
