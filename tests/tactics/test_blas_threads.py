@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from workbench.builder import run_stages, start
+from workbench.config import BuilderConfig
+from workbench.records import Stage
+from workbench.selection import trial
 from workbench.tactics import blas_threads
 from workbench.tactics.blas_threads import on_threads
-from workbench.tactics.onednn.library import Unavailable
+from workbench.tactics.onednn.library import Library, Unavailable, load
+
+DATASETS = Path(__file__).parents[2] / "datasets"
 
 
 class FakeBlas:
@@ -48,3 +57,25 @@ def test_without_onednn_blas_uses_every_thread_that_a_kernel_may(
 ) -> None:
     monkeypatch.setattr(blas_threads, "load", lambda: Unavailable("none here", "use Linux"))
     assert blas_threads.blas_threads(3) == 3
+
+
+def test_while_a_network_is_tuned_on_a_cpu_blas_computes_on_one_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its other threads would spin after the reference's products, beside what is timed."""
+    if not isinstance(load(), Library):
+        return  # BLAS runs the tactics then
+    blas, seen = FakeBlas(), set[int]()
+    monkeypatch.setattr(blas_threads, "_control", blas.control)
+    reference = trial.expect
+
+    def expect(*given: Any, **options: Any) -> Any:
+        seen.add(blas.count)
+        return reference(*given, **options)
+
+    monkeypatch.setattr(trial, "expect", expect)
+    config = BuilderConfig()
+    config.num_threads = 2
+    run_stages(start(DATASETS / "digits_cnn.onnx", config), until=Stage.TUNE)
+    assert seen == {1}
+    assert blas.count == 4

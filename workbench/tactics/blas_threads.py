@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,22 +39,29 @@ def on_threads(launch: Launch, count: int) -> Launch:
 
     The launch itself where NumPy's BLAS cannot be told (MKL, Accelerate).
     """
-    control = _control()
-    if control is None:
+    if _control() is None:
         return launch
 
     def limited() -> None:
-        before = control.get()
-        if before == count:
+        with limited_to(count):
             launch()
-            return
-        control.set(count)
-        try:
-            launch()
-        finally:
-            control.set(before)
 
     return limited
+
+
+@contextlib.contextmanager
+def limited_to(count: int) -> Generator[None]:
+    """BLAS on ``count`` threads inside, where it can be told."""
+    control = _control()
+    before = count if control is None else control.get()
+    if control is None or before == count:
+        yield
+        return
+    control.set(count)
+    try:
+        yield
+    finally:
+        control.set(before)
 
 
 @functools.cache

@@ -24,9 +24,6 @@ ANCHORS = ("Conv", "Gemm", "MatMul")
 LARGEST_DEPTH = 1 << 16
 """Most products of bytes in one sum: 2**16 of 255 times 128 stay below 2**31."""
 
-MOST_READ_IN_PLACE = 4
-"""Panels of columns up to which rows of float32 are read where they lie; beyond, a copy pays."""
-
 
 @dataclass(frozen=True)
 class Factor:
@@ -146,8 +143,8 @@ class _Reader:
         turns = -(-depth * dtype.info.bits // (8 * GROUP))
         tile = suitable_tile(rows, columns, turns, lanes)
         kind = Rows.PATCHES if image else Rows.COPIED
-        few = columns <= MOST_READ_IN_PLACE * tile.columns and rows >= tile.rows
-        if few and kind is Rows.COPIED and dtype is DataType.FLOAT and depth * 4 % GROUP == 0:
+        whole = rows >= tile.rows and depth * 4 % GROUP == 0
+        if whole and kind is Rows.COPIED and dtype is DataType.FLOAT:
             kind = Rows.IN_PLACE
         code = ProductCode(tile, dtype, kind, epilogue)
         layout = HWC if images else LINEAR
