@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from workbench.builder import run_stages, start
-from workbench.config import BuilderConfig
+from workbench.config import BuilderConfig, OptimizationProfile
 from workbench.records import Stage
 from workbench.selection import trial
 from workbench.tactics import blas_threads
@@ -76,6 +76,7 @@ def test_while_a_network_is_tuned_on_a_cpu_blas_computes_on_one_thread(
     monkeypatch.setattr(trial, "expect", expect)
     config = BuilderConfig()
     config.num_threads = 2
+    config.add_optimization_profile(OptimizationProfile().set_shape("image", *[(1, 1, 8, 8)] * 3))
     run_stages(start(DATASETS / "digits_cnn.onnx", config), until=Stage.TUNE)
     assert seen == {1}
     assert blas.count == 4
