@@ -26,7 +26,7 @@ from workbench.timing import Steadiness, TimingCache, steadiness
 
 COMPILES_ANYWAY_LEVEL = 4
 """From this level on, COMPILED_FOR_LONG_LAYERS are tried for every layer, however fast."""
-WORTH_COMPILING_US = 100.0
+WORTH_COMPILING_US = 30.0
 """Below that level: a layer that another source runs faster than this has too little to gain."""
 
 

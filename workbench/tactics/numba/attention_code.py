@@ -9,6 +9,7 @@ from workbench.datatypes import DataType
 from workbench.tactics.numba.cache import KernelText
 from workbench.tactics.numba.expressions import IMPORTS
 from workbench.tactics.numba.nests import Stream, indented
+from workbench.tactics.numba.product_shapes import SUMMED
 from workbench.tactics.numba.scalars import STORAGE, loaded, stored
 
 
@@ -143,7 +144,7 @@ _SCORES = """\
             TILE(
                 w_address + 4 * (at_q + i * depth), 4 * depth,
                 w_address + 4 * (at_k + panel * deep), 4 * COLUMNS,
-                w_address + 4 * (at_s + i * line + panel), 4 * line, depth,
+                w_address + 4 * (at_s + i * line + panel), 4 * line, depth, 0,
             )
     for i in range(count):
         s = at_s + i * line
@@ -153,12 +154,14 @@ _SCORES = """\
 
 _MIX = """\
     for panel in range(0, width, COLUMNS):
-        for i in range(0, full, ROWS):
-            TILE(
-                w_address + 4 * (at_s + i * line), 4 * line,
-                w_address + 4 * (at_v + panel * keys), 4 * COLUMNS,
-                w_address + 4 * (at_r + i * spread + panel), 4 * spread, keys,
-            )
+        for k in range(0, keys, SUMMED):
+            for i in range(0, full, ROWS):
+                TILE(
+                    w_address + 4 * (at_s + i * line + k), 4 * line,
+                    w_address + 4 * (at_v + panel * keys + k * COLUMNS), 4 * COLUMNS,
+                    w_address + 4 * (at_r + i * spread + panel), 4 * spread,
+                    min(SUMMED, keys - k), k,
+                )
     for i in range(count):
         c = w[at_c + i]
         p = p_o0 + (block + i) * row_o0
@@ -198,6 +201,7 @@ def attention_text(code: AttentionCode) -> KernelText:
     for name, value in (
         ("TILE", code.tile.name),
         ("COLUMNS", str(code.tile.columns)),
+        ("SUMMED", str(SUMMED)),
         ("ROWS", str(code.tile.rows)),
     ):
         text = text.replace(name, value)

@@ -143,7 +143,7 @@ _SCORES = """\
             TILE_signed_rows(
                 w_address + 4 * (at_q + i * groups), 4 * groups,
                 w_address + 4 * (at_k + panel * deep), 4 * COLUMNS,
-                w_address + 4 * (at_s + i * line + panel), 4 * line, groups,
+                w_address + 4 * (at_s + i * line + panel), 4 * line, groups, 0,
             )
     for i in range(count):
         s = at_s + i * line
@@ -169,7 +169,7 @@ _MIX = """\
             TILE_signed_columns(
                 w_address + 4 * at_p + i * line, line,
                 w_address + 4 * (at_v + panel * fours), 4 * COLUMNS,
-                w_address + 4 * (at_r + i * spread + panel), 4 * spread, fours,
+                w_address + 4 * (at_r + i * spread + panel), 4 * spread, fours, 0,
             )
     for i in range(count):
         c = f[MIX]

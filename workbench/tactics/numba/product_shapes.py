@@ -8,6 +8,10 @@ UNROLLED = 2
 """Words of 4 bytes that one turn of a tile's loop multiplies: the code of 4 is decoded anew."""
 GROUP = 4 * UNROLLED
 """Bytes of a row that one turn of a tile's loop reads."""
+SUMMED = 128
+"""Products of float32 that are summed at once, at most: sums of such sums have a smaller error than
+one long chain, and 48 columns of so many rows of weights take 24 KB of a first-level cache of 32.
+"""
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,12 @@ class ProductTile:
 TILES = (
     *(ProductTile(r, 3, 16) for r in range(4, 10)),
     *(ProductTile(r, 4, 16) for r in range(4, 7)),
+    *(ProductTile(r, v, 16) for r, v in ((1, 8), (2, 8), (3, 6))),
     *(ProductTile(r, 2, 8) for r in range(4, 7)),
+    *(ProductTile(r, v, 8) for r, v in ((1, 6), (2, 4), (3, 3))),
 )
-"""As many as registers hold: 32 of 16 lanes, 16 of 8."""
+"""As many as registers hold: 32 of 16 lanes, 16 of 8. Few rows need many columns: a sum waits for
+the product before."""
 
 STORED = 60
 """Cycles that a tile costs beside its products."""

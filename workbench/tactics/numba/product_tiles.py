@@ -10,7 +10,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from workbench.tactics.numba.product_shapes import TILES, UNROLLED
-from workbench.tactics.numba.tiles import fused
+from workbench.tactics.numba.tiles import fused, store_sums
 
 
 def _tile(rows, vectors, lanes, word, accumulating):
@@ -88,23 +88,13 @@ def _tile(rows, vectors, lanes, word, accumulating):
             turn.add_incoming(following, loop)
             builder.cbranch(builder.icmp_signed("<", following, count), loop, done)
             builder.position_at_end(done)
-            ends = [builder.append_basic_block(n) for n in ("more", "first", "end")]
-            builder.cbranch(builder.icmp_signed("!=", adding, number(0)), *ends[:2])
-            for block in ends[:2]:
-                builder.position_at_end(block)
-                for k, total in enumerate(t for row in totals for t in row):
-                    place = builder.add(result, number(k * line_bytes))
-                    target = builder.inttoptr(place, ir.PointerType(vector))
-                    if block is ends[0]:
-                        total = added(builder, builder.load(target, align=4, typ=vector), total)
-                    builder.store(total, target, align=4)
-                builder.branch(ends[2])
-            builder.position_at_end(ends[2])
+            flat = [t for row in totals for t in row]
+            targets = [builder.add(result, number(k * line_bytes)) for k in range(len(flat))]
+            store_sums(builder, flat, targets, adding)
             return context.get_dummy_value()
 
         return types.none(*[types.int64] * 8), build
 
-    added = ir.IRBuilder.add if isinstance(word, ir.IntType) else ir.IRBuilder.fadd
     return tile
 
 

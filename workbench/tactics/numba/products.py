@@ -25,7 +25,7 @@ from workbench.tactics.numba.cache import KernelCache
 from workbench.tactics.numba.calls import operand_arrays, packed_constants, part, raw
 from workbench.tactics.numba.product_code import GEOMETRY, Rows, product_text
 from workbench.tactics.numba.product_plan import ProductPlan
-from workbench.tactics.numba.product_shapes import GROUP, UNROLLED
+from workbench.tactics.numba.product_shapes import GROUP, SUMMED, UNROLLED
 from workbench.tactics.numba.threads import pieces, together
 from workbench.tactics.onednn.descriptors import aligned_bytes
 from workbench.tactics.protocol import Call, Launch, Problem
@@ -33,11 +33,6 @@ from workbench.tactics.workspace import over_limit
 
 BLOCK_BYTES = 5 << 17
 """Of a block of rows: with two panels of weights it stays in a second-level cache of 1 MB."""
-
-SUMMED = 128
-"""Products of float32 that are summed at once, at most: 48 columns of so many rows of weights take
-24 KB of a first-level cache of 32."""
-
 
 def _packed(plan: ProductPlan, constants: Mapping[str, Array]) -> Array:
     """The weights, flat: panels of columns, words of the depth, columns, a word's elements."""

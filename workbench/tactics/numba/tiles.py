@@ -10,11 +10,12 @@ from numba.extending import intrinsic
 
 
 def register_tile(rows, vectors, lanes, element, align, accumulating):
-    """An intrinsic (a, a_step, b, b_step, c, c_step, depth): addresses and steps in bytes.
+    """An intrinsic (a, a_step, b, b_step, c, c_step, depth, more): addresses, steps in bytes.
 
     C[i, j] = Σ A[i, k]·B[k, j] for ``rows`` by ``vectors·lanes`` elements of 4 bytes and k < depth,
     which is at least 1. A's rows and B's are a_step and b_step apart, elements within a row side by
-    side. The sums stay in registers; each runs over k in order. align: of A's elements, in bytes.
+    side. The sums stay in registers; each runs over k in order; with ``more`` they are then added
+    to what C holds. align: of A's elements, in bytes.
     accumulating: (builder, vector type) -> (sums, A's element in each lane, B's elements) -> sums.
     """
     index = ir.IntType(64)
@@ -22,9 +23,9 @@ def register_tile(rows, vectors, lanes, element, align, accumulating):
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
 
     @intrinsic
-    def tile(typing, a, a_step, b, b_step, c, c_step, depth):
+    def tile(typing, a, a_step, b, b_step, c, c_step, depth, more):
         def build(context, builder, signature, arguments):
-            left, left_step, right, right_step, result, result_step, count = arguments
+            left, left_step, right, right_step, result, result_step, count, adding = arguments
             accumulate = accumulating(builder, vector)
 
             def number(value):
@@ -76,16 +77,35 @@ def register_tile(rows, vectors, lanes, element, align, accumulating):
             k.add_incoming(following, loop)
             builder.cbranch(builder.icmp_signed("<", following, count), loop, done)
             builder.position_at_end(done)
-            for i in range(rows):
-                for v in range(vectors):
-                    address = place(result, result_step, i, 4 * lanes * v)
-                    target = builder.inttoptr(address, ir.PointerType(vector))
-                    builder.store(totals[i * vectors + v], target, align=4)
+            targets = [
+                place(result, result_step, i, 4 * lanes * v)
+                for i in range(rows)
+                for v in range(vectors)
+            ]
+            store_sums(builder, totals, targets, adding)
             return context.get_dummy_value()
 
-        return types.none(*[types.int64] * 7), build
+        return types.none(*[types.int64] * 8), build
 
     return tile
+
+
+def store_sums(builder, totals, addresses, adding):
+    """Vectors written to addresses; where ``adding`` is not 0, added to what lies there."""
+    vector = totals[0].type
+    integers = isinstance(vector.element, ir.IntType)
+    more, first, end = (builder.append_basic_block(n) for n in ("more", "first", "end"))
+    builder.cbranch(builder.icmp_signed("!=", adding, ir.Constant(adding.type, 0)), more, first)
+    for block in (more, first):
+        builder.position_at_end(block)
+        for total, address in zip(totals, addresses, strict=True):
+            target = builder.inttoptr(address, ir.PointerType(vector))
+            if block is more:
+                before = builder.load(target, align=4, typ=vector)
+                total = (builder.add if integers else builder.fadd)(before, total)
+            builder.store(total, target, align=4)
+        builder.branch(end)
+    builder.position_at_end(end)
 
 
 def fused(lanes):

@@ -26,6 +26,7 @@ from workbench.tactics.numba.calls import on_a_line, operand_arrays, packed_cons
 from workbench.tactics.numba.expressions import IMPORTS, Operand, Translator
 from workbench.tactics.numba.nests import Stream, indented, load_lines
 from workbench.tactics.numba.pointwise import input_layout
+from workbench.tactics.numba.product_shapes import SUMMED
 from workbench.tactics.numba.scalars import STORAGE, loaded
 from workbench.tactics.numba.threads import pieces, together
 from workbench.tactics.numba.windows import epilogue
@@ -191,12 +192,16 @@ def kernel({arguments}):
         for lead in range(0, o, group):
             for point in range({points}):
                 for s in range(0, group, {columns}):
-                    for m in range(0, rows, {rows}):
-                        {tile}(
-                            address + 4 * (point * tb + m) * c, 4 * c, panel, 4 * {columns},
-                            address + 4 * (at_m + (point * tb + m) * group + s), 4 * group, c,
-                        )
-                    panel += 4 * c * {columns}
+                    for k in range(0, c, {summed}):
+                        many = min({summed}, c - k)
+                        for m in range(0, rows, {rows}):
+                            {tile}(
+                                address + 4 * ((point * tb + m) * c + k), 4 * c,
+                                panel, 4 * {columns},
+                                address + 4 * (at_m + (point * tb + m) * group + s), 4 * group,
+                                many, k,
+                            )
+                        panel += 4 * many * {columns}
             for k in range(count):
                 n, r = (first + k) // (th * tw), (first + k) % (th * tw)
                 top, left = {output} * (r // tw), {output} * (r % tw)
@@ -223,6 +228,7 @@ def _text(plan: WinogradPlan, body: Body) -> KernelText:
         output=OUTPUT,
         side=SIDE,
         lanes=LANES,
+        summed=SUMMED,
         rows=plan.tile.rows,
         columns=plan.tile.columns,
         tile=plan.tile.name,
