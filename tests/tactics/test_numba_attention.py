@@ -51,6 +51,11 @@ def test_queries_are_cut_into_blocks_and_threads(monkeypatch: pytest.MonkeyPatch
     assert check_outputs(problem.body, values, outputs_of(problem, dynamic))
 
 
+def test_results_of_many_keys_are_summed_in_blocks() -> None:
+    problem, dynamic, values = problem_of(merged(tokens=300, size=16)(1))
+    assert check_outputs(problem.body, values, outputs_of(problem, dynamic))
+
+
 def test_the_same_kernel_serves_every_size() -> None:
     texts = {_plan(merged(tokens=n)(b)).code for n, b in ((17, 1), (40, 3))}
     assert len(texts) == 1

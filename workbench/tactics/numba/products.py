@@ -34,6 +34,7 @@ from workbench.tactics.workspace import over_limit
 BLOCK_BYTES = 5 << 17
 """Of a block of rows: with two panels of weights it stays in a second-level cache of 1 MB."""
 
+
 def _packed(plan: ProductPlan, constants: Mapping[str, Array]) -> Array:
     """The weights, flat: panels of columns, words of the depth, columns, a word's elements."""
     w = np.asarray(constants[plan.weights.name])
