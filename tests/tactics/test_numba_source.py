@@ -268,9 +268,9 @@ def test_layouts_are_offered_where_they_fit():
     ("name", "reason"),
     [
         ("mean_middle", "innermost axes"),
-        ("conv_1x1", "not depthwise"),
+        ("conv_grouped_dilated", "not depthwise"),
         ("softmax_channels", "innermost axes"),
-        ("linear_gelu", "MatMul is not computed element by element"),
+        ("linear_gelu_half", "HALF, not float32"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_its_reason(name, reason):
