@@ -341,6 +341,14 @@ def test_a_residual_of_the_outputs_type_may_be_overwritten() -> None:
     assert plan_of_two_outputs().overwritable is None
 
 
+def test_a_residual_that_is_multiplied_too_is_not_overwritten() -> None:
+    d = Draft()
+    x = d.input(16, 48)
+    body = d.body(d("Add", d.anchored("MatMul", x, d.weight(48, 48)), x))
+    assert _plan(body).overwritable is None
+    checked(body)
+
+
 def plan_of_two_outputs() -> ProductPlan:
     plan = plan_product(two_outputs())
     assert isinstance(plan, ProductPlan)

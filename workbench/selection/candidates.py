@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 
@@ -20,6 +21,7 @@ from workbench.selection.one_item import is_itemwise
 from workbench.selection.portability import compiled_for, cost_us, portable
 from workbench.selection.trial import Trial
 from workbench.tactics import COMPILED_FOR_LONG_LAYERS, SOURCES, sources_for
+from workbench.tactics.blas_threads import blas_threads, limited_to
 from workbench.tactics.deciding import Deciding
 from workbench.tactics.protocol import CompilesAhead, Problem, Tactic, TacticSource
 from workbench.timing import Steadiness, TimingCache, steadiness
@@ -104,6 +106,16 @@ class Workshop:
                     most = self._limits(layer, part=part)[source.name]
                     started += self._compiling(source, layer, offers, most)
         wait(started)  # what failed is refused, with its reason, when it is prepared
+
+    def timing_alone(self) -> AbstractContextManager[None]:
+        """On a CPU, BLAS on as few threads as its tactics use: it computes the references.
+
+        Its threads spin for 25 ms, on processors that the next tactic is timed on: one in two
+        threads seemed to take 600 µs longer.
+        """
+        if self.device.kind != "cpu":
+            return nullcontext()
+        return limited_to(blas_threads(self.threads))
 
     @property
     def compiles_ahead(self) -> bool:

@@ -30,7 +30,6 @@ from workbench.selection.pbqp import Matrix, Solution, solve
 from workbench.selection.ranking import fastest, formats_of, menu
 from workbench.selection.trial import Trial
 from workbench.storage import VIEWABLE, no_views
-from workbench.tactics.blas_threads import blas_threads, limited_to
 from workbench.tactics.host import HOST
 from workbench.tactics.launch import reformat_body
 from workbench.tactics.view import VIEW
@@ -57,21 +56,13 @@ def tune(
     nothing can run, with every refusal; BuildCancelled when the monitor says stop.
     """
     tuning = _Tuning(network, device, config, cache)
-    if device.kind != "cpu":
-        return tuning.run(requested)
-    # What outputs are compared with is computed by BLAS, whose threads would spin on processors
-    # that the next tactic is timed on: one in two threads seemed to take 600 µs longer.
-    with limited_to(blas_threads(tuning.shop.threads)):
+    with tuning.shop.timing_alone():
         return tuning.run(requested)
 
 
 class _Tuning:
     def __init__(
-        self,
-        network: NetworkDefinition,
-        device: Device,
-        config: BuilderConfig,
-        cache: TimingCache,
+        self, network: NetworkDefinition, device: Device, config: BuilderConfig, cache: TimingCache
     ) -> None:
         self.network = network
         self.config = config

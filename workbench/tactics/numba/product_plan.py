@@ -63,7 +63,11 @@ class ProductPlan:
     @property
     def turns(self) -> int:
         """Of a tile's loop, that a sum takes."""
-        return -(-self.depth * self.code.source.info.bits // (8 * GROUP))
+        return _turns(self.depth, self.code.source)
+
+
+def _turns(depth: int, dtype: DataType) -> int:
+    return -(-depth * dtype.info.bits // (8 * GROUP))
 
 
 def is_product(body: Body) -> bool:
@@ -140,8 +144,7 @@ class _Reader:
         dtype = body.types[source.name].dtype
         if dtype is not DataType.FLOAT and depth > LARGEST_DEPTH:
             raise Untranslatable(f"sums of more than {LARGEST_DEPTH} products leave 32 bits")
-        turns = -(-depth * dtype.info.bits // (8 * GROUP))
-        tile = suitable_tile(rows, columns, turns, lanes)
+        tile = suitable_tile(rows, columns, _turns(depth, dtype), lanes)
         kind = Rows.PATCHES if image else Rows.COPIED
         whole = rows >= tile.rows and depth * 4 % GROUP == 0
         if whole and kind is Rows.COPIED and dtype is DataType.FLOAT:
