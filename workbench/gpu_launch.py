@@ -6,10 +6,12 @@ that one have ended, which saves a microsecond or so a kernel. In a CUDA graph, 
 programmatic dependency.
 Source: CUDA C++ Programming Guide, "Programmatic Dependent Launch and Synchronization".
 
-No kernel lets the next one start before it ends (``griddepcontrol.launch_dependents``). On an H200,
-ResNet-50 at batch 1 then gave wrong results where cuDNN's kernels followed ours, as if they wrote
-to memory that ours still read; and was 4% slower where ours alone followed each other so, while
-MobileNetV2 was 8% faster.
+A kernel of ours may also let the next one start before it ends (``launch_dependents``): the blocks
+of that one are then placed beside its own, and wait. Its last argument says so, launch by launch.
+That is only done where a kernel of ours follows. Where cuDNN's followed, ResNet-50 at batch 1 gave
+wrong results on an H200, as if they wrote to memory that ours still read. And only where a plan was
+measured to be faster so (``runtime.early_starts``): blocks that wait hold shared memory and
+registers, and lie where there was room at that moment.
 """
 
 from __future__ import annotations
@@ -60,8 +62,9 @@ class _Config(ctypes.Structure):
 class LoadedKernel:
     """A kernel on its device, and its block.
 
-    device: a GpuDevice. function: as CuPy's module gives it; its arguments are addresses. shared:
-    bytes of dynamic shared memory. waits: whether the code waits for the kernel before it.
+    device: a GpuDevice. function: as CuPy's module gives it; its arguments are addresses, and last
+    whether it lets the next kernel start. shared: bytes of dynamic shared memory. waits: whether
+    the code waits for the kernel before it.
     """
 
     device: Any
@@ -72,7 +75,10 @@ class LoadedKernel:
 
 
 class KernelLaunch:
-    """One grid of a kernel on a stream. A Launch."""
+    """One grid of a kernel on a stream. A Launch.
+
+    lets_next_start: whether a kernel of ours that follows may start before this one has ended.
+    """
 
     def __init__(
         self,
@@ -82,8 +88,9 @@ class KernelLaunch:
         stream: Any,
     ) -> None:
         self.kernel = kernel
-        count = len(addresses)
-        self._words = (ctypes.c_uint64 * count)(*addresses)
+        self.lets_next_start = False
+        count = len(addresses) + 1
+        self._words = (ctypes.c_uint64 * count)(*addresses, 0)
         size, start = ctypes.sizeof(ctypes.c_uint64), ctypes.addressof(self._words)
         self._arguments = (ctypes.c_void_p * count)(*range(start, start + size * count, size))
         early = ctypes.pointer(_Attribute(id=_START_EARLY, value=1))
@@ -92,8 +99,10 @@ class KernelLaunch:
         self._launch = kernel.device.library.cuLaunchKernelEx
 
     def follow(self, earlier: KernelLaunch) -> None:
-        """Start while ``earlier`` ends, right after which this is always launched."""
-        self._config.attribute_count = int(self.kernel.waits and earlier.kernel.waits)
+        """Start while ``earlier`` ends, or before, right after which this is always launched."""
+        both = self.kernel.waits and earlier.kernel.waits
+        self._config.attribute_count = int(both)
+        earlier._words[-1] = int(both and earlier.lets_next_start)
 
     def __call__(self) -> None:
         """Enqueue it. Raises DeviceError."""

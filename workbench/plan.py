@@ -59,6 +59,7 @@ class PlanStep:
     constant inputs, in order. outputs: PlanTensors of its outputs.
     requested, built, executed: the precision contract. cause: why an inserted step exists.
     stream: 0 is the caller's, the others are auxiliary ones that run beside it.
+    lets_next_start: whether its kernels let the next one start before they end; see ``gpu_launch``.
     """
 
     name: str
@@ -74,6 +75,7 @@ class PlanStep:
     built: DataType
     executed: DataType
     stream: int = 0
+    lets_next_start: bool = False
 
     @property
     def on_host(self) -> bool:
@@ -202,6 +204,7 @@ class Plan:
                     "cause": s.cause,
                     "precision": [s.requested.value, s.built.value, s.executed.value],
                     "stream": s.stream,
+                    **({"lets_next_start": True} if s.lets_next_start else {}),
                 }
             )
         return {
@@ -273,6 +276,7 @@ def _plan_from_records(
                 s["cause"],
                 *map(DataType, s["precision"]),
                 stream=s["stream"],
+                lets_next_start=s.get("lets_next_start", False),
             )
             for s in data["steps"]
         ),

@@ -163,13 +163,19 @@ def measure_again(
     return min(before, Timing.of(timer(iterations)), key=lambda t: t.median_us)
 
 
+def _digest(parts: Mapping[str, Any]) -> str:
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
 @dataclass(frozen=True)
 class Entry:
     """What the cache keeps of one tactic: its timing, and what preparing and checking it gave.
 
     worst: largest error as a fraction of the bound; None when it was not checked. error: relative
     L2 distance to the exact result; None when it was not checked, or gives no floats.
-    failure: why it was refused or is quarantined, or empty. kernel: the implementation's name.
+    failure: why it was refused or is quarantined, or empty. kernel: the implementation's name; of
+    several kernels together, what was decided (``runtime.early_starts``).
     """
 
     timing: Timing | None
@@ -217,8 +223,16 @@ class TimingCache:
             parts["constants"] = decided
         if other_sizes:
             parts["sizes"] = list(other_sizes)
-        text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
-        return f"{tactic.source}/{tactic.name}/{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+        return f"{tactic.source}/{tactic.name}/{_digest(parts)}"
+
+    def key_of(self, what: str, names: Sequence[str]) -> str:
+        """Identity of what was measured of several kernels together, and is called ``what``."""
+        parts = {
+            "names": list(names),
+            "device": self.device.to_json(),
+            "protocol": PROTOCOLS[self.device.kind],
+        }
+        return f"{what}/{_digest(parts)}"
 
     def query(self, key: str, *, checked: bool = False) -> Entry | None:
         """The entry that it ``holds``, or None; counts a hit or a miss."""

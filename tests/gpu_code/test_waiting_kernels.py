@@ -1,4 +1,7 @@
-"""Kernels for 9.0 wait for the kernel before them before they touch memory; those for 8.0 can't."""
+"""Kernels for 9.0 wait for the kernel before them before they touch memory; those for 8.0 can't.
+
+Only when told to by their last argument they let the next one start.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,7 @@ from workbench.tactics.triton.compiler import COMPILERS, unpack_code
 from workbench.tactics.triton.source import program_for
 
 WAIT = "griddepcontrol.wait;"
+LETS_GO = re.compile(r"griddepcontrol\.launch_dependents;")
 ACCESS = re.compile(r"\b(?:ld|st|atom|red|cp)\.(?!param)[a-z.]*global")
 PRODUCTS = (
     Convolution(1, 64, 9, 64, 3, 1, 1, DataType.HALF),
@@ -41,10 +45,19 @@ def entries(ptx: str) -> list[str]:
 
 
 def waits_first(entry: str) -> bool:
-    """It waits before it touches memory, and does not let the next kernel start before it ends."""
-    access, wait = ACCESS.search(entry), entry.find(WAIT)
-    lets_go = "launch_dependents" in entry
-    return wait >= 0 and not lets_go and (access is None or wait < access.start())
+    """It waits before it touches memory; only then, if its last argument says so, it lets go."""
+    access, wait, lets = ACCESS.search(entry), entry.find(WAIT), LETS_GO.search(entry)
+    first = wait >= 0 and (access is None or wait < access.start())
+    return first and lets is not None and wait < lets.start() and lets_go_if_told(entry)
+
+
+def lets_go_if_told(entry: str) -> bool:
+    """Whether the predicate or branch around it is decided by the last parameter alone."""
+    last = re.findall(r"\.param[^,)]*?(\w+_param_\d+)", entry.partition("{")[0])[-1]
+    told = re.search(rf"ld\.param\.[a-z]64\s+(%\w+), \[{last}\];", entry)
+    return told is not None and re.search(
+        rf"setp\.(?:eq|ne)\.[a-z]64\s+%\w+, {told[1]}, 0;", entry
+    ) is not None  # fmt: skip
 
 
 def triton_kernel(layer):

@@ -169,7 +169,8 @@ def run_on_host(
     ]
     if text.workspace:
         arrays.append(np.full(text.workspace, 0xFF, np.uint8))
-    addresses = (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays))
+    alone = 0  # no kernel follows that may start
+    addresses = (ctypes.c_void_p * (len(arrays) + 1))(*(a.ctypes.data for a in arrays), alone)
     for k, (_, grid, block) in enumerate(text.launches):
         _compiled(text.code, together=together)(k, grid, block, addresses)
     return {

@@ -10,6 +10,7 @@ import pytest
 
 from workbench.errors import DeviceError
 from workbench.gpu_launch import KernelLaunch, LoadedKernel, overlapped, waits
+from workbench.runtime.launching import on_one_stream
 
 EARLY = 6
 
@@ -29,7 +30,7 @@ class Driver:
         attribute = ctypes.string_at(attributes, 72)
         assert [int.from_bytes(attribute[k : k + 4], "little") for k in (0, 8)] == [EARLY, 1]
         pointers = ctypes.cast(arguments, ctypes.POINTER(ctypes.c_void_p))
-        values = [ctypes.c_uint64.from_address(pointers[k]).value for k in range(3)]
+        values = [ctypes.c_uint64.from_address(pointers[k]).value for k in range(4)]
         self.seen.append((numbers, stream, count, function.value, values))
         return self.error
 
@@ -45,7 +46,7 @@ def test_the_driver_gets_grid_block_stream_and_addresses():
     one = launch(driver, 2**40, 16, 0)
     one()
     one()
-    assert driver.seen == [([5, 2, 1, 128, 1, 1, 4096], 99, 0, 77, [2**40, 16, 0])] * 2
+    assert driver.seen == [([5, 2, 1, 128, 1, 1, 4096], 99, 0, 77, [2**40, 16, 0, 0])] * 2
 
 
 def test_what_follows_a_kernel_of_ours_starts_early_the_first_one_does_not():
@@ -53,6 +54,18 @@ def test_what_follows_a_kernel_of_ours_starts_early_the_first_one_does_not():
     for one in overlapped([launch(driver, k, 0, 0) for k in range(3)]):
         one()
     assert [seen[2] for seen in driver.seen] == [0, 1, 1]
+
+
+def test_a_kernel_lets_the_next_one_start_where_it_is_told_to_and_one_of_ours_follows():
+    driver = Driver()
+    launches = [launch(driver, k, 0, 0) for k in range(4)]
+    plan = (launches[0], launches[1], lambda: None, launches[2], launches[3])
+    for one in on_one_stream(plan, (True, True, True, False, True)):
+        one()
+    assert [seen[4][-1] for seen in driver.seen] == [1, 0, 0, 0]
+    for one in on_one_stream(plan, (False, True, True, True, True)):
+        one()
+    assert [seen[4][-1] for seen in driver.seen[4:]] == [0, 0, 1, 0]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from workbench.network import Cause, NetworkDefinition
 from workbench.onnx_parser import parse_model
 from workbench.records import BuildLog, Progress, Stage, StageRecord
 from workbench.runtime import Engine
+from workbench.runtime.early_starts import early_starts
 from workbench.runtime.graph_check import graph_refusal, graph_text
 from workbench.selection import lost_fusions, tune
 from workbench.timing import TimingCache
@@ -233,6 +234,12 @@ def serialize(state: BuildState) -> BuildState:
         plan = replace(plan, code=engine.machine_code())
         facts["graph_refusal"] = graph_refusal(engine)
         graph = f"; {graph_text(engine, facts['graph_refusal'])}"
+        if not facts["graph_refusal"] and state.config.builder_optimization_level:
+            early = early_starts(engine, state.cache)
+            plan, graph = (
+                early.written(plan),
+                f"{graph}, of which {early}" if early.steps else graph,
+            )
     else:
         plan = replace(plan, packed=Engine(plan, state.device).prepacked())
     data = plan.to_bytes()

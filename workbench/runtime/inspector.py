@@ -66,6 +66,7 @@ class EngineInspector:
             "ExecutedPrecision": step.executed.value,
             "Emulated": step.tactic.emulated,
             "StreamId": step.stream,
+            "LetsNextStart": step.lets_next_start,
         }
 
     def _tensor(self, name: str) -> dict[str, Any]:

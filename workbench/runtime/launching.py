@@ -11,7 +11,7 @@ from typing import Any
 
 from workbench.devices import Buffer
 from workbench.errors import ExecutionError
-from workbench.gpu_launch import overlapped
+from workbench.gpu_launch import KernelLaunch, overlapped
 from workbench.plan import PlanStep
 from workbench.runtime.engine import Engine
 from workbench.runtime.profiler import Profiler
@@ -47,6 +47,15 @@ class Bound:
     slots: Mapping[str, Buffer]
     kernels: tuple[str, ...]
     capturable: bool
+
+
+def on_one_stream(launches: Sequence[Launch], lets: Sequence[bool]) -> tuple[Launch, ...]:
+    """The launches in order, each as early as it may. lets: which let the next one start."""
+    for launch, let in zip(launches, lets, strict=True):
+        for one in flat((launch,)):
+            if isinstance(one, KernelLaunch):
+                one.lets_next_start = let
+    return tuple(overlapped(flat(launches)))
 
 
 class Launcher:
@@ -97,7 +106,7 @@ class Launcher:
     def in_order(self, launches: tuple[Launch, ...]) -> tuple[Launch, ...]:
         """The launches, each after what it needs from other streams."""
         if len(self.streams) == 1:
-            return tuple(overlapped(flat(launches)))
+            return on_one_stream(launches, [s.lets_next_start for s in self.engine.plan.steps])
         return across_streams(launches, self._order, self.streams, self.device)
 
     def forget(self, bound: Bound | None = None) -> None:

@@ -22,11 +22,12 @@ LANE_BYTES = 16
 class KernelText:
     """CUDA C++ of a kernel ``run`` and its launch shape.
 
-    Arguments: dynamic inputs, outputs, then constant inputs, in the Body's order, then the
-    workspace where there is one. aligned: bytes to which every address must be aligned. since: the
-    least compute capability, times ten. later: grid and block of ``run1``, ``run2``... which are
-    launched one after the other. workspace: bytes. packing: of constants that are not read as they
-    are, by their position among the Body's inputs; see ``weight_only``.
+    Arguments: dynamic inputs, outputs, then constant inputs, in the Body's order, the workspace
+    where there is one, and whether the next kernel may start (``gpu_launch``). aligned: bytes to
+    which every address must be aligned. since: the least compute capability, times ten. later: grid
+    and block of ``run1``, ``run2``... which are launched one after the other. workspace: bytes.
+    packing: of constants that are not read as they are, by their position among the Body's inputs;
+    see ``weight_only``.
     """
 
     code: str
@@ -88,6 +89,7 @@ def program_text(
     parameters += [_parameter(body, i.name, const=True) for i in body.inputs if i.constant]
     if workspace:
         parameters.append("void* workspace")
+    parameters.append("u64 lets_next_start")
     conversions, since = prelude(t.dtype for t in body.types.values())
     largest = max((prod(t.shape) for t in body.types.values()), default=1)
     index = "int" if largest < 2**30 else "long long"
@@ -97,7 +99,7 @@ def program_text(
         text += (
             f'extern "C" __global__ void __launch_bounds__({stage.threads}) run{k or ""}('
             + ", ".join(parameters)
-            + ") {\n  WAIT_FOR_EARLIER\n"
+            + ") {\n  WAIT_FOR_EARLIER LET_NEXT_START\n"
             + "".join(f"  {line}\n" for line in stage.lines)
             + "}\n"
         )

@@ -44,8 +44,10 @@ typedef unsigned long long u64;
 #define INLINE __device__ __forceinline__
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 #define WAIT_FOR_EARLIER asm volatile("griddepcontrol.wait;" ::: "memory");
+#define LET_NEXT_START if (lets_next_start) asm volatile("griddepcontrol.launch_dependents;");
 #else
 #define WAIT_FOR_EARLIER
+#define LET_NEXT_START
 #endif
 #ifndef HOST_SHIM
 INLINE float load_HALF(u16 h) { float f; asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h)); return f; }

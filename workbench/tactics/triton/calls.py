@@ -100,8 +100,9 @@ def call_of(program: Program, problem: Problem, version: str) -> Call | Refusal:
             names = (f"{a.kind} {a.name}" for a in kernel.arguments)
             operands = dict(zip(names, pointers, strict=True))
             require_aligned(operands, ALIGNED, f"TRITON {program.name}")
-            # Triton's kernels take two more pointers, to scratch memory that these don't use.
-            launches.append(KernelLaunch(code_here, kernel.grid, (*pointers, 0, 0), own))
+            # Triton's kernels take two more pointers, to scratch memory that these don't use. The
+            # last says instead whether the next kernel may start; see ``worker.waiting``.
+            launches.append(KernelLaunch(code_here, kernel.grid, (*pointers, 0), own))
         return in_order(overlapped(launches))
 
     # A packed constant may be called as one of the Body's is.

@@ -11,7 +11,7 @@ from workbench.devices import usable_cpus
 from workbench.tactics.compile_processes import Answer, CompileProcesses, code_of
 from workbench.tactics.triton.kernel import ALIGNED, Kernel
 
-PASSED = "fenced waiting"
+PASSED = "fenced waiting early"
 """What the worker makes of Triton's PTX; see its functions of these names."""
 WORKER = Path(__file__).with_name("worker.py")
 

@@ -46,11 +46,29 @@ _WAITS_SINCE = 90
 """Compute capability, times ten, that knows griddepcontrol."""
 
 
+_PARAMETER = re.compile(r"\bkernel_param_\d+\b")
+_BEGINNING = """\
+	griddepcontrol.wait;
+	{{
+	.reg .b64 %lets_next_start;
+	.reg .pred %lets;
+	ld.param.b64 %lets_next_start, [{last}];
+	setp.ne.b64 %lets, %lets_next_start, 0;
+	@%lets griddepcontrol.launch_dependents;
+	}}
+"""
+
+
 def waiting(ptx: str, capability: int) -> str:
-    """PTX that waits for the kernel before it; see ``gpu_launch``."""
+    """PTX that waits for the kernel before it, and may let the next one start; see ``gpu_launch``.
+
+    Its last parameter, a pointer that the kernel does not use, says whether it does.
+    """
     if capability < _WAITS_SINCE:
         return ptx
-    found, count = _ENTRY.subn(lambda m: f"{m[0]}\tgriddepcontrol.wait;\n", ptx)
+    found, count = _ENTRY.subn(
+        lambda m: m[0] + _BEGINNING.format(last=_PARAMETER.findall(m[0])[-1]), ptx
+    )
     if count != 1:
         raise ValueError(f"Triton's PTX has {count} entries of the form that is known, not one")
     return found
