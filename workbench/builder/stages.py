@@ -16,6 +16,7 @@ from workbench.builder.scaling import scaled_channels
 from workbench.builder.state import Batch, BuildState, Clock, StageFunction, after, counts
 from workbench.builder.taps import TapEngine
 from workbench.builder.weak_typing import choose_by_time, weak_types
+from workbench.builder.whole_runs import by_whole_runs
 from workbench.config import BuilderConfig, OptimizationProfile
 from workbench.datatypes import CALIBRATED, DataType
 from workbench.devices import Device, open_device
@@ -192,6 +193,7 @@ def tune_stage(state: BuildState) -> BuildState:
     network = state.network
     requested = precision.requested_by_layer(network, state.decisions)
     tuned = tune(network, state.device, state.config, state.cache, requested)
+    tuned = by_whole_runs(state, tuned)
     broken = [
         f"{c.layer}: requested {c.requested.value}, built {c.built.value}, "
         f"executed {c.executed.value}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from workbench.selection import Candidate, LayerChoice, Tuned
-from workbench.selection.ranking import formats_of
+from workbench.selection.ranking import OUR_KERNELS, formats_of
 from workbench.tactics.protocol import Tactic
 
 
@@ -58,7 +58,8 @@ def tactic_rows(choice: LayerChoice) -> pd.DataFrame:
 
     Formats: the layouts that it reads and writes. Mark: ``≈ chosen`` where noise hides which of the
     two is faster, ``noisy`` where the machine was too busy, ``cut off`` after a hopeless first run;
-    of a faster one why it was not chosen: ``less exact``, or ``its layouts`` cost more around it.
+    of a faster one why it was not chosen: ``less exact``, ``its layouts`` cost more around it, or
+    it has ``no early start`` beside its neighbours, which in whole runs saves more.
     Error/bound: largest error against the float64 reference, as a fraction of its bound. Error: of
     all floats together, relative (L2); of two float32 tactics alike in time the exacter is chosen.
     """
@@ -136,6 +137,8 @@ def _mark(candidate: Candidate, winner: Candidate) -> str:
             marks.append("its layouts")
         elif (candidate.error or 0.0) > (winner.error or 0.0):
             marks.append("less exact")
+        elif winner.source in OUR_KERNELS and candidate.source not in OUR_KERNELS:
+            marks.append("no early start")
     if t.noisy:
         marks.append("noisy")
     if t.cut_off:

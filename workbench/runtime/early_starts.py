@@ -35,7 +35,7 @@ Kind = tuple[str, str]
 
 @dataclass(frozen=True)
 class EarlyStarts:
-    """What was decided. steps: by number, those that let the next one start.
+    """What was decided. steps: by number, those that let the next one start; there may be none.
 
     timing: of a whole run with them; None where nothing was timed. before_us: without; 0 where it
     was not measured in this build.
@@ -71,10 +71,7 @@ def early_starts(engine: Engine, cache: TimingCache) -> EarlyStarts:
     known = cache.query(key)
     if known is not None:
         return EarlyStarts(tuple(map(int, known.kernel.split())), known.timing)
-    trials = _Trials(engine, names)
-    if not trials.kinds:
-        return EarlyStarts()
-    found = trials.decide()
+    found = _Trials(engine, names).decide()
     cache.update(key, Entry(found.timing, kernel=" ".join(map(str, found.steps))))
     return found
 
@@ -104,7 +101,7 @@ class _Trials:
         outputs = self.outputs(plain)
         best, graph = none, plain
         common = sorted(every, key=lambda k: -sum(v == k for v in self.kinds.values()))
-        for kinds in (every, *({kind} for kind in common)):
+        for kinds in (every, *({kind} for kind in common)) if every else ():
             other = best ^ kinds
             trial = self.graph(other)
             with_it, without = self.compared(trial, graph)

@@ -96,7 +96,9 @@ class Tuned:
     choice limited to one layout throughout would take, per layout, where there is one.
     exact: False when the selection is heuristic; then no choice beats ``lower_bound_us``.
     timed, cached: tactics measured now, and taken from the timing cache.
-    remarks: what a reader of the times should know: a busy device, what portability costs.
+    remarks: what a reader of the times should know: a busy device, what portability costs, that
+    whole runs decided. alternatives: other selections from the same timings, for whole runs to
+    decide of; see ``selecting``.
     """
 
     layers: tuple[LayerChoice, ...]
@@ -110,3 +112,4 @@ class Tuned:
     cached: int
     sources: tuple[str, ...]
     remarks: tuple[str, ...] = ()
+    alternatives: tuple[Tuned, ...] = ()

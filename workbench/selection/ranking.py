@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from workbench.datatypes import DataType
+from workbench.devices import Device
 from workbench.formats import Format
+from workbench.gpu_launch import WAITS_SINCE
+from workbench.gpu_targets import capability_of
 from workbench.selection.candidate import Candidate
 
 CLOSE = 1.05
@@ -15,6 +18,9 @@ ROUNDING = 2.0**-25
 ERROR_PRICE = 0.08
 """Of a tactic's time, what twice the error of the most exact one costs: one long chain of sums
 loses where sums in blocks take little longer."""
+
+OUR_KERNELS = frozenset({"NVRTC", "TRITON"})
+"""Sources whose kernels ``gpu_launch`` launches."""
 
 Layouts = tuple[tuple[Format, ...], tuple[Format, ...]]
 
@@ -25,13 +31,23 @@ def formats_of(candidate: Candidate) -> Layouts:
     return candidate.tactic.inputs, candidate.tactic.outputs
 
 
-def menu(candidates: Sequence[Candidate], order: Mapping[str, int]) -> list[Candidate]:
-    """The fastest eligible candidate for each combination of layouts."""
-    groups: dict[Layouts, list[Candidate]] = {}
+def menu(
+    candidates: Sequence[Candidate],
+    order: Mapping[str, int],
+    kind: Callable[[Candidate], bool] = lambda candidate: False,
+) -> list[Candidate]:
+    """The fastest eligible candidate for each combination of layouts, and of each ``kind``."""
+    groups: dict[tuple[Layouts, bool], list[Candidate]] = {}
     for c in candidates:
         if c.eligible:
-            groups.setdefault(formats_of(c), []).append(c)
+            groups.setdefault((formats_of(c), kind(c)), []).append(c)
     return [fastest(g, order) for g in groups.values()]
+
+
+def launched_early(candidate: Candidate, device: Device) -> bool:
+    """Whether its kernels are ours and wait for the one before them themselves."""
+    capability = capability_of(device.fingerprint) if device.kind == "gpu" else None
+    return candidate.source in OUR_KERNELS and (capability or 0) >= WAITS_SINCE
 
 
 def fastest(candidates: Sequence[Candidate], order: Mapping[str, int]) -> Candidate:

@@ -6,28 +6,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice, product
 
-import numpy as np
-
 from workbench.body import Body, HostType, TensorType
 from workbench.config import BuilderConfig, OptimizationProfile
 from workbench.datatypes import DataType
 from workbench.devices import Device
-from workbench.dimensions import evaluate_shape, symbols_of
+from workbench.dimensions import symbols_of
 from workbench.errors import NetworkError, NoTacticError
 from workbench.formats import FORMATS, LINEAR, Format
-from workbench.network import Layer, NetworkDefinition, Tensor
+from workbench.network import Layer, NetworkDefinition
 from workbench.optimization_profile import pinned_sizes
 from workbench.records import Progress, Refusal
 from workbench.sampling import sample_inputs
 from workbench.selection.candidate import Candidate
 from workbench.selection.candidates import Workshop
-from workbench.selection.choice import LayerChoice, ReformatChoice, Tuned
+from workbench.selection.choice import Tuned
 from workbench.selection.composing import composed_candidates, part_problems
 from workbench.selection.finals import finals
 from workbench.selection.layer_problem import LayerProblem, bodies_at, constants_of
 from workbench.selection.overwriting import Overwriting
-from workbench.selection.pbqp import Matrix, Solution, solve
-from workbench.selection.ranking import fastest, formats_of, menu
+from workbench.selection.ranking import fastest
+from workbench.selection.selecting import Selecting
 from workbench.selection.trial import Trial
 from workbench.storage import VIEWABLE, no_views
 from workbench.tactics.host import HOST
@@ -39,8 +37,6 @@ LATER_SIZES = (64, 8, 2, 1)
 """Sizes at which a layer is tuned where only the data decides it: the first that its rule takes."""
 MOST_FITTINGS = 256
 """Combinations of sizes that are tried before such a layer is left to the host."""
-UNTIMED_REFORMAT = 0.25
-"""Cost of a reformat at level 0, where a layer's cost is its candidate's rank."""
 
 
 def tune(
@@ -105,7 +101,10 @@ class _Tuning:
                 progress.step()
         if failures:
             raise _nothing_runs(failures)
-        return self._select(layers, found, requested, hits)
+        selecting = Selecting(
+            layers, self.network.outputs, found, requested, self.shop, self.reformat, self.opt
+        )
+        return selecting.tuned(cached=self.cache.hits - hits)
 
     def _candidates(self, layer: Layer, problem: LayerProblem | None) -> tuple[Candidate, ...]:
         if problem is None:
@@ -203,182 +202,12 @@ class _Tuning:
         able = [c for c in finals(trial, tried) if c.eligible]
         return fastest(able, self.shop.order) if able else None
 
-    def _reformat_cost(self, type_: TensorType, source: Format, target: Format) -> float:
-        if source == target:
-            return 0.0
-        best = self.reformat(type_, source, target)
-        if best is None:
-            return np.inf
-        return best.timing.likely_us if best.timing else UNTIMED_REFORMAT
-
-    # -- selection ------------------------------------------------------------------------
-    def _select(
-        self,
-        layers: Sequence[Layer],
-        found: Mapping[str, tuple[Candidate, ...]],
-        requested: Mapping[str, DataType],
-        hits: int,
-    ) -> Tuned:
-        menus = [menu(found[x.name], self.shop.order) for x in layers]
-        nodes, edges = self._costs(layers, menus)
-        solution = solve(nodes, edges)
-        picks = [m[c] for m, c in zip(menus, solution.choices, strict=True)]
-        chosen = [
-            self._layer_choice(x, found[x.name], pick, requested)
-            for x, pick in zip(layers, picks, strict=True)
-        ]
-        return Tuned(
-            tuple(chosen),
-            self._reformat_choices(layers, picks),
-            solution.cost,
-            solution.exact,
-            solution.lower_bound,
-            self._single_formats(layers, menus, nodes, edges),
-            self.shop.timed,
-            self.shop.checked,
-            self.cache.hits - hits,
-            tuple(s.name for s in self.shop.sources),
-            self.shop.remarks(chosen),
-        )
-
-    def _costs(
-        self, layers: Sequence[Layer], menus: Sequence[Sequence[Candidate]]
-    ) -> tuple[list[Matrix], dict[tuple[int, int], Matrix]]:
-        index = {x.name: i for i, x in enumerate(layers)}
-        nodes = [
-            np.array([c.timing.likely_us if c.timing else float(k) for k, c in enumerate(m)])
-            for m in menus
-        ]
-        edges: dict[tuple[int, int], Matrix] = {}
-        for i, layer in enumerate(layers):
-            for slot, tensor in enumerate(_dynamic(layer)):
-                type_ = self._bound_type(tensor)
-                wants = [formats_of(c)[0][slot] for c in menus[i]]
-                if tensor.producer is None:
-                    costs = [self._reformat_cost(type_, LINEAR, w) for w in wants]
-                    nodes[i] = nodes[i] + np.array(costs)
-                    continue
-                p = index[tensor.producer.name]
-                gives = self._gives(tensor, menus[p])
-                matrix = np.array(
-                    [[self._reformat_cost(type_, g, w) for w in wants] for g in gives]
-                )
-                edges[p, i] = edges[p, i] + matrix if (p, i) in edges else matrix
-            for tensor in layer.outputs:
-                if tensor.is_network_output:
-                    gives = self._gives(tensor, menus[i])
-                    type_ = self._bound_type(tensor)
-                    costs = [self._reformat_cost(type_, g, LINEAR) for g in gives]
-                    nodes[i] = nodes[i] + np.array(costs)
-        return nodes, edges
-
-    def _gives(self, tensor: Tensor, offered: Sequence[Candidate]) -> list[Format]:
-        assert tensor.producer is not None
-        slot = tensor.producer.outputs.index(tensor)
-        return [formats_of(c)[1][slot] for c in offered]
-
-    def _bound_type(self, tensor: Tensor) -> TensorType:
-        if isinstance(tensor.type, HostType):
-            return tensor.type
-        return TensorType(tensor.dtype, evaluate_shape(tensor.shape, self.opt))
-
-    def _single_formats(
-        self,
-        layers: Sequence[Layer],
-        menus: Sequence[Sequence[Candidate]],
-        nodes: Sequence[Matrix],
-        edges: Mapping[tuple[int, int], Matrix],
-    ) -> dict[str, float]:
-        """Best total when every layer that can use a layout uses only that one (or linear)."""
-        totals: dict[str, float] = {}
-        for layout in FORMATS:
-            limited: list[Matrix] = []
-            for offered, node in zip(menus, nodes, strict=True):
-                allowed = [_uses_only(c, layout) for c in offered]
-                if not any(allowed):
-                    allowed = [_uses_only(c, LINEAR) for c in offered]
-                limited.append(np.where(allowed, node, np.inf))
-            solution: Solution = solve(limited, edges)
-            if np.isfinite(solution.cost):
-                totals[layout.name] = solution.cost
-        return totals
-
-    def _layer_choice(
-        self,
-        layer: Layer,
-        candidates: tuple[Candidate, ...],
-        pick: Candidate,
-        requested: Mapping[str, DataType],
-    ) -> LayerChoice:
-        others = [c for c in candidates if c.eligible and c is not pick and c.timing]
-        runner = min(others, key=lambda c: c.timing.median_us if c.timing else 0.0, default=None)
-        return LayerChoice(
-            layer.name,
-            layer.type,
-            layer.operator_names,
-            layer.origin,
-            requested.get(layer.name, layer.precision),
-            layer.precision,
-            candidates,
-            candidates.index(pick),
-            candidates.index(runner) if runner else None,
-            _composed(candidates, pick),
-            not (runner and runner.timing and pick.timing)
-            or pick.timing.distinguishable(runner.timing),
-        )
-
-    def _reformat_choices(
-        self, layers: Sequence[Layer], picks: Sequence[Candidate]
-    ) -> tuple[ReformatChoice, ...]:
-        formats = {x.name: formats_of(c) for x, c in zip(layers, picks, strict=True)}
-        wanted: dict[tuple[str, Format], list[str]] = {}
-        tensors: dict[str, Tensor] = {}
-        for layer in layers:
-            for slot, tensor in enumerate(_dynamic(layer)):
-                target = formats[layer.name][0][slot]
-                wanted.setdefault((tensor.name, target), []).append(layer.name)
-                tensors[tensor.name] = tensor
-        for tensor in self.network.outputs:
-            wanted.setdefault((tensor.name, LINEAR), []).append("the caller")
-            tensors[tensor.name] = tensor
-        made: list[ReformatChoice] = []
-        for (name, target), readers in wanted.items():
-            tensor = tensors[name]
-            source = LINEAR
-            if tensor.producer is not None:
-                slot = tensor.producer.outputs.index(tensor)
-                source = formats[tensor.producer.name][1][slot]
-            if source != target:
-                winner = self.reformat(self._bound_type(tensor), source, target)
-                assert winner is not None
-                unique = tuple(dict.fromkeys(readers))
-                made.append(ReformatChoice(name, tensor.type, source, target, winner, unique))
-        return tuple(made)
-
 
 def later_symbols(network: NetworkDefinition) -> frozenset[str]:
     """Size symbols that no input's shape binds: only the data decides them."""
     known = set(network.symbols)
     ranked = (t for t in network.tensors.values() if not isinstance(t.type, HostType))
     return frozenset(s for t in ranked for d in t.shape for s in symbols_of(d) - known)
-
-
-def _composed(candidates: Sequence[Candidate], pick: Candidate) -> int | None:
-    """The COMPOSED candidate that a fused kernel is compared with: the chosen, else the fastest."""
-    able = [c for c in candidates if c.source == "COMPOSED" and c.timing and c.eligible]
-    if pick.source == "COMPOSED":
-        return candidates.index(pick)
-    best = min(able, key=lambda c: c.timing.median_us if c.timing else 0.0, default=None)
-    return None if best is None else candidates.index(best)
-
-
-def _dynamic(layer: Layer) -> list[Tensor]:
-    return [t for i, t in zip(layer.body.inputs, layer.operands, strict=True) if not i.constant]
-
-
-def _uses_only(candidate: Candidate, layout: Format) -> bool:
-    ins, outs = formats_of(candidate)
-    return all(f == layout for f in (*ins, *outs))
 
 
 def _nothing_runs(failures: Sequence[tuple[Layer, tuple[Candidate, ...]]]) -> NoTacticError:
