@@ -1,4 +1,4 @@
-"""Selections beside the one by times alone: what neighbours that start early may save is assumed."""
+"""Selections beside the one by times alone: what neighbours that start early may save is a guess."""
 
 from __future__ import annotations
 
