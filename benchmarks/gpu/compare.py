@@ -10,7 +10,7 @@ that says why, and the exit status is 1.
 Candidates: ``workbench``, which reads and writes float32 and computes in the type; ``eager``,
 PyTorch's eager mode; ``compile``, ``torch.compile`` in its mode max-autotune, frozen where that
 works. PyTorch has no INT8 or FP8 of its own for these models: ask for no peers there, FP16's serve.
-INT8 and FP8 are calibrated (min-max) on the first FEW items of the input, and written as Q/DQ;
+INT8 (percentile) and FP8 (min-max) are calibrated on the first FEW items, and written as Q/DQ;
 ``error_of_same_graph`` is the distance of these items to that graph's NumPy reference, and
 ``sensitivity_of_graph`` that reference's own change when it rounds otherwise.
 --models keeps each exported model in a folder, for the jobs that follow. --device cpu rehearses a
@@ -111,6 +111,7 @@ class Ours:
             begun = time.perf_counter()
             given = {n: t.cpu().numpy() for n, t in job.first(self.few).items()}
             self.quantized = calibrated(job.exported(self.few), config, given)
+            self.facts["calibrator"] = config.calibrator.value
             self.facts["calibration_s"] = round(time.perf_counter() - begun, 1)
         self.state = self._built(path, config, "build_s")
         again = config.clone()

@@ -1,4 +1,4 @@
-"""Selections beside the one by times alone: what neighbours that start early may save is a guess."""
+"""Selections beside the one by times alone: what early starts may save is assumed."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from workbench.builder.scaling import scaled_channels
 from workbench.builder.state import Batch, BuildState, Clock, StageFunction, after, counts
 from workbench.builder.taps import TapEngine
 from workbench.builder.weak_typing import choose_by_time, weak_types
-from workbench.builder.whole_runs import by_whole_runs
+from workbench.builder.whole_runs import by_whole_runs, early_starts_of
 from workbench.config import BuilderConfig, OptimizationProfile
 from workbench.datatypes import CALIBRATED, DataType
 from workbench.devices import Device, open_device
@@ -25,7 +25,6 @@ from workbench.network import Cause, NetworkDefinition
 from workbench.onnx_parser import parse_model
 from workbench.records import BuildLog, Progress, Stage, StageRecord
 from workbench.runtime import Engine
-from workbench.runtime.early_starts import early_starts
 from workbench.runtime.graph_check import graph_refusal, graph_text
 from workbench.selection import lost_fusions, tune
 from workbench.timing import TimingCache
@@ -236,12 +235,10 @@ def serialize(state: BuildState) -> BuildState:
         plan = replace(plan, code=engine.machine_code())
         facts["graph_refusal"] = graph_refusal(engine)
         graph = f"; {graph_text(engine, facts['graph_refusal'])}"
-        if not facts["graph_refusal"] and state.config.builder_optimization_level:
-            early = early_starts(engine, state.cache)
-            plan, graph = (
-                early.written(plan),
-                f"{graph}, of which {early}" if early.steps else graph,
-            )
+        if not facts["graph_refusal"]:
+            early = early_starts_of(state, engine)
+            plan = early.written(plan)
+            graph += f", of which {early}" if early.steps else ""
     else:
         plan = replace(plan, packed=Engine(plan, state.device).prepacked())
     data = plan.to_bytes()

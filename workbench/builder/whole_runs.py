@@ -6,12 +6,15 @@ Times of single kernels leave out what launching one after the other costs or sa
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from workbench.assemble import assemble, memory_stage
 from workbench.builder.state import BuildState
+from workbench.config import BuilderFlag
+from workbench.errors import TimingCacheError
 from workbench.runtime import Engine
-from workbench.runtime.early_starts import early_starts
+from workbench.runtime.early_starts import EarlyStarts, decidable, early_starts, kernels_of
 from workbench.runtime.graph_check import graph_refusal
 from workbench.selection import Tuned
 from workbench.tactics.protocol import tactic_to_json
@@ -26,29 +29,59 @@ def by_whole_runs(state: BuildState, tuned: Tuned) -> Tuned:
     selections = (tuned, *tuned.alternatives)
     if len(selections) == 1:
         return tuned
-    key = state.cache.key_of("WHOLE_RUNS", [_text(state, s) for s in selections])
-    known = state.cache.query(key)
+    told: list[str] = []
+
+    def measured() -> Entry:
+        timings = [_whole_run(state, s) for s in selections]
+        times = [t.median_us for t in timings if t is not None]
+        if len(times) < len(selections):
+            return Entry(None, kernel="0", failure="no CUDA graph records all of them")
+        told.append(f"whole runs took {', '.join(f'{us:.0f}' for us in times)} µs")
+        best = times.index(min(times))
+        best = best if times[best] < (1 - GAIN) * times[0] else 0
+        return Entry(timings[best], kernel=str(best))
+
+    names = [_text(state, s) for s in selections]
+    best = int(_remembered(state, "WHOLE_RUNS", names, measured).kernel)
+    said = told[0] if told else "as whole runs decided before"
+    remark = f"{said}: selection {best + 1} of {len(selections)} is taken"
+    taken = selections[best]
+    return replace(taken, alternatives=(), remarks=(*taken.remarks, remark))
+
+
+def early_starts_of(state: BuildState, engine: Engine) -> EarlyStarts:
+    """Which steps of an engine let the next one start early, timed or from the cache."""
+    if not state.config.builder_optimization_level or not decidable(engine):
+        return EarlyStarts()
+    found: list[EarlyStarts] = []
+
+    def measured() -> Entry:
+        found.append(early_starts(engine))
+        return Entry(found[0].timing, kernel=" ".join(map(str, found[0].steps)))
+
+    entry = _remembered(state, "EARLY_STARTS", kernels_of(engine), measured)
+    return found[0] if found else EarlyStarts(tuple(map(int, entry.kernel.split())), entry.timing)
+
+
+def _remembered(
+    state: BuildState, what: str, names: Sequence[str], measure: Callable[[], Entry]
+) -> Entry:
+    """What the timing cache knows of these kernels together, or else what is measured now."""
+    config, key = state.config, state.cache.key_of(what, names)
+    uses_cache = not config.get_flag(BuilderFlag.DISABLE_TIMING_CACHE)
+    known = state.cache.query(key) if uses_cache else None
     if known is not None:
-        return _taken(selections, int(known.kernel), "as whole runs decided before")
-    timings: list[Timing] = []
-    for selection in selections:
-        timing = _whole_run(state, selection)
-        if timing is None:
-            return _taken(selections, 0, "")
-        timings.append(timing)
-    best = min(range(len(timings)), key=lambda k: timings[k].median_us)
-    if timings[best].median_us > (1 - GAIN) * timings[0].median_us:
-        best = 0
-    state.cache.update(key, Entry(timings[best], kernel=str(best)))
-    told = ", ".join(f"{t.median_us:.0f}" for t in timings)
-    return _taken(selections, best, f"whole runs of {len(timings)} selections took {told} µs")
-
-
-def _taken(selections: tuple[Tuned, ...], index: int, remark: str) -> Tuned:
-    """One selection without its alternatives."""
-    taken = selections[index]
-    said = f"{remark}; taken: number {index + 1}" if remark else ""
-    return replace(taken, alternatives=(), remarks=(*taken.remarks, *([said] if said else [])))
+        return known
+    if config.get_flag(BuilderFlag.ERROR_ON_TIMING_CACHE_MISS):
+        raise TimingCacheError(
+            f"no timing of whole runs ({what})",
+            place="Tune",
+            remedy="build once without ERROR_ON_TIMING_CACHE_MISS, with the same cache",
+        )
+    found = measure()
+    if uses_cache:
+        state.cache.update(key, found)
+    return found
 
 
 def _text(state: BuildState, selection: Tuned) -> str:
@@ -66,4 +99,4 @@ def _whole_run(state: BuildState, selection: Tuned) -> Timing | None:
     """None where no one CUDA graph records it."""
     draft = assemble(state.name, state.network, selection, state.config, state.device)
     engine = Engine(memory_stage(draft)[0], state.device)
-    return None if graph_refusal(engine) else early_starts(engine, state.cache).timing
+    return None if graph_refusal(engine) else early_starts_of(state, engine).timing

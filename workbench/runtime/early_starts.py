@@ -23,7 +23,7 @@ from workbench.runtime.launching import Bound, Launcher, on_one_stream
 from workbench.runtime.memory import ContextMemory
 from workbench.tactics.native import flat
 from workbench.tactics.protocol import tactic_to_json
-from workbench.timing import Entry, Timing, TimingCache
+from workbench.timing import Timing
 
 GAIN = 0.002
 """Part of a run's time that a choice must save to be kept."""
@@ -57,33 +57,31 @@ class EarlyStarts:
         return f"{len(self.steps)} steps let the next one start early" + gain * bool(self.before_us)
 
 
-def early_starts(engine: Engine, cache: TimingCache) -> EarlyStarts:
-    """Decide, or find what was decided, for the first profile's opt sizes.
+def early_starts(engine: Engine) -> EarlyStarts:
+    """Decide by runs at the first profile's opt sizes; see ``decidable``."""
+    return _Trials(engine).decide()
 
-    Only for a GPU's plan that one CUDA graph records, on one stream.
-    """
+
+def decidable(engine: Engine) -> bool:
+    """Whether whole runs can be timed: of steps on one stream, at sizes known before."""
     plan = engine.plan
-    if plan.num_aux_streams or plan.is_late or not plan.steps:
-        return EarlyStarts()
+    return bool(plan.steps) and not plan.num_aux_streams and not plan.is_late
+
+
+def kernels_of(engine: Engine) -> list[str]:
+    """What each step runs at the first profile's opt sizes: all that decides how long it takes."""
+    plan = engine.plan
     sizes = engine.bindings_of({k: v[1] for k, v in plan.profiles[0].shapes.items()})
-    names = [_name(s.tactic, s.body.substitute(sizes).signature) for s in plan.steps]
-    key = cache.key_of("EARLY_STARTS", names)
-    known = cache.query(key)
-    if known is not None:
-        return EarlyStarts(tuple(map(int, known.kernel.split())), known.timing)
-    found = _Trials(engine, names).decide()
-    cache.update(key, Entry(found.timing, kernel=" ".join(map(str, found.steps))))
-    return found
-
-
-def _name(tactic: Any, signature: str) -> str:
-    return json.dumps([tactic_to_json(tactic), signature], sort_keys=True)
+    return [
+        json.dumps([tactic_to_json(s.tactic), s.body.substitute(sizes).signature], sort_keys=True)
+        for s in plan.steps
+    ]
 
 
 class _Trials:
     """Runs of an engine at one set of sizes, on random inputs. kinds: of neighbours, by step."""
 
-    def __init__(self, engine: Engine, names: Sequence[str]) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine, self.device = engine, engine.device
         self.memory = ContextMemory(engine, engine.plan.profiles[0])
         self.launcher = Launcher(engine)
@@ -91,7 +89,7 @@ class _Trials:
         self.memory.put(inputs, self.launcher.own)
         binder = Binder(engine, self.memory, self.launcher)
         self.bound: Bound = binder.present({n: a.shape for n, a in inputs.items()})
-        self.kinds: dict[int, Kind] = dict(_neighbours(self.bound, names))
+        self.kinds: dict[int, Kind] = dict(_neighbours(self.bound, kernels_of(engine)))
 
     def decide(self) -> EarlyStarts:
         """None, all, or what pays of them; the results stay the same to the bit."""
