@@ -85,10 +85,12 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
     parser.add_argument("--precisions", nargs="+", default=tuple(PRECISIONS), choices=PRECISIONS)
     options = parser.parse_args()
+    # Float32 is always among them, and first: the others are compared with it.
+    precisions = [p for p in PRECISIONS if p == "FP32" or p in options.precisions]
     rows: list[Row] = []
     for model in options.models:
         base: float | None = None
-        for precision in options.precisions:
+        for precision in precisions:
             row: Row = {"model": model, "precision": precision}
             try:
                 row |= measured(model, precision, options.device, options.level)
