@@ -139,7 +139,7 @@ class Gpu:
         pass
 
 
-def decided(saves, kinds):
+def decided(saves, kinds, outputs=None):
     device = Gpu(saves)
     trials = object.__new__(module._Trials)
     trials.engine = SimpleNamespace(io_tensors=())
@@ -147,6 +147,8 @@ def decided(saves, kinds):
     trials.bound = SimpleNamespace(launches=tuple(in_order([k]) for k in device.kernels))
     trials.kinds = kinds
     device.timed = []
+    if outputs is not None:
+        trials.outputs = lambda graph: outputs.pop(0)
     return trials.decide()
 
 
@@ -161,6 +163,12 @@ def test_neighbours_that_gain_start_early_and_those_that_lose_do_not():
 def test_none_starts_early_where_nothing_is_gained():
     found = decided([-1.0, 0.0], {0: ("a", "b")})
     assert found.steps == () and found.timing.median_us == 100.0 and str(found) == ""
+
+
+def test_what_would_change_a_result_is_not_taken_and_says_so():
+    found = decided([2.0, 0.0], {0: ("a", "b")}, outputs=[[b"a"], [b"b"]])
+    assert found.steps == () and found.timing.median_us == 100.0
+    assert str(found).endswith("start early: results were others to the bit")
 
 
 def test_a_level_that_times_nothing_lets_nothing_start_early():

@@ -238,7 +238,7 @@ def serialize(state: BuildState) -> BuildState:
         if not facts["graph_refusal"]:
             early = early_starts_of(state, engine)
             plan = early.written(plan)
-            graph += f", of which {early}" if early.steps else ""
+            graph += f", of which {early}" if str(early) else ""
     else:
         plan = replace(plan, packed=Engine(plan, state.device).prepacked())
     data = plan.to_bytes()

@@ -92,7 +92,7 @@ def _text(state: BuildState, selection: Tuned) -> str:
         for c in selection.layers
         if c.winner.tactic is not None
     ]
-    return json.dumps([shapes, steps], sort_keys=True)
+    return json.dumps([shapes, steps, state.config.max_aux_streams], sort_keys=True)
 
 
 def _whole_run(state: BuildState, selection: Tuned) -> Timing | None:

@@ -7,6 +7,7 @@ whole runs with and without, in turns. See ``gpu_launch`` for what is gained and
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -38,12 +39,13 @@ class EarlyStarts:
     """What was decided. steps: by number, those that let the next one start; there may be none.
 
     timing: of a whole run with them; None where nothing was timed. before_us: without; 0 where it
-    was not measured in this build.
+    was not measured in this build. refusal: why those that gained were not taken; empty otherwise.
     """
 
     steps: tuple[int, ...] = ()
     timing: Timing | None = None
     before_us: float = 0.0
+    refusal: str = ""
 
     def written(self, plan: Plan) -> Plan:
         """The plan, whose steps say so."""
@@ -51,6 +53,8 @@ class EarlyStarts:
         return replace(plan, steps=tuple(steps))
 
     def __str__(self) -> str:
+        if self.refusal:
+            return f"none lets the next one start early: {self.refusal}"
         if not self.steps:
             return ""
         gain = f": {self.before_us:.0f} → {self.timing.median_us:.0f} µs" if self.timing else ""
@@ -94,12 +98,11 @@ class _Trials:
     def decide(self) -> EarlyStarts:
         """None, all, or what pays of them; the results stay the same to the bit."""
         none: frozenset[Kind] = frozenset()
-        every = frozenset(self.kinds.values())
         plain = self.graph(none)
         outputs = self.outputs(plain)
         best, graph = none, plain
-        common = sorted(every, key=lambda k: -sum(v == k for v in self.kinds.values()))
-        for kinds in (every, *({kind} for kind in common)) if every else ():
+        commonest = [{kind} for kind, _ in Counter(self.kinds.values()).most_common()]
+        for kinds in ([set(self.kinds.values()), *commonest]) if commonest else ():
             other = best ^ kinds
             trial = self.graph(other)
             with_it, without = self.compared(trial, graph)
@@ -107,8 +110,10 @@ class _Trials:
                 best, graph = other, trial
         timing, before = self.compared(graph, plain, times=3)
         gains = timing.median_us < (1 - GAIN) * before.median_us
-        if not best or not gains or outputs != self.outputs(graph):
+        if not best or not gains:
             return EarlyStarts((), before, before.median_us)
+        if outputs != self.outputs(graph):
+            return EarlyStarts((), before, before.median_us, "results were others to the bit")
         steps = tuple(k for k, kind in self.kinds.items() if kind in best)
         return EarlyStarts(steps, timing, before.median_us)
 
