@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.operators import OPERATORS
@@ -119,6 +120,12 @@ def provenance(device: str, dates: Iterable[str] = ()) -> str:
         return device
     days = known[0] if len(known) == 1 else f"{known[0]} to {known[-1]}"
     return f"{device} · measured {days}"
+
+
+def said_of(rows: pd.DataFrame, inputs: str, device: str) -> str:
+    """What ran, a remark on its times, and where: the end of a subtitle."""
+    facts = (inputs, str(rows.attrs.get("remark", "")), device)
+    return "".join(f" · {fact}" for fact in facts if fact)
 
 
 def chart(
