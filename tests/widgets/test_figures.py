@@ -203,6 +203,14 @@ def test_the_size_band_spans_min_to_max_with_opt_marked():
     assert [t.x[0] for t in (low, mid, high)] == [1, 8, 32]
 
 
+def test_a_figure_lies_on_white_so_that_its_ink_is_read_on_a_dark_page(state: BuildState):
+    assert state.tuned is not None
+    times = timing_figure(timing_rows(state.tuned), DEVICE)
+    for figure in (network_figure(network_graph(state.network), "a"), times):
+        paper, ink = figure.layout.paper_bgcolor, figure.layout.font.color
+        assert contrast(ink, paper) > 7
+
+
 def test_text_on_every_colour_has_contrast_of_at_least_4_5():
     colours = {*PALETTE, *PRECISION_COLOURS.values(), *(c for _, c, _ in FAMILIES)}
     assert min(contrast(text_on(c), c) for c in colours) >= 4.5

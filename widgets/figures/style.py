@@ -166,7 +166,7 @@ def chart(
             "font": {"family": FONT, "size": 12, "color": INK},
             "height": height + more,
             "autosize": True,
-            "paper_bgcolor": "rgba(0,0,0,0)",
+            "paper_bgcolor": "#ffffff",  # the ink is dark, and a notebook's page may be, too
             "plot_bgcolor": "rgba(0,0,0,0)",
             "hoverlabel": {"align": "left", "font": {"family": FONT, "size": 12}},
             "hovermode": "closest",
