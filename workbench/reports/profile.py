@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from workbench.records import counted
 from workbench.runtime import Profile
 
 
@@ -67,8 +68,8 @@ def waterfall_rows(profile: Profile) -> pd.DataFrame:
     kernels = [x.median_us for x in profile.layers if x.type != "REFORMAT"]
     alone = sum(kernels) + sum(moved)
     parts: list[tuple[str, float, str]] = [
-        ("kernels", sum(kernels), f"{len(kernels)} layers, each alone"),
-        ("reformats", sum(moved), f"{len(moved)} layout changes, each alone"),
+        ("kernels", sum(kernels), f"{counted(len(kernels), 'layer')}, each alone"),
+        ("reformats", sum(moved), f"{counted(len(moved), 'layout change')}, each alone"),
     ]
     if profile.one_by_one_us is None or profile.copies_us is None or profile.caller_us is None:
         whole = profile.end_to_end_us
