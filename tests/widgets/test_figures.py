@@ -34,6 +34,7 @@ from widgets.figures.style import (
 )
 from widgets.plotly_once import Figure
 from workbench.builder import BuildState
+from workbench.config import Calibrator
 from workbench.datatypes import DataType
 from workbench.records import Stage
 from workbench.reports import (
@@ -184,6 +185,16 @@ def test_a_histogram_shows_every_value_and_splits_at_the_threshold(state: BuildS
     assert max(kept.x) <= found.threshold < min(clipped.x, default=np.inf)
     assert figure.layout.shapes[0].x0 == found.threshold
     assert figure.layout.yaxis.type == "log"
+
+
+def test_where_nothing_is_clipped_no_bar_says_so(state: BuildState):
+    found = state.calibration.with_calibrator(Calibrator.MINMAX).ranges["relu"]
+    facts = {"scale": found.scale, "clipped_share": found.clipped_share, "source": DEVICE}
+    figure = calibration_figure(
+        histogram_rows(found), tensor="relu", threshold=found.threshold, **facts
+    )
+    kept, clipped = figure.data
+    assert (sum(kept.y), len(clipped.y)) == (found.histogram.total, 0)
 
 
 def test_profile_bars_and_residual_sum_to_the_end_to_end_time(state: BuildState):
