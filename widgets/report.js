@@ -12,7 +12,8 @@
 
   function themed(layout) {
     const c = colours();
-    const themedLayout = { ...layout, font: { ...layout.font, color: c.ink } };
+    const themedLayout = { ...layout, paper_bgcolor: c.paper,
+      font: { ...layout.font, color: c.ink } };
     for (const key of Object.keys(layout).filter((k) => /^[xy]axis\d*$/.test(k))) {
       themedLayout[key] = { ...layout[key], gridcolor: c.grid, zerolinecolor: c.grid };
     }

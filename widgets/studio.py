@@ -223,6 +223,8 @@ class Studio(ipw.VBox):
         self._follow = getattr(self, "_follow", False)
         for control in self._controls:
             control.disabled = True
+        for panel in self._panels_of(self.stage):
+            panel.hold()
 
     def progressed(self, progress: Progress) -> None:
         """The bar shows it."""

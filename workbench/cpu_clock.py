@@ -36,7 +36,7 @@ def timer(launch: Callable[[], None], threads: int = 1) -> Callable[[int], list[
 
 
 def samples_us(
-    launch: Callable[[], None], count: int, before: Callable[[], None] | None = None
+    launch: Callable[[], object], count: int, before: Callable[[], None] | None = None
 ) -> list[float]:
     """Microseconds of ``count`` runs, each after ``before``, whose time does not count.
 

@@ -14,6 +14,11 @@ from typing import Any, Protocol
 from workbench.errors import BuildCancelled
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 reformat``, ``2 reformats``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 class Stage(enum.Enum):
     """The stages of a build, in order."""
 

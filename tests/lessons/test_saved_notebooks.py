@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
+import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
-NOTEBOOKS = sorted(Path(__file__).parents[2].glob("notebooks/*.ipynb"))
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
+OURS = {"workbench", "widgets"}
 
 
 def lessons() -> list[tuple[str, dict[str, Any]]]:
@@ -51,3 +57,35 @@ def test_each_saved_figure_has_a_picture_beside_it() -> None:
 def test_a_cell_has_at_most_ten_lines() -> None:
     wrong = [n for n, cell in code_cells() if "".join(cell["source"]).strip().count("\n") >= 10]
     assert not wrong
+
+
+def test_what_a_lesson_imports_comes_with_the_workbench() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    installed = {re.split(r"[^\w]", d)[0].lower() for d in project["dependencies"]}
+    wrong = [
+        f"{name}: {imported}"
+        for name, cell in code_cells()
+        for imported in imports("".join(cell["source"]))
+        if imported not in OURS | installed | set(sys.stdlib_module_names)
+    ]
+    assert not wrong, "the README installs no extra"
+
+
+def imports(source: str) -> set[str]:
+    """The packages that a cell imports, by their first name."""
+    nodes = list(ast.walk(ast.parse(source)))
+    plain = {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
+    of = {n.module or "" for n in nodes if isinstance(n, ast.ImportFrom)}
+    return {name.split(".")[0] for name in plain | of}
+
+
+def test_lessons_lead_from_one_to_the_next() -> None:
+    """Each names the lesson before it at its top, and the one after it at top and end."""
+    files = [path.name for path in NOTEBOOKS]
+    for number, (name, notebook) in enumerate(lessons()):
+        texts = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "markdown"]
+        if number:
+            assert f"]({files[number - 1]})" in texts[0].split("Next:")[0], name
+        if number + 1 < len(files):
+            assert f"]({files[number + 1]})" in texts[0].partition("Next:")[2], name
+            assert f"]({files[number + 1]})" in texts[-1].partition("*Next:")[2], name

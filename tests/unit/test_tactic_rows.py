@@ -28,7 +28,8 @@ def test_of_a_faster_tactic_the_table_says_why_it_was_not_chosen() -> None:
     choice = LayerChoice(
         "sum", "MatrixMultiply", ("MatMul",), (), float32, float32, candidates, 0, 1, None, True
     )
-    marks = tactic_rows(choice).set_index("Tactic")["Mark"]
+    rows = tactic_rows(choice)
+    marks = rows.set_index("Tactic")["Mark"]
     assert dict(marks) == {
         "chosen": "",
         "chain": "less exact",
@@ -36,3 +37,4 @@ def test_of_a_faster_tactic_the_table_says_why_it_was_not_chosen() -> None:
         "slower": "",
         "equal": "≈ chosen",
     }
+    assert set(rows["Status"]) == {"chosen", "not chosen"}, "a faster one is not slower"

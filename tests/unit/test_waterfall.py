@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
+from widgets.figures import profile_figure, waterfall_figure
 from workbench.datatypes import DataType
-from workbench.reports import waterfall_rows
-from workbench.runtime import Profile
-from workbench.runtime.profiler import LayerProfile
+from workbench.reports import profile_rows, waterfall_rows
+from workbench.runtime import Profile, profiler
+from workbench.runtime.profiler import LayerProfile, Profiled, profiled
 
 
 def layer(name: str, us: float, kind: str = "CONVOLUTION") -> LayerProfile:
@@ -45,6 +49,50 @@ def test_a_cpu_saves_what_calling_neighbours_together_saves():
     assert parts(profile)["joined calls"] == -3.0
     assert parts(profile)["residual"] == 8.0
     assert sum(parts(profile).values()) == pytest.approx(25.0)
+
+
+def test_a_figure_of_times_that_others_disturbed_says_so():
+    quiet = Profile(LAYERS, 21.0, 20.0, 5)
+    noisy = replace(quiet, noisy=True)
+    assert "noisy: other programs ran meanwhile" in str(noisy)
+    for rows, draw in ((waterfall_rows, waterfall_figure), (profile_rows, profile_figure)):
+        said = draw(rows(noisy), "CPU: a").layout.title.text
+        assert said.endswith(" · noisy: other programs ran meanwhile · CPU: a</span>")
+        assert "noisy" not in draw(rows(quiet), "CPU: a").layout.title.text
+
+
+class Interrupted:
+    """A device on which another program disturbs the first runs, two of three."""
+
+    def __init__(self, disturbed: int) -> None:
+        self.runs, self.disturbed = 0, disturbed
+
+    def time_us(self, launch: object, repeats: int, stream: object = None) -> list[float]:
+        self.runs += 1
+        slow = self.runs < self.disturbed and self.runs % 3
+        return [3400.0 if slow else 20.0] * repeats
+
+    def steps_us(self, launches: object, stream: object = None) -> list[float]:
+        return []
+
+
+def profile_on(device: Any, monkeypatch: pytest.MonkeyPatch, patience_s: float) -> Profile:
+    monkeypatch.setattr(profiler, "PATIENCE_S", patience_s)
+    monkeypatch.setattr(profiler, "samples_us", lambda work, count: [1.0])
+    nothing = dict.fromkeys(("whole", "run", "copies"), lambda: None)
+    return profiled(Profiled(steps=(), graph=False, **nothing), device, None, 10)
+
+
+def test_a_profile_that_others_disturb_is_taken_again_until_they_are_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = profile_on(Interrupted(30), monkeypatch, 60.0)
+    assert (found.end_to_end_us, found.noisy) == (20.0, False)
+
+
+def test_a_profile_that_others_disturb_for_long_is_noisy(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = profile_on(Interrupted(1 << 30), monkeypatch, 0.3)
+    assert (found.end_to_end_us, found.noisy) == (3400.0, True)
 
 
 def test_a_plan_that_runs_step_by_step_has_kernels_and_a_residual():

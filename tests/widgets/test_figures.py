@@ -34,6 +34,7 @@ from widgets.figures.style import (
 )
 from widgets.plotly_once import Figure
 from workbench.builder import BuildState
+from workbench.config import Calibrator
 from workbench.datatypes import DataType
 from workbench.records import Stage
 from workbench.reports import (
@@ -186,6 +187,16 @@ def test_a_histogram_shows_every_value_and_splits_at_the_threshold(state: BuildS
     assert figure.layout.yaxis.type == "log"
 
 
+def test_where_nothing_is_clipped_no_bar_says_so(state: BuildState):
+    found = state.calibration.with_calibrator(Calibrator.MINMAX).ranges["relu"]
+    facts = {"scale": found.scale, "clipped_share": found.clipped_share, "source": DEVICE}
+    figure = calibration_figure(
+        histogram_rows(found), tensor="relu", threshold=found.threshold, **facts
+    )
+    kept, clipped = figure.data
+    assert (sum(kept.y), len(clipped.y)) == (found.histogram.total, 0)
+
+
 def test_profile_bars_and_residual_sum_to_the_end_to_end_time(state: BuildState):
     context = state.engine().create_execution_context()
     profile = context.profile({"image": np.zeros((8, 1, 8, 8), np.float32)}, iterations=3)
@@ -201,6 +212,14 @@ def test_the_size_band_spans_min_to_max_with_opt_marked():
     band, low, mid, high = figure.data
     assert (band.base[0], band.base[0] + band.x[0]) == (1, 32)
     assert [t.x[0] for t in (low, mid, high)] == [1, 8, 32]
+
+
+def test_a_figure_lies_on_white_so_that_its_ink_is_read_on_a_dark_page(state: BuildState):
+    assert state.tuned is not None
+    times = timing_figure(timing_rows(state.tuned), DEVICE)
+    for figure in (network_figure(network_graph(state.network), "a"), times):
+        paper, ink = figure.layout.paper_bgcolor, figure.layout.font.color
+        assert contrast(ink, paper) > 7
 
 
 def test_text_on_every_colour_has_contrast_of_at_least_4_5():

@@ -296,6 +296,7 @@ def test_a_threshold_is_used_and_given_back_to_calibration():
     assert panel.session.actions[-1] == SetThreshold("relu_1", panel.clip.threshold)
     assert panel.result.ranges["relu_1"].threshold == pytest.approx(1.0, rel=0.01)
     assert "threshold set by hand" in panel.table.rows["Note"].tolist()
+    assert "clipped by hand, " in panel.figure.layout.title.text
     panel.clip.reset_button.click()
     assert panel.result.ranges["relu_1"].threshold == calibrated
 
@@ -339,6 +340,7 @@ def test_unreadable_data_is_explained_and_random_data_is_labelled(tmp_path: Path
     assert panel.bar.error.value == ""
     assert panel.result.label == "random"
     assert "random" in texts(panel)
+    assert " random samples · " in panel.figure.layout.title.text
 
 
 # -- tactics, memory, plan ------------------------------------------------------------------

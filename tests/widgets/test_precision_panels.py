@@ -53,7 +53,11 @@ def test_a_regular_expression_names_the_nodes_it_finds(session: Session):
 
 @pytest.mark.parametrize(
     ("pattern", "message"),
-    [("/(/", "is no regular expression"), ("/nowhere/", "no node&#x27;s name matches /nowhere/")],
+    [
+        ("/(/", "is no regular expression"),
+        ("/nowhere/", "no node&#x27;s name matches /nowhere/"),
+        ("node_Conv_8[12", "near: node_Conv_82, node_Conv_81, node_Conv_85"),
+    ],
 )
 def test_a_wrong_pattern_is_explained_and_changes_nothing(session: Session, pattern, message):
     panel = PrecisionPanel(session)
@@ -64,6 +68,7 @@ def test_a_wrong_pattern_is_explained_and_changes_nothing(session: Session, patt
     panel.set_pattern()
     assert message in panel.bar.error.value
     assert session.actions == before
+    assert panel.table in panel._content.children, "it can be mended where it was written"
 
 
 def test_a_request_is_undone_and_brought_back_in_the_panel(session: Session):

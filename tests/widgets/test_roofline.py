@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pandas as pd
@@ -105,6 +106,17 @@ def test_the_figure_names_the_kernels_that_set_the_ceilings(single: SimpleNamesp
     assert max(line.y) == pytest.approx(2)
     found = {name: judged for name, _, judged in dots.customdata}
     assert found["node_mean"].startswith("bound by memory, ")
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    ["cudnn FP32 engine 0", "cublasLt FP32 TF32 algorithm 43", "triton gemm 128x128x32 tf32"],
+)
+def test_a_ceiling_of_float32_that_rounds_to_tf32_says_so(single: SimpleNamespace, kernel: str):
+    known = given({DataType.FLOAT: 4.59e14})
+    rounded = replace(known, kernels={**known.kernels, "FP32": kernel})
+    line, _ = roofline_figure(rows_of(single, rounded), rounded).data
+    assert line.name == "FP32 by TF32: 459,000 GFLOP/s"
 
 
 def test_the_figure_says_which_ceiling_was_not_measured(quantized: SimpleNamespace):

@@ -225,6 +225,14 @@ def test_cancel_stops_the_build_while_the_loop_is_free():
     assert studio.build().plan_bytes is not None
 
 
+def test_while_a_stage_runs_its_panel_offers_no_second_run(ready: Studio):
+    ready.show(Stage.TUNE)
+    (run,) = [w for w in within(ready.view) if getattr(w, "description", "") == "Run up to Tune"]
+    assert not run.disabled
+    ready.started()
+    assert run.disabled
+
+
 def test_a_second_request_while_the_first_is_built_is_built_and_shown_too(ready: Studio):
     async def scene() -> PrecisionPanel:
         ready.build(Stage.PRECISION)

@@ -33,7 +33,7 @@ def calibration_figure(
     magnitude = rows["Magnitude"].to_numpy(float)
     count = rows["Count"].to_numpy(float)
     width = float(magnitude[1] - magnitude[0]) if len(rows) > 1 else 1.0
-    kept = magnitude <= threshold
+    kept = magnitude <= threshold if clipped_share else magnitude >= 0  # the last bar's middle
     full = np.flatnonzero(count)
     ends = (threshold, *others.values())
     right = max(float(magnitude[full[-1]] + width) if full.size else 0.0, *ends)

@@ -15,6 +15,7 @@ from widgets.figures.style import (
     chart,
     downwards,
     precision_colour,
+    said_of,
     text_on,
     unique_labels,
 )
@@ -43,9 +44,7 @@ def profile_figure(rows: pd.DataFrame, device: str, *, inputs: str = "") -> go.F
     return chart(
         traces,
         f"Profile: {whole:,.1f} µs end to end",
-        "median µs; layers and residual sum to the end-to-end time"
-        + (f" · {inputs}" if inputs else "")
-        + f" · {device}",
+        "median µs; layers and residual sum to the end-to-end time" + said_of(rows, inputs, device),
         height=132 + 25 * max(1, len(times)),
         layout={
             "barmode": "overlay",

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.operators import OPERATORS
@@ -121,6 +122,12 @@ def provenance(device: str, dates: Iterable[str] = ()) -> str:
     return f"{device} · measured {days}"
 
 
+def said_of(rows: pd.DataFrame, inputs: str, device: str) -> str:
+    """What ran, a remark on its times, and where: the end of a subtitle."""
+    facts = (inputs, str(rows.attrs.get("remark", "")), device)
+    return "".join(f" · {fact}" for fact in facts if fact)
+
+
 def chart(
     traces: Sequence[Mapping[str, Any]],
     title: str,
@@ -159,7 +166,7 @@ def chart(
             "font": {"family": FONT, "size": 12, "color": INK},
             "height": height + more,
             "autosize": True,
-            "paper_bgcolor": "rgba(0,0,0,0)",
+            "paper_bgcolor": "#ffffff",  # the ink is dark, and a notebook's page may be, too
             "plot_bgcolor": "rgba(0,0,0,0)",
             "hoverlabel": {"align": "left", "font": {"family": FONT, "size": 12}},
             "hovermode": "closest",

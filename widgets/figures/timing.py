@@ -24,7 +24,7 @@ from widgets.figures.style import (
 
 ROLES = {"chosen": BLUE, "runner-up": ORANGE, "COMPOSED": LIGHT_GREY}
 """Colour of each role of ``timing_rows``."""
-STATUSES = {"chosen": BLUE, "slower": LIGHT_GREY, "refused": RED}
+STATUSES = {"chosen": BLUE, "not chosen": LIGHT_GREY, "refused": RED}
 """Colour of each status of ``tactic_rows``."""
 MOST_TACTICS = 30
 """Bars of one layer's figure; the slower ones are in the table."""

@@ -18,6 +18,7 @@ from widgets.figures.style import (
     SKY,
     chart,
     downwards,
+    said_of,
 )
 
 COLOURS = {
@@ -87,11 +88,10 @@ def waterfall_figure(rows: pd.DataFrame, device: str, *, inputs: str = "") -> go
         }
         for k, end in enumerate(ends)
     ]
-    said = f" · {inputs}" if inputs else ""
     return chart(
         [bar, labels],
         f"Where {number_text(whole)} µs go",
-        f"medians; hatched: saved{said} · {device}",
+        "medians; hatched: saved" + said_of(rows, inputs, device),
         height=128 + 34 * len(names),
         layout={
             "bargap": 0.28,

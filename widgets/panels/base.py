@@ -81,6 +81,7 @@ class Panel(ipw.VBox):
         self.on_request: Callable[[], None] = lambda: None
         self.on_failure: Callable[[Failure | None], None] = lambda failure: None
         self._content = ipw.VBox(layout={"overflow": "visible"})
+        self._run_buttons: tuple[ipw.Button, ...] = ()
         parts: list[ipw.Widget] = [self._content]
         if self.alone:
             self.bar = RunBar(self.runner)
@@ -115,10 +116,14 @@ class Panel(ipw.VBox):
     def waiting(self) -> Sequence[ipw.Widget]:
         """The panel's content until ``stage`` has run."""
         name = self.stage.value
-        return [
-            note(f"{name} has not run for the present requests."),
-            row(button(f"Run up to {name}", lambda: self.runner.build(self.stage), primary=True)),
-        ]
+        run = button(f"Run up to {name}", lambda: self.runner.build(self.stage), primary=True)
+        self._run_buttons = (run,)
+        return [note(f"{name} has not run for the present requests."), row(run)]
+
+    def hold(self) -> None:
+        """A run begins: what would start one waits until the panel is drawn again."""
+        for made in self._run_buttons:
+            made.disabled = True
 
     def request(self, *actions: Action) -> None:
         """Append actions to the session; a refused one is shown, not raised."""
@@ -168,7 +173,7 @@ class Panel(ipw.VBox):
 
     # -- the runner tells -----------------------------------------------------------------
     def started(self) -> None:
-        """A run begins."""
+        self.hold()
 
     def progressed(self, progress: Progress) -> None:
         """A run goes on."""

@@ -14,6 +14,7 @@ from widgets.runner import Failure
 from widgets.table import Table
 from workbench.builder import BuildState
 from workbench.calibration import CalibrationResult, scale_threshold
+from workbench.calibration.data import RANDOM
 from workbench.config import Calibrator
 from workbench.errors import WorkbenchError
 from workbench.lab import ClipEditor, Clipped, Finding, range_findings
@@ -114,7 +115,7 @@ class CalibrationPanel(Panel):
         self.clip = ClipControl(
             found,
             others=others,
-            source=_source(self.result, str(self.session.device)),
+            source=_source(self.result, name, str(self.session.device)),
             judge=self._judge,
             apply=self.set_threshold,
         )
@@ -232,5 +233,8 @@ class CalibrationPanel(Panel):
         return [row(self.path, load, made_up)]
 
 
-def _source(result: CalibrationResult, device: str) -> str:
-    return f"{result.calibrator.value} calibrator, {result.samples} samples · {device}"
+def _source(result: CalibrationResult, tensor: str, device: str) -> str:
+    by_hand = result.ranges[tensor].by_hand
+    chosen = "clipped by hand" if by_hand else f"{result.calibrator.value} calibrator"
+    data = "random samples" if result.label == RANDOM else "samples"
+    return f"{chosen}, {result.samples} {data} · {device}"

@@ -22,6 +22,7 @@ from workbench.config import WEAK_FLAGS, BuilderFlag
 from workbench.datatypes import PRECISIONS, DataType
 from workbench.errors import ConfigError, WorkbenchError
 from workbench.lab import Sensitivity, measure_sensitivity
+from workbench.precision import resolve
 from workbench.records import Stage
 from workbench.reports import precision_rows, sensitivity_rows, weak_typing_rows
 from workbench.session import ClearPrecisions, SetDefaultPrecision, SetFlag, SetPrecisions
@@ -73,6 +74,7 @@ class PrecisionPanel(Panel):
 
     def draw(self, state: BuildState) -> Sequence[ipw.Widget]:
         self._origins = [d.origin or (d.layer,) for d in state.decisions]
+        self._network = state.networks[Stage.PROFILES]
         rows = self._rows(state)
         if self.table is None:
             self.table = Table(
@@ -122,12 +124,18 @@ class PrecisionPanel(Panel):
         asked = self.pattern.value.strip()
         if not asked:
             return
+        kind = LABELS[str(self.kind.value)]
         try:
             patterns = self._matching(asked)
+            config = self.session.config.clone()
+            for pattern in patterns:
+                config.set_precision(pattern, kind)
+            # Asked before it is an Action: where it names nothing, the stage would fail, and with
+            # it this panel and its Undo.
+            resolve(self._network, config)
         except WorkbenchError as error:
             self.show_failure(Failure(error))
             return
-        kind = LABELS[str(self.kind.value)]
         self.request(SetPrecisions(tuple((p, kind) for p in patterns)))
 
     def set_weak_typing(self, flag: BuilderFlag, *, on: bool) -> None:

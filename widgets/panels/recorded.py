@@ -9,6 +9,7 @@ from widgets.panels.tactic_view import TacticView
 from widgets.panels.what_if import WhatIf
 from widgets.parts import plot, stylesheet, text_of, tiles
 from widgets.table import Table
+from workbench.records import counted
 from workbench.reports import Recording
 
 
@@ -57,7 +58,7 @@ def _head(r: Recording) -> ipw.VBox:
             "all layers, one CUDA graph" if r.profile.graph else "all layers",
         ),
         (r.precision, "requested" + ("" if "," in r.precision else " of every layer")),
-        (f"{len(r.tuned.layers)}", f"layers, {len(r.tuned.reformats)} reformats"),
+        (f"{len(r.tuned.layers)}", f"layers, {counted(len(r.tuned.reformats), 'reformat')}"),
         (f"{r.tuned.timed:,}", f"tactics timed, level {r.level}"),
         (f"{r.stages['Tune'][0]:.1f} s", "for tuning"),
     ]

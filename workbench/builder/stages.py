@@ -23,7 +23,7 @@ from workbench.devices import Device, open_device
 from workbench.errors import CalibrationError, PrecisionContractError
 from workbench.network import Cause, NetworkDefinition
 from workbench.onnx_parser import parse_model
-from workbench.records import BuildLog, Progress, Stage, StageRecord
+from workbench.records import BuildLog, Progress, Stage, StageRecord, counted
 from workbench.runtime import Engine
 from workbench.runtime.graph_check import graph_refusal, graph_text
 from workbench.selection import lost_fusions, tune
@@ -203,7 +203,7 @@ def tune_stage(state: BuildState) -> BuildState:
         raise PrecisionContractError("; ".join(broken), place="Tune")
     summary = (
         f"{tuned.timed} tactics timed, {tuned.cached} from the cache; "
-        f"{len(tuned.layers)} layers, {len(tuned.reformats)} reformats"
+        f"{counted(len(tuned.layers), 'layer')}, {counted(len(tuned.reformats), 'reformat')}"
         + (f", {tuned.total_us:.0f} µs" if state.config.builder_optimization_level else "")
         + "".join(f"; {r}" for r in tuned.remarks)
     )

@@ -228,7 +228,8 @@ def _print_profile(state: BuildState, images: Array) -> Profile:
     say(heading(f"Profile at batch {BATCH}: layers and residual sum to the end-to-end time"))
     columns = ["Layer", "Executed", "Kernel", "Median (µs)", "Share (%)"]
     say(table(profile_rows(profile), columns))
-    say(f"End to end: median {profile.end_to_end_us:.1f} µs, {BATCH} images")
+    remark = f"; {profile.remark}" if profile.remark else ""
+    say(f"End to end: median {profile.end_to_end_us:.1f} µs, {BATCH} images{remark}")
     say("The residual is what launching costs, less what warm caches save; it may be negative.")
     return profile
 

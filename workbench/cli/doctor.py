@@ -30,6 +30,7 @@ PACKAGES = (
     "plotly",
     "ipywidgets",
     "jupyterlab",
+    "onnxruntime",
 )
 
 

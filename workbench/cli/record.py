@@ -39,6 +39,8 @@ def main(options: argparse.Namespace) -> int:
     profile = engine.create_execution_context().profile(inputs, iterations=options.iterations)
     sizes = engine.bindings_of({n: a.shape for n, a in inputs.items()})
     say("\n" + table(waterfall_rows(profile)))
+    if profile.remark:
+        say(profile.remark)
     say("\nMeasuring the device's ceilings")
     ceilings = measure_ceilings(device, arithmetic_types(layer_work(state.plan, sizes)))
     shapes = ", ".join(f"{n} {list(a.shape)}" for n, a in inputs.items())

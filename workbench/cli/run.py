@@ -48,8 +48,10 @@ def main(options: argparse.Namespace) -> int:
     profile = context.profile(inputs, iterations=options.iterations)
     columns = ["Layer", "Executed", "Kernel", "Median (µs)", "σ (µs)", "Share (%)"]
     say(table(profile_rows(profile), columns))
+    remark = f"; {profile.remark}" if profile.remark else ""
     say(
-        f"end to end: median {profile.end_to_end_us:.1f} µs, min {profile.end_to_end_min_us:.1f} µs"
+        f"end to end: median {profile.end_to_end_us:.1f} µs, "
+        f"min {profile.end_to_end_min_us:.1f} µs{remark}"
     )
     if options.batches > 0:
         one_by_one, pipelined = batch_times(context, inputs, options.batches)

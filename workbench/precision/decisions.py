@@ -89,7 +89,7 @@ def _refuse_unmatched(
             matches(pattern, "", op=x.op, place=i, of=len(layers)) for i, x in enumerate(layers)
         ):
             continue
-        near = difflib.get_close_matches(pattern, names, n=3)
+        near = difflib.get_close_matches(pattern, dict.fromkeys(names), n=3)
         raise ConfigError(
             f"no node of the model is called so, or matches: '{pattern}'",
             place="precision request",

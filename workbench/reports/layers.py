@@ -8,6 +8,9 @@ from workbench.selection import Candidate, LayerChoice, Tuned
 from workbench.selection.ranking import OUR_KERNELS, formats_of
 from workbench.tactics.protocol import Tactic
 
+NOT_CHOSEN = "not chosen"
+"""The status of a tactic that runs and is right; it may be faster alone: its Mark says why not."""
+
 
 def layer_rows(tuned: Tuned) -> pd.DataFrame:
     """One row a layer, then one a reformat.
@@ -21,6 +24,7 @@ def layer_rows(tuned: Tuned) -> pd.DataFrame:
             "Layer": f"reformat {r.tensor}",
             "Type": "REFORMAT",
             "Operators": f"{r.source} → {r.target}",
+            **dict.fromkeys(("Origin", "Requested", "Built", "Executed", "Runner-up"), ""),
             "Tactic": r.winner.title,
             "Kernel": r.winner.kernel,
             "Median (µs)": r.winner.timing.median_us if r.winner.timing else None,
@@ -66,7 +70,7 @@ def tactic_rows(choice: LayerChoice) -> pd.DataFrame:
     rows: list[dict[str, object]] = []
     for index, c in enumerate(choice.candidates):
         t = c.timing
-        status = "chosen" if index == choice.chosen else "refused" if c.refusal else "slower"
+        status = "chosen" if index == choice.chosen else "refused" if c.refusal else NOT_CHOSEN
         rows.append(
             {
                 "Status": status,
@@ -77,9 +81,9 @@ def tactic_rows(choice: LayerChoice) -> pd.DataFrame:
                 "Median (µs)": t.median_us if t else None,
                 "Spread (µs)": t.spread_us if t else None,
                 "Mark": _mark(c, choice.winner),
+                "Why not": str(c.refusal) if c.refusal else "",
                 "Error/bound": c.worst,
                 "Workspace (KiB)": c.workspace_bytes / 1024 if t or c.workspace_bytes else None,
-                "Why not": str(c.refusal) if c.refusal else "",
                 "Min (µs)": t.min_us if t else None,
                 "Samples": t.samples if t else None,
                 "Kernel": c.kernel,
@@ -88,7 +92,7 @@ def tactic_rows(choice: LayerChoice) -> pd.DataFrame:
             }
         )
     table = pd.DataFrame(rows)
-    order = {"chosen": 0, "slower": 1, "refused": 2}
+    order = {"chosen": 0, NOT_CHOSEN: 1, "refused": 2}
     ranked = table.assign(_o=table["Status"].map(order.__getitem__)).sort_values(
         ["_o", "Median (µs)"], kind="stable"
     )

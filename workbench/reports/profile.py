@@ -6,11 +6,15 @@ from typing import Any
 
 import pandas as pd
 
+from workbench.records import counted
 from workbench.runtime import Profile
 
 
 def profile_rows(profile: Profile) -> pd.DataFrame:
-    """Layers, then ``(residual)``; the medians sum to the end-to-end time."""
+    """Layers, then ``(residual)``; the medians sum to the end-to-end time.
+
+    ``attrs["remark"]``: what the reader of the times should know, or "".
+    """
     whole = profile.end_to_end_us
     rows: list[tuple[Any, ...]] = [
         (
@@ -29,7 +33,7 @@ def profile_rows(profile: Profile) -> pd.DataFrame:
     ]
     share = 100 * profile.residual_us / whole
     rows.append(("(residual)", "", "", "", "", profile.residual_us, None, None, None, share))
-    return pd.DataFrame(
+    table = pd.DataFrame(
         rows,
         columns=[
             "Layer",
@@ -44,6 +48,8 @@ def profile_rows(profile: Profile) -> pd.DataFrame:
             "Share (%)",
         ],
     )
+    table.attrs["remark"] = profile.remark
+    return table
 
 
 WATERFALL = ["Part", "Median (µs)", "Share (%)", "What"]
@@ -56,14 +62,14 @@ def waterfall_rows(profile: Profile) -> pd.DataFrame:
     launches take more in a row than alone, or less, where one overlaps the next. CUDA graph, or
     joined calls on a CPU: what it saves to run neighbours without the host between them. Copies:
     inputs to the device and outputs back, measured alone. The residual is what is left: checks of
-    the inputs, waiting, what overlaps.
+    the inputs, waiting, what overlaps. ``attrs["remark"]``: as in ``profile_rows``.
     """
     moved = [x.median_us for x in profile.layers if x.type == "REFORMAT"]
     kernels = [x.median_us for x in profile.layers if x.type != "REFORMAT"]
     alone = sum(kernels) + sum(moved)
     parts: list[tuple[str, float, str]] = [
-        ("kernels", sum(kernels), f"{len(kernels)} layers, each alone"),
-        ("reformats", sum(moved), f"{len(moved)} layout changes, each alone"),
+        ("kernels", sum(kernels), f"{counted(len(kernels), 'layer')}, each alone"),
+        ("reformats", sum(moved), f"{counted(len(moved), 'layout change')}, each alone"),
     ]
     if profile.one_by_one_us is None or profile.copies_us is None or profile.caller_us is None:
         whole = profile.end_to_end_us
@@ -78,4 +84,6 @@ def waterfall_rows(profile: Profile) -> pd.DataFrame:
         parts.append(("copies", profile.copies_us, "inputs in, outputs out"))
         parts.append(("residual", rest, "checks, waiting, overlap"))
     rows = [(part, us, 100 * us / whole, what) for part, us, what in parts]
-    return pd.DataFrame(rows, columns=WATERFALL)
+    table = pd.DataFrame(rows, columns=WATERFALL)
+    table.attrs["remark"] = profile.remark
+    return table

@@ -28,11 +28,14 @@ def script_of(session: Session) -> str:
         f"config.timing_cache = wb.TimingCache.load({session.name + '.timing.json'!r}, "
         "device.fingerprint)"
     )
-    data = ""
+    lines.append("build = wb.build(")
+    lines.append(f"    {_model_text(session)}")
+    lines.append("    config,")
+    lines.append("    device=device,")
     if session.calibration is not None:
-        data = f", calibration={session.name + '.calibration.npz'!r}"
-        data += f", calibration_cache={session.name + '.calibration.json'!r}"
-    lines.append(f"build = wb.build({_model_text(session)}, config, device=device{data})")
+        lines.append(f"    calibration={session.name + '.calibration.npz'!r},")
+        lines.append(f"    calibration_cache={session.name + '.calibration.json'!r},")
+    lines.append(")")
     lines.append(f"Path({session.name + '.plan'!r}).write_bytes(build.plan_bytes)")
     lines.append("print(build.sha256)")
     return "\n".join(lines) + "\n"
@@ -46,7 +49,7 @@ def _device_text(device: Device) -> str:
 
 def _model_text(session: Session) -> str:
     if isinstance(session.model, NetworkDefinition):
-        return "network  # the network that you made by hand"
+        return "network,  # the network that you made by hand"
     if isinstance(session.model, bytes):
-        return repr(f"{session.name}.onnx")
-    return repr(str(session.model))
+        return repr(f"{session.name}.onnx") + ","
+    return repr(str(session.model)) + ","
