@@ -79,7 +79,7 @@ def write_qdq(model: Model, folder: Path, target: Path) -> None:
 def trunk(graph: onnx.GraphProto) -> list[str]:
     """Names of the layer normalizations and of the sums and embeddings that they read.
 
-    OpenVINO keeps them in FP32 where products are BF16, as its runtime model says.
+    OpenVINO keeps them in FP32 where products are BF16, as its executed graph says.
     """
     producers = {o: n for n in graph.node for o in n.output}
     found = {n.name: n for n in graph.node if n.op_type == NORMALIZATION}
