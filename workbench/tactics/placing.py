@@ -8,12 +8,13 @@ peace it is the same.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 import numpy as np
 
@@ -30,16 +31,15 @@ MASK_BYTES = 128
 """Of a set of processors: cpu_set_t of glibc."""
 
 
-class Placed(InOrder):
-    """Launches in order; meanwhile each thread of the team has a processor. A Launch.
+class Places:
+    """A processor for each thread of the calling thread's team.
 
-    Afterwards the calling thread may run where it might before. Threads that call differ in which
-    processor they start from. A thread that someone has bound to fewer processors is left alone.
+    Threads that call differ in which processor they start from. A thread that someone has bound to
+    fewer processors is left alone.
     """
 
-    def __init__(self, launches: Sequence[Launch], cpus: Sequence[int], openmp: OpenMp) -> None:
-        super().__init__(launches)
-        self._looks, self._least, self._owner = LOOKS, 1 << 62, 0
+    def __init__(self, cpus: Sequence[int], openmp: OpenMp) -> None:
+        self._owner = 0
         self._masks = np.zeros((len(cpus), MASK_BYTES), np.uint8)
         for mask, cpu in zip(self._masks, cpus, strict=True):
             mask[cpu // 8] = 1 << cpu % 8
@@ -53,18 +53,8 @@ class Placed(InOrder):
         each = [(0, MASK_BYTES, m.ctypes.data) for m in self._masks]
         self._place, self._words = on_team(put, each, "sched_setaffinity", openmp)
 
-    def __call__(self) -> None:
-        if self._looks:
-            self._looks -= 1
-            start = time.perf_counter_ns()
-            super().__call__()
-            self._least = min(self._least, time.perf_counter_ns() - start)
-        elif self._least < LEAST_NS:
-            super().__call__()
-        else:
-            self._in_places()
-
-    def _in_places(self) -> None:
+    def take(self) -> bool:
+        """Put the team in its places; whether the caller must ``leave``."""
         caller = threading.get_native_id()
         if caller != self._owner:
             self._owner = caller
@@ -72,21 +62,60 @@ class Placed(InOrder):
             self._words[:, 2] = self._masks.ctypes.data + MASK_BYTES * order
         self._look()
         if self._before.tobytes() != self._whole:
-            super().__call__()
-            return
+            return False
         self._place()
-        try:
+        return True
+
+    def leave(self) -> None:
+        """The calling thread may run where it might before."""
+        self._back()
+
+
+def places(threads: int) -> Places | None:
+    """Places for so many threads, where that can be: Linux, oneDNN's team, one a processor."""
+    library = loaded() if threads > 1 and sys.platform.startswith("linux") else None
+    if library is None or threads != usable_cpus():
+        return None
+    cpus = sorted(os.sched_getaffinity(0))
+    return Places(cpus, library.openmp) if cpus[-1] < 8 * MASK_BYTES else None
+
+
+@contextlib.contextmanager
+def in_places(threads: int) -> Generator[None]:
+    """The team in its places within the block, where that can be; starts no process meanwhile."""
+    found = places(threads)
+    taken = found is not None and found.take()
+    try:
+        yield
+    finally:
+        if found is not None and taken:
+            found.leave()
+
+
+class Placed(InOrder):
+    """Launches in order, in places. A Launch."""
+
+    def __init__(self, launches: Sequence[Launch], found: Places) -> None:
+        super().__init__(launches)
+        self._places = found
+        self._looks, self._least = LOOKS, 1 << 62
+
+    def __call__(self) -> None:
+        if self._looks:
+            self._looks -= 1
+            start = time.perf_counter_ns()
             super().__call__()
-        finally:
-            self._back()
+            self._least = min(self._least, time.perf_counter_ns() - start)
+        elif self._least < LEAST_NS or not self._places.take():
+            super().__call__()
+        else:
+            try:
+                super().__call__()
+            finally:
+                self._places.leave()
 
 
 def placed(launches: Sequence[Launch], threads: int) -> tuple[Launch, ...]:
-    """The launches, placed where that can be: Linux, oneDNN's team, a thread for each processor."""
-    library = loaded() if threads > 1 and sys.platform.startswith("linux") else None
-    if library is None or threads != usable_cpus() or not launches:
-        return tuple(launches)
-    cpus = sorted(os.sched_getaffinity(0))
-    if cpus[-1] >= 8 * MASK_BYTES:
-        return tuple(launches)
-    return (Placed(launches, cpus, library.openmp),)
+    """The launches, as one in places where that can be; else as they are."""
+    found = places(threads) if launches else None
+    return tuple(launches) if found is None else (Placed(launches, found),)
