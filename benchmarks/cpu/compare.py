@@ -8,7 +8,7 @@ make. Writes OUT.json and OUT.md: median and minimum of a run, ratios to ours, t
 distance to the float32 model run in float64 by the reference, and the peak of resident memory
 while running. INT8 is one Q/DQ model for all, calibrated and exported by the workbench. BF16 is
 measured where the CPU has it; in our plans of it, layer normalization and the sums it reads stay in
-FP32, as in OpenVINO. Plans are built with full tuning; ``--work`` keeps timings, Q/DQ models and
+FP32. Plans are built with full tuning; ``--work`` keeps timings, Q/DQ models and
 plans, so that a second run only measures. ``--before`` keeps the other rows of an earlier result,
 of the same CPU and versions. A candidate that fails has a row that says why; exit status 1.
 Needs: onnxruntime, openvino (the extra ``bench``); Linux. Leave the machine alone meanwhile.
