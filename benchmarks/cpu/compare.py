@@ -7,11 +7,10 @@ FOLDER has what ``datasets/export_large.py`` and ``benchmarks/make_models.py --m
 make. Writes OUT.json and OUT.md: median and minimum of a run, ratios to ours, the relative L2
 distance to the float32 model run in float64 by the reference, and the peak of resident memory
 while running. INT8 is one Q/DQ model for all, calibrated and exported by the workbench. BF16 is
-measured where the CPU has it; layer normalization stays in FP32 in our plans of it. Plans are
-built with full tuning; ``--work`` keeps timings, Q/DQ models and plans, so that a second run only
-measures. ``--before`` keeps the other rows of an
-earlier result, of the same CPU and versions. A candidate that fails has a row that says why; exit
-status 1.
+measured where the CPU has it; in our plans of it, layer normalization and the sums it reads stay in
+FP32. Plans are built with full tuning; ``--work`` keeps timings, Q/DQ models and
+plans, so that a second run only measures. ``--before`` keeps the other rows of an earlier result,
+of the same CPU and versions. A candidate that fails has a row that says why; exit status 1.
 Needs: onnxruntime, openvino (the extra ``bench``); Linux. Leave the machine alone meanwhile.
 """
 

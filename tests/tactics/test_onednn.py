@@ -416,6 +416,24 @@ def test_quantize_dequantize_and_cast_are_reorders():
         check_all(net, net.op("Cast", net.input((3, 9), source), to=DataType.of(np.dtype(target))))
 
 
+def test_a_bf16_product_adds_a_float32_residual_without_rounding_between() -> None:
+    net = Net()
+    x, w = net.input((6, 64), BF16), net.constant((64, 32), BF16)
+    r = net.input((6, 32))
+    product = net.op("MatMul", x, w, anchor=True)
+    wide = net.op("Cast", product, to=DataType.FLOAT)
+    y = net.op("Add", net.op("Add", wide, net.constant((32,))), r)
+    problem = net.problem(y)
+    bias = next(a for a in net.constants.values() if a.shape == (32,))
+    factors = [a.astype(np.float64) for a in (net.data[x], net.constants[w])]
+    exact = factors[0] @ factors[1] + bias + net.data[r]
+    for tactic in check_all(net, y):
+        call = ONEDNN.prepare(tactic, problem)
+        assert isinstance(call, Call)
+        (found,) = run_once(call, tactic, problem, net.data).values()
+        assert np.abs(found - exact).max() < 2**-16 * np.abs(exact).max()
+
+
 @pytest.mark.parametrize("dtype", [np.float32, BF16, np.float16, np.int8, np.uint8, np.int32])
 @pytest.mark.parametrize(("source", "target"), [(LINEAR, HWC), (HWC, CHW16), (CHW16, LINEAR)])
 def test_reformats_move_every_element(source, target, dtype):

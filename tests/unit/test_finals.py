@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -46,7 +47,11 @@ class Played:
 
     def __init__(self, device, **kernels):
         self.shop = SimpleNamespace(
-            device=device, threads=1, config=config(), steadiness=Steadiness(50.0, 0.0, 20)
+            device=device,
+            threads=1,
+            config=config(),
+            steadiness=Steadiness(50.0, 0.0, 20),
+            in_places=nullcontext,
         )
         self.kept = {}
         self.launches, self.candidates = {}, []

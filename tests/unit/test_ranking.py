@@ -68,6 +68,11 @@ def test_of_float32_tactics_the_exacter_is_chosen_where_it_takes_little_longer()
     assert fastest([chain, slower], ORDER) is chain
 
 
+def test_a_large_error_costs_more_than_its_doublings() -> None:
+    chain, blocks = exact("chain", 10.0, 1e-6), exact("blocks", 12.8, 2e-7)
+    assert fastest([chain, blocks], ORDER) is blocks
+
+
 def test_below_the_rounding_of_the_result_no_error_counts() -> None:
     rounded, exacter = exact("rounded", 10.0, 2.5e-8), exact("exacter", 10.5, 1e-9)
     assert fastest([rounded, exacter], ORDER) is rounded

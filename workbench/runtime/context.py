@@ -297,7 +297,7 @@ class ExecutionContext:
         slots: dict[str, list[Buffer]] = {"input": [], "output": []}
         for t in self.engine.io_tensors:
             slots[t.kind].append(bound.slots[t.name])
-        return Repeated(bound, slots["input"], slots["output"])
+        return Repeated(bound, slots["input"], slots["output"], self._launcher.placed)
 
     def _enqueued(self, stream: Any) -> Launch:
         """A run on the present shapes and addresses. Raises ExecutionError if one is not set."""

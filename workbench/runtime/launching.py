@@ -18,6 +18,7 @@ from workbench.runtime.profiler import Profiler
 from workbench.runtime.streams import across_streams
 from workbench.streams import Schedule
 from workbench.tactics.native import flat
+from workbench.tactics.placing import placed
 from workbench.tactics.protocol import Launch
 
 
@@ -106,8 +107,14 @@ class Launcher:
     def in_order(self, launches: tuple[Launch, ...]) -> tuple[Launch, ...]:
         """The launches, each after what it needs from other streams."""
         if len(self.streams) == 1:
-            return on_one_stream(launches, [s.lets_next_start for s in self.engine.plan.steps])
+            lets = [s.lets_next_start for s in self.engine.plan.steps]
+            return self.placed(on_one_stream(launches, lets))
         return across_streams(launches, self._order, self.streams, self.device)
+
+    def placed(self, launches: Sequence[Launch]) -> tuple[Launch, ...]:
+        """The launches, each thread of a CPU's team on a processor of its own where that can be."""
+        threads = self.engine.plan.threads if self.device.kind == "cpu" else 1
+        return placed(launches, threads)
 
     def forget(self, bound: Bound | None = None) -> None:
         """Free the graph of some launches, or all."""

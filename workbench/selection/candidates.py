@@ -23,6 +23,7 @@ from workbench.selection.trial import Trial
 from workbench.tactics import COMPILED_FOR_LONG_LAYERS, SOURCES, sources_for
 from workbench.tactics.blas_threads import blas_threads, limited_to
 from workbench.tactics.deciding import Deciding
+from workbench.tactics.placing import in_places
 from workbench.tactics.protocol import CompilesAhead, Problem, Tactic, TacticSource
 from workbench.timing import Steadiness, TimingCache, steadiness
 
@@ -116,6 +117,10 @@ class Workshop:
         if self.device.kind != "cpu":
             return nullcontext()
         return limited_to(blas_threads(self.threads))
+
+    def in_places(self) -> AbstractContextManager[None]:
+        """While a tactic is timed: a CPU's threads where they run in a long run."""
+        return in_places(self.threads) if self.device.kind == "cpu" else nullcontext()
 
     @property
     def compiles_ahead(self) -> bool:

@@ -55,14 +55,15 @@ def _rounds() -> Iterator[tuple[float, int]]:
 def _again(trial: Trial, candidate: Candidate, glance: int) -> Candidate:
     shop, tactic, before = trial.shop, candidate.tactic, candidate.timing
     assert tactic is not None and before is not None
-    timing = measure_again(
-        trial.launches[tactic],
-        shop.device,
-        before,
-        glance=glance,
-        iterations=shop.config.avg_timing_iterations,
-        threads=shop.threads,
-    )
+    with shop.in_places():
+        timing = measure_again(
+            trial.launches[tactic],
+            shop.device,
+            before,
+            glance=glance,
+            iterations=shop.config.avg_timing_iterations,
+            threads=shop.threads,
+        )
     if timing is before:
         return candidate
     timing = replace(timing, noisy=timing.noisy or shop.steadiness.busy)

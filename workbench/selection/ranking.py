@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 from workbench.datatypes import DataType
@@ -16,8 +15,9 @@ CLOSE = 1.05
 ROUNDING = 2.0**-25
 """Relative error of a result that was rounded to float32 once."""
 ERROR_PRICE = 0.08
-"""Of a tactic's time, what twice the error of the most exact one costs: one long chain of sums
-loses where sums in blocks take little longer."""
+"""Of a tactic's time, what twice the error of the most exact one costs, and what each further
+multiple of that does: one long chain of sums loses where sums in blocks take little longer. By
+multiples, not by doublings: the errors of layers add up by their squares, the largest decide."""
 
 OUR_KERNELS = frozenset({"NVRTC", "TRITON"})
 """Sources whose kernels ``gpu_launch`` launches."""
@@ -80,10 +80,9 @@ def least_error(candidates: Sequence[Candidate]) -> float:
 
 
 def priced_us(candidate: Candidate, least: float) -> float:
-    """Its likely time, and ERROR_PRICE of it for each doubling of the least error."""
+    """Its likely time, and ERROR_PRICE of it for each multiple of the least error beyond it."""
     assert candidate.timing is not None
-    doublings = math.log2(_error_of(candidate, least))
-    return candidate.timing.likely_us * (1 + ERROR_PRICE * doublings)
+    return candidate.timing.likely_us * (1 + ERROR_PRICE * (_error_of(candidate, least) - 1))
 
 
 def _error_of(candidate: Candidate, least: float) -> float:

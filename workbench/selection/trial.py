@@ -144,14 +144,15 @@ class Trial:
             if over is None:
                 self._results[tactic.outputs] = bound.outputs
             busy = self.shop.steadiness.busy
-            timing = measure(
-                bound.launch,
-                self.shop.device,
-                iterations=self.shop.config.avg_timing_iterations,
-                best_us=self.best_us,
-                stream=stream,
-                threads=problem.threads,
-            )
+            with self.shop.in_places():
+                timing = measure(
+                    bound.launch,
+                    self.shop.device,
+                    iterations=self.shop.config.avg_timing_iterations,
+                    best_us=self.best_us,
+                    stream=stream,
+                    threads=problem.threads,
+                )
             timing = replace(timing, noisy=timing.noisy or busy)
             self.shop.timed += 1
             if self.shop.device.kind in TIMED_AGAIN and not timing.cut_off:

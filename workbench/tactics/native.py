@@ -100,6 +100,17 @@ def procedure(function: int, arguments: Sequence[int], name: str) -> tuple[Nativ
     return Native(_row(IGNORED, function, words), [(name, _status)], [words]), words
 
 
+def on_team(
+    function: int, each: Sequence[Sequence[int]], name: str, openmp: OpenMp
+) -> tuple[Native, Words]:
+    """A C function as ``procedure``'s, once on each thread of a team; and each thread's words."""
+    words = np.stack([_four(arguments) for arguments in each])
+    row = _row(IGNORED, function, words)
+    row[0, [PIECES, STRIDE]] = len(words), words.strides[0]
+    row[0, [PARALLEL, THREAD, TEAM]] = openmp.parallel, openmp.thread, openmp.team
+    return Native(row, [(name, _status)], [words]), words
+
+
 def copy(target: int, source: int, nbytes: int) -> tuple[Native, Words]:
     """A copy of bytes, and its words: target, source, size."""
     return procedure(address_of(ctypes.memmove), (target, source, nbytes), "memmove")

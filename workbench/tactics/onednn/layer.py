@@ -223,7 +223,8 @@ class _Reader:
             node = tail[0]
             if node.op in ("QuantizeLinear", "Cast", "Identity"):
                 taken = 1
-                if len(tail) > 1 and node.op != "Identity":
+                # What lies between its post-operations is float32, whatever it is cast to.
+                if len(tail) > 1 and node.op == "QuantizeLinear":
                     return Refusal(f"{tail[1].op} follows its {node.op}", node.op)
                 if node.op == "QuantizeLinear":
                     read = self.affine(node, self.types[node.outputs[0]])
