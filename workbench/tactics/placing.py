@@ -2,7 +2,7 @@
 
 Beside another busy program Linux may leave two threads of a team on one processor: at the end of
 every layer one of them spins until it sleeps, and only then the other computes. SqueezeNet on 2
-processors, beside one busy program: 16.8 ms a run on average; placed, 6.6 (ONNX Runtime 6.9). In
+processors, beside one busy program: 17.9 ms a run on average; placed, 6.6 (ONNX Runtime 6.2). In
 peace it is the same.
 """
 
