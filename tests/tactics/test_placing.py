@@ -12,7 +12,7 @@ import pytest
 from workbench.host import usable_cpus
 from workbench.tactics.native import address_of, on_team
 from workbench.tactics.onednn.library import Library, load
-from workbench.tactics.placing import LEAST_NS, LOOKS, MASK_BYTES, placed
+from workbench.tactics.placing import LEAST_NS, MASK_BYTES, placed
 
 LIBRARY, CPUS = load(), usable_cpus()
 pytestmark = pytest.mark.skipif(
@@ -27,8 +27,7 @@ def long() -> None:
 def run_of(*launches):
     """A run that is known to be long, or short, by now."""
     (run,) = placed(launches, CPUS)
-    for _ in range(LOOKS):
-        run()
+    run()
     return run
 
 
@@ -74,6 +73,18 @@ def test_a_caller_that_is_bound_stays_where_it_is() -> None:
         assert seen[-1] == os.sched_getaffinity(0) == only
     finally:
         os.sched_setaffinity(0, before)
+
+
+def test_a_short_run_is_placed_once_it_was_slow() -> None:
+    slow, seen = [long], []
+    run = run_of(lambda: slow.pop()() if slow else None, lambda: seen.append(own_processors()))
+    run()
+    run()
+    assert [len(s) for s in seen] == [CPUS, 1, CPUS]
+
+
+def own_processors() -> set[int]:
+    return os.sched_getaffinity(0)
 
 
 def test_short_runs_and_runs_of_fewer_threads_are_left_alone() -> None:

@@ -28,7 +28,8 @@ from workbench.tactics.protocol import Launch
 class ExecutionContext:
     """Runs an engine. Several contexts share the engine's weights; each has its own arena.
 
-    num_threads: of each CPU kernel. Each calling thread has a team of so many of its own.
+    num_threads: of each CPU kernel. Each calling thread has a team of so many of its own; where
+    they are as many as the processors, a long run binds each to one (see ``placing``).
     stream: its own, on which it runs where the caller names none.
 
     One context is for one thread at a time. Inputs and outputs pass through fixed slots; on a GPU,

@@ -58,15 +58,17 @@ def make_layer_call(
     prepacked: dict[str, Array] = {}
     for argument, constant in recipe.arguments.constants.items():
         wanted, name = constant.wanted or descriptor.weights, _argument_name(argument)
-        key = _prepacked_key(library, name, constant, wanted)
-        stored = layer.problem.prepacked.get(key)
-        if stored is not None and stored.nbytes == wanted.size_bytes:
-            memory = _in_place(wanted, stored)
-        elif wanted == constant.source and lies_well(constant.array):
-            memory = Memory.over(wanted, constant.array)
-        else:
+        if wanted == constant.source:
+            memory = _as_given(constant)
+        elif wanted.size_bytes < WORTH_STORING:
             memory = pack(constant, wanted)
-        if wanted.size_bytes >= WORTH_STORING and wanted != constant.source:
+        else:
+            key = _prepacked_key(library, name, constant, wanted)
+            stored = layer.problem.prepacked.get(key)
+            if stored is not None and stored.nbytes == wanted.size_bytes:
+                memory = _in_place(wanted, stored)
+            else:
+                memory = pack(constant, wanted)
             prepacked[key] = np.asarray(memory.owner)
         arguments[argument] = (wanted, PackedSlot(name, memory))
     conversions = _Conversions(library, layer, variant, workspace)
@@ -95,6 +97,16 @@ def make_layer_call(
 def lies_well(array: Array) -> bool:
     """Whether its first element begins a cache line."""
     return array.ctypes.data % ALIGNMENT == 0
+
+
+def _as_given(constant: Constant) -> Memory:
+    """A constant that lies as it is wanted: where it is, or a copy that begins a cache line."""
+    array = constant.array
+    if lies_well(array):
+        return Memory.over(constant.source, array)
+    if array.flags.c_contiguous and array.nbytes == constant.source.size_bytes:
+        return _in_place(constant.source, array.reshape(-1).view(np.uint8))
+    return pack(constant, constant.source)
 
 
 def _in_place(wanted: MemoryDescriptor, stored: Array) -> Memory:
