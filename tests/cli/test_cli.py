@@ -70,6 +70,10 @@ def test_a_second_build_with_the_saved_timings_times_nothing_and_is_byte_identic
     [
         (["build", "nowhere.onnx"], "nowhere.onnx"),
         (["build", str(MODEL)], "--shapes image=1x1x8x8"),
+        (
+            ["search", str(MODEL), "--tolerance", "0.01", "--calibration", "x.npz"],
+            "--shapes image=1x1x8x8",
+        ),
         (["build", str(MODEL), "--shapes", "image=1x1"], "INPUT=MIN,OPT,MAX"),
         (["build", str(MODEL), "--shapes", "image=4x1x8x8,2x1x8x8,8x1x8x8"], "not in order"),
         (["build", str(MODEL), "--precision", "UINT8"], "UINT8 cannot be requested"),

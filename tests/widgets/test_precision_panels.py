@@ -71,6 +71,18 @@ def test_a_wrong_pattern_is_explained_and_changes_nothing(session: Session, patt
     assert panel.table in panel._content.children, "it can be mended where it was written"
 
 
+def test_a_request_that_fails_the_stage_is_taken_back_in_the_panel(session: Session):
+    session.do(SetDefaultPrecision(DataType.INT8))
+    session.run(Stage.PRECISION)
+    panel = PrecisionPanel(session)
+    panel.weak[BuilderFlag.FP16].value = True
+    assert "flags leave the choice to the tuner" in panel.bar.error.value
+    assert panel.undo_button in within(panel._content)
+    panel.undo_button.click()
+    assert panel.bar.error.value == ""
+    assert panel.table in panel._content.children
+
+
 def test_a_request_is_undone_and_brought_back_in_the_panel(session: Session):
     panel = PrecisionPanel(session)
     session.run(Stage.PRECISION)

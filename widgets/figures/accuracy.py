@@ -178,6 +178,7 @@ def front_figure(rows: pd.DataFrame, metric: str, source: str) -> go.Figure:
     margin = 0.06 * (high - low) or 0.1 * high
     losses = [r["Loss"] for r in records(rows) if math.isfinite(r["Loss"])]
     most = max([*losses, 1e-6])
+    unit = " (points)" if metric == "accuracy" else ""
     best = pd.DataFrame(rows[rows["On the front"] == "yes"])
     rest = pd.DataFrame(rows[rows["On the front"] != "yes"])
     traces = [
@@ -196,7 +197,10 @@ def front_figure(rows: pd.DataFrame, metric: str, source: str) -> go.Figure:
                 "title": {"text": "latency (µs), sum of the kernels"},
                 "range": [low - margin, high + margin],
             },
-            "yaxis": {"title": {"text": f"loss of {metric}"}, "range": [-0.1 * most, 1.1 * most]},
+            "yaxis": {
+                "title": {"text": f"loss of {metric}{unit}"},
+                "range": [-0.1 * most, 1.1 * most],
+            },
         },
     )
 

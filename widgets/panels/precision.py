@@ -22,6 +22,7 @@ from workbench.config import WEAK_FLAGS, BuilderFlag
 from workbench.datatypes import PRECISIONS, DataType
 from workbench.errors import ConfigError, WorkbenchError
 from workbench.lab import Sensitivity, measure_sensitivity
+from workbench.network import NetworkDefinition
 from workbench.precision import resolve
 from workbench.records import Stage
 from workbench.reports import precision_rows, sensitivity_rows, weak_typing_rows
@@ -58,6 +59,8 @@ class PrecisionPanel(Panel):
             "Measure", self.measure, tooltip="build the model once for each layer, it alone lowered"
         )
         self.weak = {flag: self._toggle(flag) for flag in sorted(WEAK_FLAGS, key=str)}
+        self._origins: list[tuple[str, ...]] = []
+        self._network: NetworkDefinition | None = None
         # Made once: a click that comes while the panel is redrawn is not lost.
         self._requests = row(
             self.everything,
@@ -104,6 +107,11 @@ class PrecisionPanel(Panel):
             *self._bars(),
         ]
 
+    def waiting(self) -> Sequence[ipw.Widget]:
+        """With the requests: what made the stage fail is taken back where it was asked."""
+        self._show_requests()
+        return [*super().waiting(), self._requests, self._flags]
+
     def lasting(self) -> Sequence[ipw.Widget]:
         made = (self._requests, self._flags, self._measuring)
         return made if self.table is None else (self.table, *made)
@@ -132,7 +140,8 @@ class PrecisionPanel(Panel):
                 config.set_precision(pattern, kind)
             # Asked before it is an Action: where it names nothing, the stage would fail, and with
             # it this panel and its Undo.
-            resolve(self._network, config)
+            if self._network is not None:
+                resolve(self._network, config)
         except WorkbenchError as error:
             self.show_failure(Failure(error))
             return

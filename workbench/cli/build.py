@@ -24,6 +24,7 @@ from workbench.dimensions import Shape, symbols_of
 from workbench.errors import CalibrationError, ConfigError
 from workbench.files import check_target, write_atomically
 from workbench.gpu_targets import HardwareCompatibilityLevel
+from workbench.network import NetworkDefinition
 from workbench.records import Stage, StageRecord
 from workbench.reports import ledger_summary, short_layer_rows, short_tactic_rows
 from workbench.timing import TimingCache
@@ -141,14 +142,7 @@ def built(options: argparse.Namespace, config: BuilderConfig, device: Device) ->
         say(stage_line(record, lines, len(STAGES)))
 
     state = run_stages(start(options.model, config, device=device), until=Stage.PARSE, tell=tell)
-    dynamic = [t for t in state.network.inputs if symbols_of(t.shape)]
-    if dynamic and not options.shapes:
-        given = [f"--shapes {t.name}={_example(t.shape)}" for t in dynamic]
-        raise ConfigError(
-            f"the shape of input {', '.join(f'{t.name} {t.type}' for t in dynamic)} is dynamic",
-            place=str(options.model),
-            remedy=f"give its smallest, usual and largest, such as {' '.join(given)}",
-        )
+    refuse_missing_shapes(options, state.network)
     kinds = {config.default_precision, *(kind for _, kind in config.precisions)}
     kinds |= set(weak_types(config))
     cache = Path(options.calibration_cache) if options.calibration_cache else None
@@ -165,6 +159,18 @@ def built(options: argparse.Namespace, config: BuilderConfig, device: Device) ->
         state = replace(state, calibration_data=data.batches, calibration_label=data.label)
     state = replace(state, calibration_cache=cache)
     return run_stages(state, tell=tell)
+
+
+def refuse_missing_shapes(options: argparse.Namespace, network: NetworkDefinition) -> None:
+    """Raises ConfigError where an input is dynamic and no ``--shapes`` are given."""
+    dynamic = [t for t in network.inputs if symbols_of(t.shape)]
+    if dynamic and not options.shapes:
+        given = [f"--shapes {t.name}={_example(t.shape)}" for t in dynamic]
+        raise ConfigError(
+            f"the shape of input {', '.join(f'{t.name} {t.type}' for t in dynamic)} is dynamic",
+            place=str(options.model),
+            remedy=f"give its smallest, usual and largest, such as {' '.join(given)}",
+        )
 
 
 def _example(shape: Shape) -> str:

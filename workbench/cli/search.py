@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from workbench.cli.build import profile_of
+from workbench.builder import run_stages, start
+from workbench.cli.build import profile_of, refuse_missing_shapes
 from workbench.cli.text import say, table
 from workbench.config import BuilderConfig
 from workbench.datatypes import PRECISIONS, DataType
@@ -17,7 +18,7 @@ from workbench.errors import ConfigError
 from workbench.files import check_target, read_npz, write_atomically
 from workbench.lab import PrecisionTrials, compare_settings, find_minimal_fix
 from workbench.lab.quality import METRICS
-from workbench.records import CallbackMonitor
+from workbench.records import CallbackMonitor, Stage
 from workbench.reports.trials import front_rows, search_rows
 
 NAME = "search"
@@ -114,6 +115,9 @@ def _trials(options: argparse.Namespace) -> PrecisionTrials:
     config.builder_optimization_level, config.num_threads = options.level, options.threads
     if options.shapes:
         config.add_optimization_profile(profile_of(options.shapes))
+    else:
+        parsed = run_stages(start(options.model, config), until=Stage.PARSE)
+        refuse_missing_shapes(options, parsed.network)
     return PrecisionTrials(
         options.model,
         config,
