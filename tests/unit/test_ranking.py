@@ -62,9 +62,16 @@ def exact(title: str, median_us: float, error: float | None, *, tf32: bool = Fal
 
 
 def test_of_float32_tactics_the_exacter_is_chosen_where_it_takes_little_longer() -> None:
-    chain, blocks = exact("chain", 10.0, 8e-7), exact("blocks", 10.5, 2e-7)
+    chain, blocks = exact("chain", 10.0, 3e-7), exact("blocks", 12.8, 2e-7)
     assert fastest([chain, blocks], ORDER) is blocks
-    slower = replace(blocks, timing=timed("slower", 13.0).timing)
+    slower = replace(blocks, timing=timed("slower", 14.0).timing)
+    assert fastest([chain, slower], ORDER) is chain
+
+
+def test_no_error_is_worth_a_layer_that_takes_much_longer() -> None:
+    chain, blocks = exact("chain", 10.0, 1e-5), exact("blocks", 15.5, 2e-7)
+    assert fastest([chain, blocks], ORDER) is blocks
+    slower = replace(blocks, timing=timed("slower", 16.5).timing)
     assert fastest([chain, slower], ORDER) is chain
 
 

@@ -12,9 +12,11 @@ from workbench.gpu_targets import capability_of
 from workbench.selection.candidate import Candidate
 
 CLOSE = 1.05
+MOST_FOR_EXACTNESS = 1.6
+"""Times as long as the fastest a tactic may take to be chosen for its smaller error."""
 ROUNDING = 2.0**-25
 """Relative error of a result that was rounded to float32 once."""
-ERROR_PRICE = 0.08
+ERROR_PRICE = 0.7
 """Of a tactic's time, what twice the error of the most exact one costs, and what each further
 multiple of that does: one long chain of sums loses where sums in blocks take little longer. By
 multiples, not by doublings: the errors of layers add up by their squares, the largest decide."""
@@ -59,7 +61,9 @@ def fastest(candidates: Sequence[Candidate], order: Mapping[str, int]) -> Candid
     timed = [(c.timing, c) for c in candidates if c.timing is not None]
     if not timed:
         return candidates[0]
-    least = least_error(candidates)
+    within = MOST_FOR_EXACTNESS * min(t.likely_us for t, _ in timed)
+    timed = [(t, c) for t, c in timed if t.likely_us <= within]
+    least = least_error([c for _, c in timed])
     price = {id(c): priced_us(c, least) for _, c in timed}
     best, cheapest = min(timed, key=lambda t: price[id(t[1])])
     limit = CLOSE * price[id(cheapest)]
