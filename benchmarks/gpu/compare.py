@@ -110,7 +110,7 @@ class Ours:
         if precision.quantized:
             begun = time.perf_counter()
             given = {n: t.cpu().numpy() for n, t in job.first(self.few).items()}
-            self.quantized = calibrated(job.exported(self.few), config, given)
+            self.quantized = calibrated(job.exported(self.few), config, precision, given)
             self.facts["calibrator"] = config.calibrator.value
             self.facts["calibration_s"] = round(time.perf_counter() - begun, 1)
         self.state = self._built(path, config, "build_s")

@@ -76,6 +76,8 @@ def config_for(
     return config
 
 
+HOPPER_FP8_SUMS = 2.0**-14
+"""Unit roundoff of FP8's sums in Hopper's matrix units, which keep 14 bits."""
 EXACT = MOVING | {"Cast", "Clip", "Gather", "MaxPool", "QuantizeLinear", "Relu"}
 """Operators after which kernels differ by no rounding of their own."""
 
@@ -93,25 +95,29 @@ class Quantized:
     sensitivity: float
 
 
-def calibrated(path: Path, config: BuilderConfig, inputs: Mapping[str, Array]) -> Quantized:
+def calibrated(
+    path: Path, config: BuilderConfig, precision: Precision, inputs: Mapping[str, Array]
+) -> Quantized:
     """The graph with ranges of these inputs (a model at their batch).
 
     The ranges serve the same model at any batch.
     """
+    sums = HOPPER_FP8_SUMS if precision.kind is DataType.FP8 else 0.0
     begun = start(path, config, calibration_data=[dict(inputs)])
     state = run_stages(begun, until=Stage.CALIBRATE)
     assert state.calibration is not None
     output = _first(state.network.run(dict(inputs)))
-    otherwise = _first(rounded_otherwise(state.network, inputs))
+    otherwise = _first(rounded_otherwise(state.network, inputs, sums=sums))
     return Quantized(state.calibration, output, distance(otherwise, output))
 
 
 def rounded_otherwise(
-    network: NetworkDefinition, inputs: Mapping[str, Array], seed: int = 0
+    network: NetworkDefinition, inputs: Mapping[str, Array], seed: int = 0, *, sums: float = 0.0
 ) -> dict[str, Array]:
     """Outputs of the reference, each result of arithmetic moved by up to its type's unit roundoff.
 
-    Relative, uniform, from a seed: as much as kernels that round at other places differ.
+    Relative, uniform, from a seed: as much as kernels that round at other places differ. sums: the
+    unit roundoff of products' sums, where that is larger.
     """
     rng = np.random.default_rng(seed)
     bindings = network.bind({name: x.shape for name, x in inputs.items()})
@@ -125,6 +131,7 @@ def rounded_otherwise(
             found = results[name]
             if layer.op not in EXACT and found.dtype in (np.float16, np.float32):
                 unit = np.finfo(found.dtype).eps / 2
+                unit = max(unit, sums) if layer.op in PRODUCTS else unit
                 by = rng.uniform(1 - unit, 1 + unit, found.shape)
                 found = (found.astype(np.float64) * by).astype(found.dtype)
             values[tensor.name] = found

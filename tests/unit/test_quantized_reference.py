@@ -47,6 +47,16 @@ def test_arithmetic_moves_by_no_more_than_its_types_roundoff(quantized, kind):
     assert found.dtype == exact.dtype and 0 < moved.max() <= 2.01 * unit
 
 
+def test_sums_of_fewer_bits_move_products_by_as_much(quantized):
+    x = np.random.default_rng(0).uniform(0.5, 1, (64, 64)).astype(np.float32)
+    made = network(DataType.FLOAT, "MatMul")
+    (exact,) = made.run({"x": x}).values()
+    sums = quantized.HOPPER_FP8_SUMS
+    (found,) = quantized.rounded_otherwise(made, {"x": x}, sums=sums).values()
+    moved = np.abs(found.astype(np.float64) - exact) / exact
+    assert 0.9 * sums < moved.max() <= 1.01 * sums
+
+
 def test_what_only_moves_elements_stays_as_it_is(quantized):
     x = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
     made = network(DataType.FLOAT, "Reshape")
