@@ -119,6 +119,14 @@ def test_a_ceiling_of_float32_that_rounds_to_tf32_says_so(single: SimpleNamespac
     assert line.name == "FP32 by TF32: 459,000 GFLOP/s"
 
 
+def test_integers_have_operations_not_floating_point_ones(quantized: SimpleNamespace):
+    known = given({DataType.FLOAT: 2e9, DataType.INT8: 8e9})
+    figure = roofline_figure(rows_of(quantized, known), known)
+    names = [t.name for t in figure.data if t.mode == "lines"]
+    assert names == ["FP32: 2 GFLOP/s", "INT8: 8 GOP/s"]
+    assert figure.layout.yaxis.title.text == "GFLOP/s (integers: GOP/s)"
+
+
 def test_the_figure_says_which_ceiling_was_not_measured(quantized: SimpleNamespace):
     known = given({DataType.FLOAT: 1e9})
     figure = roofline_figure(rows_of(quantized, known), known)

@@ -30,6 +30,7 @@ def roofline_figure(
         x = [low, ridge, max(high, 2 * ridge)]
         y = [min(peak, v * ceilings.bytes_per_s) / 1e9 for v in x]
         label = kind.info.label
+        unit = "GOP/s" if kind.is_integer else "GFLOP/s"
         rounded = " by TF32" if _by_tf32(ceilings.kernels[label]) else ""
         traces.append(
             dict(
@@ -38,7 +39,7 @@ def roofline_figure(
                 y=y,
                 mode="lines",
                 line={"color": precision_colour(label), "width": 2},
-                name=f"{label}{rounded}: {peak / 1e9:,.0f} GFLOP/s",
+                name=f"{label}{rounded}: {peak / 1e9:,.0f} {unit}",
                 hovertemplate=f"{ceilings.kernels[label]}<extra>{label}</extra>",
             )
         )
@@ -61,6 +62,8 @@ def roofline_figure(
                 "%{customdata[2]}<extra></extra>",
             )
         )
+    integers = any(kind.is_integer for kind in ceilings.flops_per_s)
+    axis = "GFLOP/s (integers: GOP/s)" if integers else "GFLOP/s"
     rate = f"{ceilings.bytes_per_s / 1e9:,.0f} GB/s"
     place = where or f"measured here on {ceilings.device.name}"
     threads = f", {ceilings.threads} threads" if ceilings.device.kind == "cpu" else ""
@@ -74,7 +77,7 @@ def roofline_figure(
             "showlegend": True,
             "margin": {"l": 12, "r": 20, "t": 80, "b": 90},
             "xaxis": {"type": "log", "title": {"text": "operations per byte"}, "linecolor": GREY},
-            "yaxis": {"type": "log", "title": {"text": "GFLOP/s"}, "linecolor": GREY},
+            "yaxis": {"type": "log", "title": {"text": axis}, "linecolor": GREY},
         },
     )
 
