@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from engines import config, small_network
 
-from workbench.builder import run_stages, start
+from workbench.builder import run_stages, start, whole_runs
 from workbench.builder.whole_runs import by_whole_runs, early_starts_of
 from workbench.config import BuilderFlag
 from workbench.devices import CpuDevice
@@ -18,6 +18,7 @@ from workbench.gpu_launch import KernelLaunch, LoadedKernel
 from workbench.records import Stage
 from workbench.runtime import early_starts as module
 from workbench.tactics.native import in_order
+from workbench.timing import Timing
 
 
 class Recording(CpuDevice):
@@ -89,6 +90,25 @@ def test_the_selection_of_the_fastest_run_is_taken_and_remembered(us, taken):
     again = by_whole_runs(state, given)
     assert again.layers == wanted and state.device.ran == ran
     assert "decided before" in again.remarks[-1]
+
+
+def test_where_no_graph_records_a_selection_the_first_is_taken_and_each_build_says_why(monkeypatch):
+    state, given = tuned_on()
+    monkeypatch.setattr(whole_runs, "graph_refusal", lambda engine: "the host runs one")
+    for _ in range(2):
+        found = by_whole_runs(state, given)
+        assert found.layers == given.layers
+        assert found.remarks[-1].startswith("no CUDA graph records all of them")
+
+
+def test_a_refusal_of_early_starts_is_told_by_the_next_build_too(monkeypatch):
+    state = run_stages(start(small_network(), config(level=1), device=CpuDevice(1)))
+    refused = module.EarlyStarts((), Timing.of([5.0]), 5.0, "results were others to the bit")
+    monkeypatch.setattr(whole_runs, "early_starts", lambda engine: refused)
+    engine = state.engine()
+    first, again = early_starts_of(state, engine), early_starts_of(state, engine)
+    assert first is refused and again is not refused
+    assert str(again) == str(first) and again.timing == first.timing
 
 
 def test_one_selection_is_taken_as_it_is():

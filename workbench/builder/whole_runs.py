@@ -42,8 +42,9 @@ def by_whole_runs(state: BuildState, tuned: Tuned) -> Tuned:
         return Entry(timings[best], kernel=str(best))
 
     names = [_text(state, s) for s in selections]
-    best = int(_remembered(state, "WHOLE_RUNS", names, measured).kernel)
-    said = told[0] if told else "as whole runs decided before"
+    entry = _remembered(state, "WHOLE_RUNS", names, measured)
+    best = int(entry.kernel)
+    said = told[0] if told else entry.failure or "as whole runs decided before"
     remark = f"{said}: selection {best + 1} of {len(selections)} is taken"
     taken = selections[best]
     return replace(taken, alternatives=(), remarks=(*taken.remarks, remark))
@@ -57,10 +58,12 @@ def early_starts_of(state: BuildState, engine: Engine) -> EarlyStarts:
 
     def measured() -> Entry:
         found.append(early_starts(engine))
-        return Entry(found[0].timing, kernel=" ".join(map(str, found[0].steps)))
+        steps = " ".join(map(str, found[0].steps))
+        return Entry(found[0].timing, failure=found[0].refusal, kernel=steps)
 
     entry = _remembered(state, "EARLY_STARTS", kernels_of(engine), measured)
-    return found[0] if found else EarlyStarts(tuple(map(int, entry.kernel.split())), entry.timing)
+    steps = tuple(map(int, entry.kernel.split()))
+    return found[0] if found else EarlyStarts(steps, entry.timing, refusal=entry.failure)
 
 
 def _remembered(
@@ -75,7 +78,7 @@ def _remembered(
     if config.get_flag(BuilderFlag.ERROR_ON_TIMING_CACHE_MISS):
         raise TimingCacheError(
             f"no timing of whole runs ({what})",
-            place="Tune",
+            place=state.name,
             remedy="build once without ERROR_ON_TIMING_CACHE_MISS, with the same cache",
         )
     found = measure()

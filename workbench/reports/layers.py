@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from workbench.selection import Candidate, LayerChoice, Tuned
-from workbench.selection.ranking import OUR_KERNELS, formats_of
+from workbench.selection.ranking import OUR_KERNELS, formats_of, in_float32
 from workbench.tactics.protocol import Tactic
 
 NOT_CHOSEN = "not chosen"
@@ -139,7 +139,7 @@ def _mark(candidate: Candidate, winner: Candidate) -> str:
     elif chosen is not None and t.likely_us < chosen.likely_us:
         if formats_of(candidate) != formats_of(winner):
             marks.append("its layouts")
-        elif (candidate.error or 0.0) > (winner.error or 0.0):
+        elif in_float32(candidate) and (candidate.error or 0.0) > (winner.error or 0.0):
             marks.append("less exact")
         elif winner.source in OUR_KERNELS and candidate.source not in OUR_KERNELS:
             marks.append("no early start")

@@ -101,8 +101,9 @@ class _Trials:
         plain = self.graph(none)
         outputs = self.outputs(plain)
         best, graph = none, plain
-        commonest = [{kind} for kind, _ in Counter(self.kinds.values()).most_common()]
-        for kinds in ([set(self.kinds.values()), *commonest]) if commonest else ():
+        counts = Counter(self.kinds.values())
+        choices = [set(counts), *({kind} for kind, _ in counts.most_common())] if counts else []
+        for kinds in choices:
             other = best ^ kinds
             trial = self.graph(other)
             with_it, without = self.compared(trial, graph)

@@ -6,7 +6,7 @@ lose, nothing fails to build because a fused form lacks a kernel, and the table 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,14 +17,13 @@ from workbench.selection.candidate import Candidate
 from workbench.selection.candidates import Workshop
 from workbench.selection.finals import finals
 from workbench.selection.layer_problem import LayerProblem
-from workbench.selection.pbqp import Matrix, solve
-from workbench.selection.ranking import formats_of, menu
+from workbench.selection.pbqp import Edges, Matrix, add_costs, solve
+from workbench.selection.ranking import Reformat, formats_of, menu, node_us, reformat_us
 from workbench.selection.trial import Trial
 from workbench.tactics import source_named
 from workbench.tactics.composed import Part, composed_tactic, part_of, split
 from workbench.tactics.protocol import Tactic
 
-Reformat = Callable[[TensorType, Format, Format], Candidate | None]
 Boundary = tuple[tuple[Format, ...], tuple[Format, ...]]
 NAME = "COMPOSED"
 MOST_BOUNDARIES = 3
@@ -147,38 +146,32 @@ class _Composer:
 
     def _costs(
         self, menus: Sequence[Sequence[Candidate]], boundary: Boundary
-    ) -> tuple[list[Matrix], dict[tuple[int, int], Matrix]]:
+    ) -> tuple[list[Matrix], Edges]:
         body = self.layer.opt
         given = dict(zip((i.name for i in body.dynamic_inputs), boundary[0], strict=True))
         wanted = dict(zip(body.outputs, boundary[1], strict=True))
         writer = {v: p for p, part in enumerate(self.parts) for v in part.body.outputs}
-        nodes = [
-            np.array([c.timing.likely_us if c.timing else float(k) for k, c in enumerate(m)])
-            for m in menus
-        ]
-        edges: dict[tuple[int, int], Matrix] = {}
+        nodes = [np.array([node_us(k, c) for k, c in enumerate(m)]) for m in menus]
+        edges: Edges = {}
         for p, part in enumerate(self.parts):
             for slot, i in enumerate(part.body.dynamic_inputs):
                 wants = [formats_of(c)[0][slot] for c in menus[p]]
                 source = writer.get(i.name)
                 if source is None:
-                    costs = [self._cost(i.type, given[i.name], w) for w in wants]
+                    costs = [reformat_us(self.reformat, i.type, given[i.name], w) for w in wants]
                     nodes[p] = nodes[p] + np.array(costs)
                     continue
                 k = self.parts[source].body.outputs.index(i.name)
                 gives = [formats_of(c)[1][k] for c in menus[source]]
-                matrix = np.array([[self._cost(i.type, g, w) for w in wants] for g in gives])
-                pair = (source, p)
-                edges[pair] = edges[pair] + matrix if pair in edges else matrix
+                matrix = np.array(
+                    [[reformat_us(self.reformat, i.type, g, w) for w in wants] for g in gives]
+                )
+                add_costs(edges, (source, p), matrix)
             for slot, name in enumerate(part.body.outputs):
                 if name in wanted:
                     gives = [formats_of(c)[1][slot] for c in menus[p]]
-                    costs = [self._cost(body.types[name], g, wanted[name]) for g in gives]
+                    costs = [
+                        reformat_us(self.reformat, body.types[name], g, wanted[name]) for g in gives
+                    ]
                     nodes[p] = nodes[p] + np.array(costs)
         return nodes, edges
-
-    def _cost(self, type_: TensorType, source: Format, target: Format) -> float:
-        if source == target:
-            return 0.0
-        best = self.reformat(type_, source, target)
-        return best.timing.likely_us if best and best.timing else np.inf if best is None else 0.25

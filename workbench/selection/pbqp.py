@@ -7,13 +7,14 @@ Source: Scholz and Eckstein, "Register Allocation for Irregular Architectures", 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 Matrix = np.ndarray[Any, Any]
+Edges = dict[tuple[int, int], Matrix]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,13 @@ class Solution:
     cost: float
     exact: bool
     lower_bound: float
+
+
+def add_costs(
+    edges: MutableMapping[tuple[int, int], Matrix], pair: tuple[int, int], costs: Matrix
+) -> None:
+    """Costs of a pair of nodes, beside those that the pair may have already."""
+    edges[pair] = edges[pair] + costs if pair in edges else costs
 
 
 def cost_of(

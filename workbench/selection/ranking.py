@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
+from workbench.body import TensorType
 from workbench.datatypes import DataType
 from workbench.devices import Device
 from workbench.formats import Format
@@ -24,7 +26,12 @@ multiples, not by doublings: the errors of layers add up by their squares, the l
 OUR_KERNELS = frozenset({"NVRTC", "TRITON"})
 """Sources whose kernels ``gpu_launch`` launches."""
 
+UNTIMED_REFORMAT = 0.25
+"""Cost of a reformat at level 0, where a layer's cost is its candidate's place."""
+
 Layouts = tuple[tuple[Format, ...], tuple[Format, ...]]
+Reformat = Callable[[TensorType, Format, Format], Candidate | None]
+"""The fastest tactic that rewrites a tensor to another layout, or None."""
 
 
 def formats_of(candidate: Candidate) -> Layouts:
@@ -44,6 +51,21 @@ def menu(
         if c.eligible:
             groups.setdefault((formats_of(c), kind(c)), []).append(c)
     return [fastest(g, order) for g in groups.values()]
+
+
+def node_us(place: int, candidate: Candidate) -> float:
+    """Its likely time; at level 0, which times nothing, its place in the menu."""
+    return candidate.timing.likely_us if candidate.timing else float(place)
+
+
+def reformat_us(reformat: Reformat, type_: TensorType, source: Format, target: Format) -> float:
+    """Likely time of rewriting a tensor to another layout; infinite where nothing does."""
+    if source == target:
+        return 0.0
+    best = reformat(type_, source, target)
+    if best is None:
+        return math.inf
+    return best.timing.likely_us if best.timing else UNTIMED_REFORMAT
 
 
 def launched_early(candidate: Candidate, device: Device) -> bool:
@@ -79,7 +101,7 @@ def fastest(candidates: Sequence[Candidate], order: Mapping[str, int]) -> Candid
 
 def least_error(candidates: Sequence[Candidate]) -> float:
     """The error of the most exact one that computes in float32, at least ROUNDING."""
-    known = [c.error for c in candidates if c.error is not None and _in_float32(c)]
+    known = [c.error for c in candidates if c.error is not None and in_float32(c)]
     return max(ROUNDING, min(known, default=0.0))
 
 
@@ -91,13 +113,13 @@ def priced_us(candidate: Candidate, least: float) -> float:
 
 def _error_of(candidate: Candidate, least: float) -> float:
     """Its error as a multiple of the least; 1 where there is none to tell."""
-    if candidate.error is None or not _in_float32(candidate):
+    if candidate.error is None or not in_float32(candidate):
         return 1.0
     return max(1.0, candidate.error / least)
 
 
-def _in_float32(candidate: Candidate) -> bool:
-    """TF32 is not: where it is allowed, its error is wanted."""
+def in_float32(candidate: Candidate) -> bool:
+    """Whether its error has a price. TF32's has none: where it is allowed, it is wanted."""
     tactic = candidate.tactic
     return tactic is not None and tactic.precision is DataType.FLOAT and not tactic.tf32
 

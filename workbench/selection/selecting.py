@@ -8,7 +8,7 @@ of such neighbours saved so many microseconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -22,19 +22,21 @@ from workbench.network import Layer, Tensor
 from workbench.selection.candidate import Candidate
 from workbench.selection.candidates import Workshop
 from workbench.selection.choice import LayerChoice, ReformatChoice, Tuned
-from workbench.selection.pbqp import Matrix, Solution, cost_of, solve
-from workbench.selection.ranking import formats_of, launched_early, menu
+from workbench.selection.pbqp import Edges, Matrix, Solution, add_costs, cost_of, solve
+from workbench.selection.ranking import (
+    Reformat,
+    formats_of,
+    launched_early,
+    menu,
+    node_us,
+    reformat_us,
+)
 
-UNTIMED_REFORMAT = 0.25
-"""Cost of a reformat at level 0, where a layer's cost is its candidate's rank."""
 SAVED_US = (0.5, 1.2)
 """What a pair of neighbours of ours may save, as further selections assume."""
 WORTH_TRYING = 0.01
 """Part of the kernels' time that further pairs must promise to save, at LARGEST_SAVING_US each."""
 LARGEST_SAVING_US = 2.0
-
-Reformat = Callable[[TensorType, Format, Format], Candidate | None]
-Edges = dict[tuple[int, int], Matrix]
 
 
 class Selecting:
@@ -93,7 +95,10 @@ class Selecting:
         nodes, edges = self._costs(menus)
         known, made = [list(picks)], list[Tuned]()
         for saved in SAVED_US:
-            solution = solve(nodes, _and(edges, self._savings(menus, saved)))
+            hoped = dict(edges)
+            for pair, costs in self._savings(menus, saved).items():
+                add_costs(hoped, pair, costs)
+            solution = solve(nodes, hoped)
             own = [m[c] for m, c in zip(menus, solution.choices, strict=True)]
             more = self._early_pairs(own) - self._early_pairs(picks)
             if own in known or more * LARGEST_SAVING_US < WORTH_TRYING * first.total_us:
@@ -122,40 +127,29 @@ class Selecting:
     # -- costs ----------------------------------------------------------------------------
     def _costs(self, menus: Sequence[Sequence[Candidate]]) -> tuple[list[Matrix], Edges]:
         index = {x.name: i for i, x in enumerate(self.layers)}
-        nodes = [
-            np.array([c.timing.likely_us if c.timing else float(k) for k, c in enumerate(m)])
-            for m in menus
-        ]
+        nodes = [np.array([node_us(k, c) for k, c in enumerate(m)]) for m in menus]
         edges: Edges = {}
         for i, layer in enumerate(self.layers):
             for slot, tensor in enumerate(_dynamic(layer)):
                 type_ = self._bound_type(tensor)
                 wants = [formats_of(c)[0][slot] for c in menus[i]]
                 if tensor.producer is None:
-                    costs = [self._reformat_cost(type_, LINEAR, w) for w in wants]
+                    costs = [reformat_us(self.reformat, type_, LINEAR, w) for w in wants]
                     nodes[i] = nodes[i] + np.array(costs)
                     continue
                 p = index[tensor.producer.name]
                 gives = _gives(tensor, menus[p])
                 matrix = np.array(
-                    [[self._reformat_cost(type_, g, w) for w in wants] for g in gives]
+                    [[reformat_us(self.reformat, type_, g, w) for w in wants] for g in gives]
                 )
-                edges[p, i] = edges[p, i] + matrix if (p, i) in edges else matrix
+                add_costs(edges, (p, i), matrix)
             for tensor in layer.outputs:
                 if tensor.is_network_output:
                     gives = _gives(tensor, menus[i])
                     type_ = self._bound_type(tensor)
-                    costs = [self._reformat_cost(type_, g, LINEAR) for g in gives]
+                    costs = [reformat_us(self.reformat, type_, g, LINEAR) for g in gives]
                     nodes[i] = nodes[i] + np.array(costs)
         return nodes, edges
-
-    def _reformat_cost(self, type_: TensorType, source: Format, target: Format) -> float:
-        if source == target:
-            return 0.0
-        best = self.reformat(type_, source, target)
-        if best is None:
-            return np.inf
-        return best.timing.likely_us if best.timing else UNTIMED_REFORMAT
 
     def _bound_type(self, tensor: Tensor) -> TensorType:
         if isinstance(tensor.type, HostType):
@@ -224,14 +218,6 @@ class Selecting:
                 unique = tuple(dict.fromkeys(readers))
                 made.append(ReformatChoice(name, tensor.type, source, target, winner, unique))
         return tuple(made)
-
-
-def _and(edges: Edges, more: Edges) -> Edges:
-    """The sums of two kinds of costs."""
-    found = dict(edges)
-    for pair, costs in more.items():
-        found[pair] = found[pair] + costs if pair in found else costs
-    return found
 
 
 def _gives(tensor: Tensor, offered: Sequence[Candidate]) -> list[Format]:
