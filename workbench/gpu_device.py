@@ -116,6 +116,11 @@ class GpuDevice:
         return 10 * self._properties["major"] + self._properties["minor"]
 
     @property
+    def processors(self) -> int:
+        """Streaming multiprocessors."""
+        return int(self._properties["multiProcessorCount"])
+
+    @property
     def fingerprint(self) -> Fingerprint:
         name = self._properties["name"].decode()
         return Fingerprint("gpu", name, (f"sm_{self.compute_capability}",))

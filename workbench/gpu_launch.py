@@ -62,9 +62,9 @@ class _Config(ctypes.Structure):
 class LoadedKernel:
     """A kernel on its device, and its block.
 
-    device: a GpuDevice. function: as CuPy's module gives it; its arguments are addresses, and last
-    whether it lets the next kernel start. shared: bytes of dynamic shared memory. waits: whether
-    the code waits for the kernel before it.
+    device: a GpuDevice. function: as CuPy's module gives it; its last argument says whether it
+    lets the next kernel start. shared: bytes of dynamic shared memory. waits: whether the code
+    waits for the kernel before it.
     """
 
     device: Any
@@ -77,22 +77,24 @@ class LoadedKernel:
 class KernelLaunch:
     """One grid of a kernel on a stream. A Launch.
 
-    lets_next_start: whether a kernel of ours that follows may start before this one has ended.
+    arguments: addresses, and what is passed by value (a tensor map). lets_next_start: whether a
+    kernel of ours that follows may start before this one has ended.
     """
 
     def __init__(
         self,
         kernel: LoadedKernel,
         grid: tuple[int, int, int],
-        addresses: Sequence[int],
+        arguments: Sequence[int | ctypes.Array[Any]],
         stream: Any,
     ) -> None:
         self.kernel = kernel
         self.lets_next_start = False
-        count = len(addresses) + 1
-        self._words = (ctypes.c_uint64 * count)(*addresses, 0)
-        size, start = ctypes.sizeof(ctypes.c_uint64), ctypes.addressof(self._words)
-        self._arguments = (ctypes.c_void_p * count)(*range(start, start + size * count, size))
+        self._lets = ctypes.c_uint64(0)
+        own = [ctypes.c_uint64(a) if isinstance(a, int) else a for a in arguments]
+        self._kept = (*own, self._lets)
+        places = [ctypes.addressof(a) for a in self._kept]
+        self._arguments = (ctypes.c_void_p * len(places))(*places)
         early = ctypes.pointer(_Attribute(id=_START_EARLY, value=1))
         self._config = _Config(grid, kernel.block, kernel.shared, stream.ptr, early, 0)
         self._function = ctypes.c_void_p(kernel.function.ptr)
@@ -102,7 +104,7 @@ class KernelLaunch:
         """Start while ``earlier`` ends, or before, right after which this is always launched."""
         both = self.kernel.waits and earlier.kernel.waits
         self._config.attribute_count = int(both)
-        earlier._words[-1] = int(both and earlier.lets_next_start)
+        earlier._lets.value = int(both and earlier.lets_next_start)
 
     def __call__(self) -> None:
         """Enqueue it. Raises DeviceError."""

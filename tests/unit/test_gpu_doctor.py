@@ -83,7 +83,7 @@ def test_a_machine_without_cupy_is_told_so_once_with_what_follows(capsys, monkey
     (line,) = (x for x in lines if "CuPy is not installed" in x)
     assert "builds run on the CPU" in line and "inference-workbench[gpu-cuda13]" in line
     (line,) = (x for x in lines if "gpu: unavailable without CuPy" in x)
-    assert line.split("gpu:")[0].split() == ["CUDNN,", "CUBLAS_LT,", "NVRTC"]
+    assert line.split("gpu:")[0].split() == ["CUDNN,", "CUBLAS_LT,", "WGMMA,", "NVRTC"]
     assert "  libcudart, NVRTC, cuBLASLt: needs CuPy, which loads it" in lines
     (line,) = (x for x in lines if "Triton is not installed" in x)
     assert "TRITON" in line

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from engines import build, config
 from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.config import BuilderConfig, MemoryPoolType
+from workbench.datatypes import DataType
 from workbench.errors import ConfigError, NoTacticError
+from workbench.formats import HWC, LINEAR, Format
 from workbench.network import NetworkDefinition
+from workbench.records import Refusal
 from workbench.selection import Candidate
-from workbench.selection.budget import in_turns
+from workbench.selection.budget import in_turns, outclassed
+from workbench.tactics.protocol import Tactic
 from workbench.tactics.workspace import size_text
+from workbench.timing import Timing
 
 
 def tried(made: BuilderConfig, network: NetworkDefinition | None = None) -> list[list[Candidate]]:
@@ -124,3 +131,31 @@ def test_without_a_source_for_the_device_the_build_names_every_refusal():
     made.set_tactic_sources(["TRITON"])
     with pytest.raises(NoTacticError, match="not among the tactic sources"):
         build(made)
+
+
+def measured(source: str, us: float, layout: Format = LINEAR) -> Candidate:
+    tactic = Tactic(source, f"{us}", (layout,), (layout,), DataType.FLOAT)
+    return Candidate(source, tactic.title, tactic, Timing.of([us] * 3))
+
+
+def test_a_source_whose_best_guesses_are_far_slower_is_left_alone_and_says_beside_whom():
+    offer = measured("NVRTC", 0).tactic
+    assert offer is not None
+    found = [measured("CUDNN", 10.0), measured("NVRTC", 31.0)]
+    assert outclassed(offer, found) is None, "one guess is not enough"
+    found.append(measured("NVRTC", 35.0))
+    refusal = outclassed(offer, found)
+    assert refusal is not None
+    assert "2 of this source's take 31.0 µs and more, CUDNN 10.0 µs" in refusal.reason
+    assert refusal.remedy is not None and "builder_optimization_level to 4" in refusal.remedy
+    assert outclassed(offer, [*found, measured("NVRTC", 29.0)]) is None
+
+
+def test_other_layouts_and_refused_tactics_outclass_nobody():
+    offer = measured("NVRTC", 0).tactic
+    assert offer is not None
+    slow = [measured("NVRTC", 31.0), measured("NVRTC", 35.0)]
+    assert outclassed(offer, [*slow, measured("CUDNN", 1.0, HWC)]) is None
+    wrong = replace(measured("CUDNN", 1.0), refusal=Refusal("wrong"))
+    assert outclassed(offer, [*slow, wrong]) is None
+    assert outclassed(offer, slow) is None

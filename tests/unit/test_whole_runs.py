@@ -145,7 +145,7 @@ class Gpu:
         return KernelLaunch(loaded, (1, 1, 1), (0,), SimpleNamespace(ptr=0))
 
     def capture(self, launches, stream):
-        lets = [bool(k._words[-1]) for k in self.kernels]
+        lets = [bool(k._lets.value) for k in self.kernels]
         us = 100.0 - sum(s for s, let in zip(self.saves, lets, strict=True) if let)
         return SimpleNamespace(us=us, launch=lambda stream: self.timed.append(us))
 

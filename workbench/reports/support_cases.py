@@ -196,7 +196,7 @@ def _has_kernel(source: TacticSource, body: Body, device: Device) -> bool:
         return not isinstance(product_of(body, Constants(body, constants)), Refusal)
     if source.name == "CUDNN":
         return not isinstance(graphs_of(Problem(body, constants, device)), Refusal)
-    if source.name == "TRITON":
+    if source.name in ("TRITON", "WGMMA"):
         device = _Described()
     offers = source.candidates(Problem(body, constants, device))
     tactics = [t for t in offers if not isinstance(t, Refusal)]

@@ -2,12 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+from workbench.records import Refusal
+from workbench.selection.candidate import Candidate
+from workbench.tactics.protocol import Tactic
 
 TACTICS_BY_LEVEL = (4, 4, 8, 24, 64, 1 << 30)
 """Tactics timed a layer and source at builder_optimization_level 0 to 5.
 
 Of a piece of a fused layer, timed for comparison, so many as one level lower, below level 4."""
+
+FIRST_TRIED, OUTCLASSED = 2, 3.0
+"""Tactics of a source that are timed in any case, and times as long as another source's that they
+must take for the rest to be left alone. A source gives its best guesses first."""
+TRIES_ALL_LEVEL = 4
+"""builder_optimization_level from which on nothing is left alone for that."""
+
+
+def outclassed(offer: Tactic, found: Sequence[Candidate]) -> Refusal | None:
+    """Why a tactic is not tried: others of its source are far slower than another source's.
+
+    Only those count that read and write the same layouts: each combination may be the one needed.
+    """
+    own: list[float] = []
+    others: list[tuple[float, str]] = []
+    for c in found:
+        t = c.tactic
+        if not c.eligible or c.timing is None or t is None:
+            continue
+        if (t.inputs, t.outputs, t.precision) != (offer.inputs, offer.outputs, offer.precision):
+            continue
+        if c.source == offer.source:
+            own.append(c.timing.likely_us)
+        elif not t.emulated:
+            others.append((c.timing.likely_us, c.source))
+    best_us, best = min(others, default=(float("inf"), ""))
+    if len(own) < FIRST_TRIED or min(own) < OUTCLASSED * best_us:
+        return None
+    return Refusal(
+        f"not tried: {len(own)} of this source's take {min(own):.1f} µs and more, {best} "
+        f"{best_us:.1f} µs",
+        remedy=f"set builder_optimization_level to {TRIES_ALL_LEVEL} to time it anyway",
+        code="outclassed",
+    )
 
 
 def in_turns(offered: Mapping[str, int], most: int) -> dict[str, int]:

@@ -13,7 +13,12 @@ from workbench.config import BuilderConfig, BuilderFlag, MemoryPoolType
 from workbench.devices import Device
 from workbench.errors import ConfigError
 from workbench.records import Refusal
-from workbench.selection.budget import TACTICS_BY_LEVEL, in_turns
+from workbench.selection.budget import (
+    TACTICS_BY_LEVEL,
+    TRIES_ALL_LEVEL,
+    in_turns,
+    outclassed,
+)
 from workbench.selection.candidate import Candidate
 from workbench.selection.choice import LayerChoice
 from workbench.selection.layer_problem import Key, LayerProblem
@@ -235,6 +240,8 @@ class Workshop:
                     continue
                 unneeded = self._emulates_in_vain(layer, offer, found)
                 unneeded = unneeded or self.not_worth_compiling(offer, found, layer)
+                if 0 < self.config.builder_optimization_level < TRIES_ALL_LEVEL:
+                    unneeded = unneeded or outclassed(offer, found)
                 if unneeded is not None:
                     found.append(Candidate(source.name, offer.title, offer, refusal=unneeded))
                     continue

@@ -23,7 +23,7 @@ ERROR_PRICE = 0.7
 multiple of that does: one long chain of sums loses where sums in blocks take little longer. By
 multiples, not by doublings: the errors of layers add up by their squares, the largest decide."""
 
-OUR_KERNELS = frozenset({"NVRTC", "TRITON"})
+OUR_KERNELS = frozenset({"NVRTC", "TRITON", "WGMMA"})
 """Sources whose kernels ``gpu_launch`` launches."""
 
 UNTIMED_REFORMAT = 0.25

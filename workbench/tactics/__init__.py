@@ -33,6 +33,7 @@ SOURCES: tuple[Listed, ...] = (
     Listed("NUMPY", "cpu", "numpy_source"),
     Listed("CUDNN", "gpu", "cudnn.source"),
     Listed("CUBLAS_LT", "gpu", "cublas_lt.source"),
+    Listed("WGMMA", "gpu", "wgmma.source"),
     Listed("TRITON", "gpu", "triton.source"),
     Listed("NVRTC", "gpu", "nvrtc.source"),
 )

@@ -9,9 +9,8 @@ from math import prod
 from workbench.body import CONSTANT, Array, Body, Node
 from workbench.datatypes import DataType
 from workbench.tactics.attention_body import AttentionBody, Way, read_attention
+from workbench.tactics.product import LARGEST_INDEX, positive_scales, zero_points
 from workbench.tactics.scalar_text import Untranslatable
-from workbench.tactics.triton.kernel import LARGEST_INDEX
-from workbench.tactics.triton.product import positive_scales, zero_points
 
 MULTIPLIED = (DataType.HALF, DataType.BF16, DataType.FLOAT)
 

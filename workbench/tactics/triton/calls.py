@@ -19,6 +19,7 @@ from workbench.records import Refusal
 from workbench.tactics.compile_processes import CompileError
 from workbench.tactics.machine_code import brings, machine_code
 from workbench.tactics.native import in_order
+from workbench.tactics.product import evaluated
 from workbench.tactics.protocol import Call, Launch, Problem
 from workbench.tactics.triton.compiler import (
     COMPILERS,
@@ -27,7 +28,6 @@ from workbench.tactics.triton.compiler import (
     unpack_code,
 )
 from workbench.tactics.triton.kernel import ALIGNED, PLAIN_SHARED, Argument, Kernel, Program
-from workbench.tactics.triton.product import evaluated
 from workbench.tactics.triton.tiles import chip_of
 from workbench.tactics.workspace import over_limit
 

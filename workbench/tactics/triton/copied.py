@@ -15,10 +15,10 @@ from workbench.body import Array
 from workbench.datatypes import DataType
 from workbench.formats import Format
 from workbench.operators.windows import Window
+from workbench.tactics.product import LARGEST_INDEX, Product
 from workbench.tactics.scalar_text import Untranslatable
 from workbench.tactics.triton.frame import Frame, Group
-from workbench.tactics.triton.kernel import LARGEST_INDEX, STORED, Arguments, Kernel, Pack
-from workbench.tactics.triton.product import Product
+from workbench.tactics.triton.kernel import STORED, Arguments, Kernel, Pack
 from workbench.tactics.triton.sides import Image, WindowSide
 from workbench.tactics.triton.tiles import Tile
 from workbench.tactics.triton.values import Values

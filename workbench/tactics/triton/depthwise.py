@@ -18,11 +18,11 @@ import numpy as np
 from workbench.body import Array
 from workbench.formats import Format
 from workbench.operators.windows import Window
+from workbench.tactics.product import Product, windows
 from workbench.tactics.scalar_text import Untranslatable
 from workbench.tactics.triton.epilogue import Packs, finish
 from workbench.tactics.triton.frame import Frame, Group
 from workbench.tactics.triton.kernel import Arguments, Pack, Program
-from workbench.tactics.triton.product import Product, windows
 from workbench.tactics.triton.values import Values
 
 MOST_TAPS = 64

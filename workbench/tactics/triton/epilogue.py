@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from workbench.formats import Format
-from workbench.tactics.scalar_text import Untranslatable
-from workbench.tactics.triton.frame import Frame
-from workbench.tactics.triton.kernel import Arguments, Pack, masked
-from workbench.tactics.triton.product import (
+from workbench.tactics.product import (
     Factor,
     Product,
     constant_values,
     scale_axis,
 )
+from workbench.tactics.scalar_text import Untranslatable
+from workbench.tactics.triton.frame import Frame
+from workbench.tactics.triton.kernel import Arguments, Pack, masked
 from workbench.tactics.triton.values import Values
 
 Packs = dict[str, Pack]

@@ -88,8 +88,6 @@ ALIGNED = 16
 """Bytes to which every pointer is aligned; the compiler is told so."""
 PLAIN_SHARED = 48 << 10
 """Bytes of dynamic shared memory beyond which a kernel must ask for them first."""
-LARGEST_INDEX = 2**31 - 1
-"""Elements that a tensor may have: offsets are 32-bit."""
 
 
 def masked(mask: str, dtype: DataType) -> str:

@@ -9,12 +9,12 @@ from workbench.body import Array, Body
 from workbench.datatypes import DataType
 from workbench.formats import HWC, LINEAR, Format
 from workbench.operators.windows import Window
+from workbench.tactics.product import Product, product_of, windows
 from workbench.tactics.scalar_text import Untranslatable
 from workbench.tactics.triton.copied import copied_image, copied_weights, folded_weights
 from workbench.tactics.triton.epilogue import Packs
 from workbench.tactics.triton.frame import Frame, Group, strides_of
 from workbench.tactics.triton.kernel import Kernel
-from workbench.tactics.triton.product import Product, product_of, windows
 from workbench.tactics.triton.product_code import Plan
 from workbench.tactics.triton.sides import (
     Image,

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 from workbench.datatypes import DataType
 from workbench.formats import Format
+from workbench.tactics.product import Product
 from workbench.tactics.scalar_text import Untranslatable
 from workbench.tactics.triton.epilogue import Packs, finish
 from workbench.tactics.triton.frame import Frame, Group
 from workbench.tactics.triton.kernel import Arguments, Kernel, Program
-from workbench.tactics.triton.product import Product
 from workbench.tactics.triton.sides import Side
 from workbench.tactics.triton.tiles import Tile
 

@@ -12,9 +12,9 @@ from workbench.body import Array
 from workbench.datatypes import DataType
 from workbench.formats import Format
 from workbench.host_threads import copy_to
+from workbench.tactics.product import Factor, Product
 from workbench.tactics.triton.frame import Frame, Group
 from workbench.tactics.triton.kernel import STORED, Arguments, Pack, masked
-from workbench.tactics.triton.product import Factor, Product
 from workbench.tactics.triton.tiles import Tile
 from workbench.tactics.triton.values import Values
 

@@ -12,6 +12,7 @@ from workbench.formats import LINEAR, Format
 from workbench.gpu_packages import not_installed
 from workbench.records import Refusal
 from workbench.tactics.machine_code import has_machine_code
+from workbench.tactics.product import product_of
 from workbench.tactics.protocol import TF32, Call, Problem, Tactic
 from workbench.tactics.scalar_text import Untranslatable
 from workbench.tactics.triton.attention import attention_of
@@ -26,7 +27,6 @@ from workbench.tactics.triton.compiler import COMPILERS, parts, triton_version
 from workbench.tactics.triton.depthwise import depthwise_program, is_depthwise, strip_of, strips
 from workbench.tactics.triton.kernel import Program
 from workbench.tactics.triton.plans import FORMS, layouts_of, offered_tiles, plan_of
-from workbench.tactics.triton.product import product_of
 from workbench.tactics.triton.product_code import program_of
 from workbench.tactics.triton.tiles import ROUNDED, tile_of
 

@@ -12,8 +12,9 @@ from workbench.body import CONSTANT, Array, Body, Node
 from workbench.datatypes import DataType
 from workbench.operators.windows import Window, window_of
 from workbench.tactics.scalar_text import Untranslatable
-from workbench.tactics.triton.kernel import LARGEST_INDEX
 
+LARGEST_INDEX = 2**31 - 1
+"""Elements that a tensor may have: offsets are 32-bit."""
 MULTIPLIED = (DataType.HALF, DataType.BF16, DataType.FLOAT, DataType.INT8, DataType.FP8)
 """Element types that the matrix units take (FLOAT: as TF32 in three products, or by FMA)."""
 
@@ -72,7 +73,7 @@ def product_of(body: Body, constants: Mapping[str, Array]) -> Product:
     anchor = body.anchor_node
     if anchor is None or anchor.op not in ("Conv", "Gemm", "MatMul"):
         name = anchor.op if anchor else "a chain of pointwise nodes"
-        raise Untranslatable(f"Triton kernels here multiply; this is {name}")
+        raise Untranslatable(f"generated products multiply; this is {name}")
     for name, t in body.types.items():
         if math.prod(t.shape) > LARGEST_INDEX:
             raise Untranslatable(f"'{name}' has 2**31 elements or more: offsets are 32-bit")
