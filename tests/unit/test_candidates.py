@@ -27,10 +27,17 @@ def offers(made: BuilderConfig) -> list[Candidate]:
 
 def test_a_kernel_is_not_compiled_for_a_layer_that_another_source_runs_fast(monkeypatch):
     monkeypatch.setattr(candidates, "WORTH_COMPILING_US", float("inf"))
+    monkeypatch.setattr(candidates, "COMPILED_FOR_EXACTNESS", frozenset[tuple[str, str]]())
     for c in offers(config(level=3)):
         assert c.refusal is not None
         assert "not compiled: ONEDNN takes" in c.refusal.reason
         assert "builder_optimization_level to 4" in c.refusal.remedy
+
+
+def test_a_kernel_whose_result_is_several_times_as_exact_is_compiled_anyway(monkeypatch):
+    monkeypatch.setattr(candidates, "WORTH_COMPILING_US", float("inf"))
+    timed = {c.tactic.name for c in offers(config(level=3)) if c.tactic and c.timing}
+    assert timed == {"means"}
 
 
 def test_a_slow_layer_or_level_4_compiles_every_kernel(monkeypatch):
