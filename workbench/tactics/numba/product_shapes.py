@@ -13,6 +13,9 @@ SUMMED = 128
 one long chain, and 48 columns of so many rows of weights take 24 KB of a first-level cache of 32.
 """
 
+CHAIN = 8
+"""Turns that a tile of one row sums at once: it waits for its weights, and has free registers."""
+
 
 @dataclass(frozen=True)
 class ProductTile:
