@@ -259,6 +259,7 @@ def test_what_is_tried_of_a_layer_or_of_a_part_is_compiled_ahead(monkeypatch, fa
 def test_a_kernel_whose_timing_is_known_stays_though_others_were_faster_in_the_end(monkeypatch):
     made = config(level=3)
     made.tactic_sources = ("NUMPY", "NUMBA")
+    monkeypatch.setattr(candidates, "COMPILED_FOR_EXACTNESS", frozenset[tuple[str, str]]())
     monkeypatch.setattr(candidates, "WORTH_COMPILING_US", 0.0)
     made.timing_cache = build(made).cache
     monkeypatch.setattr(candidates, "WORTH_COMPILING_US", float("inf"))
