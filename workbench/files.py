@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import sys
 import zipfile
 from collections.abc import Iterable
@@ -30,7 +29,7 @@ def write_in_parts(path: Path, parts: Iterable[bytes]) -> None:
     """As ``write_atomically``, of what is too large to hold at once."""
     if path.is_dir():
         raise FileError("it is a folder", place=str(path), remedy="give the name of a file")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     try:
         # "x": never over another's file; the mode is what the caller's umask makes of it.
         with temporary.open("xb") as f:

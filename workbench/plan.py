@@ -5,7 +5,6 @@ What the runtime needs and nothing else: no clock, no path, no host name, no Pyt
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from typing import Any
 from workbench.body import Array, Body, HostType, TensorType, type_from_json, type_to_json
 from workbench.datatypes import DataType
 from workbench.devices import Fingerprint
+from workbench.digests import sha256_hex
 from workbench.dimensions import dim_from_json, dim_to_json, symbols_of
 from workbench.errors import PlanError
 from workbench.files import write_atomically
@@ -163,7 +163,7 @@ class Plan:
         """Write the plan file atomically; returns its SHA-256."""
         data = self.to_bytes()
         write_atomically(Path(path), data)
-        return hashlib.sha256(data).hexdigest()
+        return sha256_hex(data)
 
     @classmethod
     def from_bytes(cls, data: bytes | memoryview, *, verify: str = "full") -> Plan:

@@ -12,7 +12,6 @@ tree's, so that processors share it (``host_threads.digest``). Any safetensors r
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import mmap
@@ -27,6 +26,7 @@ import numpy as np
 
 from workbench.body import Array
 from workbench.datatypes import DataType
+from workbench.digests import sha256_hex
 from workbench.errors import PlanError
 from workbench.host_threads import digest
 
@@ -122,7 +122,7 @@ def write_file(
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
         "weights_sha256": digest(raw for _, _, _, raw in sections[1 + len(code) :]),
-        "code_sha256": hashlib.sha256(b"".join(c for _, c in sorted(code.items()))).hexdigest(),
+        "code_sha256": sha256_hex(b"".join(c for _, c in sorted(code.items()))),
     }
     if unnamed:
         metadata["weight_types"] = _encode(unnamed).decode()
@@ -157,7 +157,7 @@ def read_file(
     names = sorted(n for n in header if n.startswith("weights/"))
     kept = sorted(n for n in header if n.startswith("packed/"))
     code = {n.removeprefix("code/"): bytes(raw[n]) for n in sorted(header) if n.startswith("code/")}
-    if hashlib.sha256(b"".join(code.values())).hexdigest() != metadata.get("code_sha256"):
+    if sha256_hex(b"".join(code.values())) != metadata.get("code_sha256"):
         raise _damaged("its machine code is not what was written")
     if verify == "full":
         stored = (*names, *kept)
@@ -234,9 +234,7 @@ def _section(view: memoryview, name: str, entry: Any, start: int) -> memoryview:
 
 
 def _header_digest(header: Mapping[str, Any], metadata: Mapping[str, str], records: bytes) -> str:
-    digest = hashlib.sha256(_encode({"header": header, "metadata": metadata}))
-    digest.update(records)
-    return digest.hexdigest()
+    return sha256_hex(_encode({"header": header, "metadata": metadata}) + records)
 
 
 def _encode(value: Any) -> bytes:

@@ -7,7 +7,6 @@ A timing is taken after warm-up, alone on the machine: microseconds, the median 
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 
 from workbench.body import Body
 from workbench.devices import Device, Fingerprint
+from workbench.digests import sha256_hex
 from workbench.errors import TimingCacheError
 from workbench.files import read_file, write_atomically
 from workbench.tactics.protocol import Tactic, tactic_to_json
@@ -165,7 +165,7 @@ def measure_again(
 
 def _digest(parts: Mapping[str, Any]) -> str:
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return sha256_hex(text.encode())[:32]
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@
         [--types f32 int8] [--threads 1 2] [--seconds 6] [--engines workbench onnxruntime]
 
 FOLDER has what ``datasets/export_large.py`` and ``benchmarks/make_models.py --models vit_sdpa``
-make. Writes OUT.json and OUT.md: median and minimum of a run, ratios to ours, the relative L2
-distance to the float32 model run in float64 by the reference, and the peak of resident memory
-while running. INT8 is one Q/DQ model for all, calibrated and exported by the workbench. BF16 is
-measured where the CPU has it; in our plans of it, layer normalization and the sums it reads stay in
-FP32. Plans are built with full tuning; ``--work`` keeps timings, Q/DQ models and
-plans, so that a second run only measures. ``--before`` keeps the other rows of an earlier result,
-of the same CPU and versions. A candidate that fails has a row that says why; exit status 1.
+make. Writes OUT.json and OUT.md: median and minimum of a run, ratios to ours, the peak of resident
+memory while running, and the error: the root mean square, over the timed input and seven others (63
+of single digits), of the relative L2 distance to the float32 model run in float64 by the reference.
+INT8 is one Q/DQ model for all, calibrated and exported by the workbench. BF16 is measured where the
+CPU has it; in our plans of it, layer normalization and the sums it reads stay in FP32. Plans are
+built with full tuning; ``--work`` keeps timings, Q/DQ models and plans, so that a second run only
+measures. ``--before`` keeps the other rows of an earlier result, of the same CPU and versions. A
+candidate that fails has a row that says why; exit status 1.
 Needs: onnxruntime, openvino (the extra ``bench``); Linux. Leave the machine alone meanwhile.
 """
 
@@ -33,7 +34,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from models import MODELS, Model, model_named
+from models import MODELS, Model, model_named, numbered
+from pooling import pooled_error
 from table import joined, markdown
 
 import workbench
@@ -144,7 +146,8 @@ class Job:
         """Make the inputs, the exact outputs, the Q/DQ model and the plan; facts of the build."""
         given, exact = self.given, self.exact
         if not given.exists():
-            np.savez(given, allow_pickle=False, **self.model.inputs())
+            draws = (numbered(self.model.inputs(k), k) for k in range(self.model.draws))
+            np.savez(given, allow_pickle=False, **dict(kv for d in draws for kv in d.items()))
         if not exact.exists():
             prepared("exact", self.model.name, self.large, exact)
         if self.kind == "int8" and not self.source.exists():
@@ -158,11 +161,11 @@ class Job:
 
     @property
     def given(self) -> Path:
-        return self.work / f"{self.stem}.inputs.npz"
+        return self.work / f"{self.stem}.{self.model.draws}.inputs.npz"
 
     @property
     def exact(self) -> Path:
-        return self.work / f"{self.stem}.exact.npz"
+        return self.work / f"{self.stem}.{self.model.draws}.exact.npz"
 
     @property
     def plan(self) -> Path:
@@ -207,6 +210,7 @@ class Job:
                     "min_us": round(min(c.samples) / 1e3, 1),
                     "samples": len(c.samples),
                     "error": self.error(c.engine),
+                    "inputs": self.model.draws,
                     **c.facts,
                     **(built if c.engine == "workbench" else {}),
                     "load_average": round(os.getloadavg()[0], 2),
@@ -215,13 +219,9 @@ class Job:
         return rows
 
     def error(self, engine: str) -> float:
-        """Largest relative L2 distance of an output to the model run in float64."""
-        exact = np.load(self.exact)
+        """Of the outputs against the model run in float64."""
         found = np.load(self.work / f"{self.stem}.{engine}.outputs.npz")
-        return max(
-            float(np.linalg.norm(found[n].astype(np.float64) - a) / np.linalg.norm(a))
-            for n, a in exact.items()
-        )
+        return pooled_error(found, np.load(self.exact))
 
 
 def take_turns(running: Sequence[Candidate], seconds: float) -> None:
@@ -314,7 +314,7 @@ def _line(row: dict[str, Any]) -> str:
         return f"{head} {row['failed']}"
     return (
         f"{head} median {row['median_us']:10.1f} min {row['min_us']:10.1f} us  "
-        f"error {row['error']:.1e}  peak {row['peak'] >> 20} MiB"
+        f"error {row['error']:.2e}  peak {row['peak'] >> 20} MiB"
     )
 
 

@@ -4,7 +4,7 @@
     python preparing.py qdq MODEL FOLDER OUT.onnx
     python preparing.py plan MODEL.onnx BATCH-MODEL TYPE THREADS CACHE OUT.plan
 
-``exact`` runs the model in float64, layer by layer, on the reference. ``qdq`` calibrates, and
+``exact`` runs every draw in float64, layer by layer, on the reference. ``qdq`` calibrates, and
 exports the network with its QuantizeLinear and DequantizeLinear before fusing: one file for every
 engine. ``plan`` builds with full tuning; timings are kept in CACHE.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from models import Model, model_named
+from models import Arrays, Model, model_named, numbered
 
 from workbench.body.interpreter import bind_sizes
 from workbench.builder import build
@@ -28,6 +28,7 @@ from workbench.builder.state import BuildState
 from workbench.config import BuilderConfig, OptimizationProfile
 from workbench.datatypes import DataType
 from workbench.devices import open_device
+from workbench.network import NetworkDefinition
 from workbench.onnx_export import export_onnx
 from workbench.onnx_parser import parse_model
 from workbench.records import Stage
@@ -51,9 +52,16 @@ def config_of(model: Model) -> BuilderConfig:
 
 
 def write_exact(model: Model, folder: Path, target: Path) -> None:
-    """What the model gives where no product or sum is rounded to float32."""
+    """What the model gives for every draw where no product or sum is rounded to float32."""
     network = parse_model(model.path(folder))
-    values = dict(model.inputs())
+    outputs: Arrays = {}
+    for draw in range(model.draws):
+        outputs |= numbered(_exact(network, model.inputs(draw)), draw)
+    np.savez(target, allow_pickle=False, **outputs)
+
+
+def _exact(network: NetworkDefinition, inputs: Arrays) -> Arrays:
+    values = dict(inputs)
     sizes: dict[str, int] = {}
     for t in network.inputs:
         bind_sizes(t.type, values[t.name], sizes)
@@ -63,8 +71,7 @@ def write_exact(model: Model, folder: Path, target: Path) -> None:
         exact = layer.body.substitute(sizes).exact(dict(zip(names, operands, strict=True)))
         for name, t in zip(layer.body.outputs, layer.outputs, strict=True):
             values[t.name] = exact[name][0]
-    outputs = {t.name: values[t.name] for t in network.outputs}
-    np.savez(target, allow_pickle=False, **outputs)
+    return {t.name: values[t.name] for t in network.outputs}
 
 
 def write_qdq(model: Model, folder: Path, target: Path) -> None:

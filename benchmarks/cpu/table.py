@@ -33,7 +33,8 @@ def markdown(table: Mapping[str, Any]) -> str:
         f"average at the start {table['load_average_at_start'][0]}.",
         "",
         "Ratio: the peer's time divided by ours, above 1 where ours is faster; of medians, and in "
-        "brackets of minima. Error: relative L2 distance to the float32 model run in float64. "
+        "brackets of minima. Error: relative L2 distance to the float32 model run in float64, its "
+        f"root mean square over {_inputs(table['rows'])}. "
         "Memory: peak of resident memory while running, with Python and the engine's libraries.",
     ]
     older: dict[str, dict[str, None]] = {}
@@ -51,6 +52,18 @@ def markdown(table: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _inputs(rows: Iterable[Row]) -> str:
+    """Over how many inputs the errors are, by the models' names."""
+    models: dict[int, dict[str, None]] = {}
+    for r in rows:
+        models.setdefault(r.get("inputs", 1), {})[r["model"]] = None
+    if len(models) == 1:
+        return f"{next(iter(models))} input{'s' * (models.keys() != {1})}"
+    most = max(models, key=lambda count: len(models[count]))
+    others = (f"{', '.join(names)}: {count}" for count, names in models.items() if count != most)
+    return f"{most} inputs ({'; '.join(others)})"
+
+
 def _section(rows: list[Row]) -> list[str]:
     groups: dict[tuple[str, int], dict[str, Row]] = {}
     for r in rows:
@@ -65,7 +78,7 @@ def _section(rows: list[Row]) -> list[str]:
         cells = [model, str(threads), _number(ours, "median_us", ",.0f")]
         cells += [_ratio(ours, found.get(p, {})) for p in PEERS]
         everyone = ("workbench", *PEERS)
-        cells += [_number(found.get(e, {}), "error", ".1e") for e in everyone]
+        cells += [_number(found.get(e, {}), "error", ".2e") for e in everyone]
         cells += [_number(found.get(e, {}), "peak", ",.0f", 1 << 20) for e in everyone]
         lines.append(f"| {' | '.join(cells)} |")
     for threads in sorted({t for _, t in groups}):

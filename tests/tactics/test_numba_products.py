@@ -210,6 +210,39 @@ def test_sums_in_blocks_have_a_shorter_chains_error(monkeypatch: pytest.MonkeyPa
     assert blocks < 0.5 * error()
 
 
+def test_patches_sums_are_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
+    def error() -> float:
+        problem, dynamic, values = problem_of(patches((7, 7), channels=3, size=(24, 24)))
+        tactic = tactic_of(problem)
+        assert tactic is not None
+        call = NUMBA.prepare(tactic, problem)
+        assert isinstance(call, Call)
+        (found,) = run_once(call, tactic, problem, dynamic).values()
+        (name,) = problem.body.outputs
+        exact = problem.body.exact(values)[name][0]
+        return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
+
+    short = error()
+    monkeypatch.setattr(products, "SUMMED_OF_PATCHES", 1 << 16)
+    assert short < 0.8 * error()
+
+
+def test_one_rows_sums_are_of_short_chains() -> None:
+    """One row of weights is read once: what is added meanwhile costs nothing."""
+
+    def error(rows: int) -> float:
+        problem, dynamic, values = problem_of(product((rows,), 2048, 256, source=FLOAT))
+        tactic = tactic_of(problem)
+        assert tactic is not None
+        call = NUMBA.prepare(tactic, problem)
+        assert isinstance(call, Call)
+        (found,) = run_once(call, tactic, problem, dynamic).values()
+        x, w = (values[i.name].astype(np.float64) for i in problem.body.inputs)
+        return float(np.linalg.norm(found - x @ w) / np.linalg.norm(x @ w))
+
+    assert error(1) < 0.75 * error(16)
+
+
 @given(
     rows=st.integers(1, 40),
     depth=st.integers(1, 150),

@@ -267,7 +267,6 @@ def test_layouts_are_offered_where_they_fit():
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("mean_middle", "innermost axes"),
         ("conv_grouped_dilated", "not depthwise"),
         ("softmax_channels", "innermost axes"),
         ("linear_gelu_half", "HALF, not float32"),

@@ -27,10 +27,17 @@ def offers(made: BuilderConfig) -> list[Candidate]:
 
 def test_a_kernel_is_not_compiled_for_a_layer_that_another_source_runs_fast(monkeypatch):
     monkeypatch.setattr(candidates, "WORTH_COMPILING_US", float("inf"))
+    monkeypatch.setattr(candidates, "COMPILED_FOR_EXACTNESS", frozenset[tuple[str, str]]())
     for c in offers(config(level=3)):
         assert c.refusal is not None
         assert "not compiled: ONEDNN takes" in c.refusal.reason
         assert "builder_optimization_level to 4" in c.refusal.remedy
+
+
+def test_a_kernel_whose_result_is_several_times_as_exact_is_compiled_anyway(monkeypatch):
+    monkeypatch.setattr(candidates, "WORTH_COMPILING_US", float("inf"))
+    timed = {c.tactic.name for c in offers(config(level=3)) if c.tactic and c.timing}
+    assert timed == {"means"}
 
 
 def test_a_slow_layer_or_level_4_compiles_every_kernel(monkeypatch):
@@ -252,6 +259,7 @@ def test_what_is_tried_of_a_layer_or_of_a_part_is_compiled_ahead(monkeypatch, fa
 def test_a_kernel_whose_timing_is_known_stays_though_others_were_faster_in_the_end(monkeypatch):
     made = config(level=3)
     made.tactic_sources = ("NUMPY", "NUMBA")
+    monkeypatch.setattr(candidates, "COMPILED_FOR_EXACTNESS", frozenset[tuple[str, str]]())
     monkeypatch.setattr(candidates, "WORTH_COMPILING_US", 0.0)
     made.timing_cache = build(made).cache
     monkeypatch.setattr(candidates, "WORTH_COMPILING_US", float("inf"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from workbench.body.values import (
     type_to_json,
 )
 from workbench.datatypes import DataType
+from workbench.digests import sha256_hex
 from workbench.dimensions import SymbolicDim
 from workbench.errors import NetworkError
 
@@ -210,7 +210,7 @@ class Body:
     def signature(self) -> str:
         """SHA-256 of the Body up to renaming of values and symbols (32 hex digits)."""
         text = json.dumps(self._canonical(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
+        return sha256_hex(text.encode())[:32]
 
     def _canonical(self) -> dict[str, Any]:
         body = self.substitute({s: dimensions.symbol(f"s{i}") for i, s in enumerate(self.symbols)})

@@ -26,7 +26,8 @@ from workbench.body import (
 from workbench.datatypes import DataType
 from workbench.errors import InferenceError
 
-Draw = Callable[[np.random.Generator, Attributes, tuple[int, ...]], Array]
+Draw = Callable[["np.random.Generator", Attributes, tuple[int, ...]], Array]
+"""numpy.random, 2 MB, is loaded where a number is drawn."""
 
 
 def _generator(attributes: Attributes) -> np.random.Generator:

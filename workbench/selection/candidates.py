@@ -10,6 +10,7 @@ from functools import cached_property
 
 from workbench.body import Array, Body
 from workbench.config import BuilderConfig, BuilderFlag, MemoryPoolType
+from workbench.datatypes import DataType
 from workbench.devices import Device
 from workbench.errors import ConfigError
 from workbench.records import Refusal
@@ -25,7 +26,12 @@ from workbench.selection.layer_problem import Key, LayerProblem
 from workbench.selection.one_item import is_itemwise
 from workbench.selection.portability import compiled_for, cost_us, portable
 from workbench.selection.trial import Trial
-from workbench.tactics import COMPILED_FOR_LONG_LAYERS, SOURCES, sources_for
+from workbench.tactics import (
+    COMPILED_FOR_EXACTNESS,
+    COMPILED_FOR_LONG_LAYERS,
+    SOURCES,
+    sources_for,
+)
 from workbench.tactics.blas_threads import blas_threads, limited_to
 from workbench.tactics.deciding import Deciding
 from workbench.tactics.placing import in_places
@@ -268,7 +274,8 @@ class Workshop:
         level = self.config.builder_optimization_level
         if offer.source not in COMPILED_FOR_LONG_LAYERS or level >= COMPILES_ANYWAY_LEVEL:
             return None
-        if self.is_cached(offer, layer):
+        exact = (offer.source, offer.name) in COMPILED_FOR_EXACTNESS
+        if self.is_cached(offer, layer) or (exact and offer.precision is DataType.FLOAT):
             return None
         rivals = [
             (c.timing.median_us, c.source)

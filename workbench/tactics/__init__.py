@@ -51,6 +51,11 @@ COMPILED_FOR_LONG_LAYERS = frozenset({"NUMBA"})
 Not those that are ``slow``: a GPU's layers take 5 to 50 µs, and their kernels compile in parallel.
 """
 
+COMPILED_FOR_EXACTNESS = frozenset({("NUMBA", "means")})
+"""Their tactics that are compiled in float32 however fast others are: those have several times the
+error, which no later layer takes back.
+"""
+
 
 def source_named(name: str) -> TacticSource:
     """The source of this name, COMPOSED, HOST and VIEW included. Raises PlanError."""

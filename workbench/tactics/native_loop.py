@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import mmap
 import platform
 import sys
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from workbench.digests import sha256, sha256_hex
 from workbench.errors import WorkbenchError
 from workbench.files import cache_folder, make_folder, write_atomically
 
@@ -64,13 +64,13 @@ def mapped(folder: Path) -> mmap.mmap | None:
             if code is None:
                 return None
             make_folder(folder)
-            write_atomically(path, hashlib.sha256(code).digest() + bytes(_HEAD - 32) + code)
+            write_atomically(path, sha256(code) + bytes(_HEAD - 32) + code)
         with path.open("rb") as f:
             allowed = mmap.PROT_READ | mmap.PROT_EXEC
             found = mmap.mmap(f.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=allowed)
     except (OSError, WorkbenchError):
         return None
-    whole = hashlib.sha256(found[_HEAD:]).digest() == found[:32]
+    whole = sha256(found[_HEAD:]) == found[:32]
     return found if whole else None
 
 
@@ -81,7 +81,7 @@ _HEAD = 64
 def _identity() -> str:
     own = Path(__file__).read_bytes()
     about = f"{platform.machine()} {metadata.version('llvmlite')}".encode()
-    return hashlib.sha256(own + about).hexdigest()[:32]
+    return sha256_hex(own + about)[:32]
 
 
 def _parsed() -> Any:

@@ -8,7 +8,6 @@ x86-64 it maps the kernel's image and does not even load numba.
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from workbench.digests import sha256_hex
 from workbench.tactics.native import MOST_WORDS
 from workbench.tactics.numba.entry import entry_of
 from workbench.tactics.numba.images import SUPPORTED, MappedKernel, keep, kept, processor
@@ -125,7 +125,7 @@ REVISION = "3"
 def kernel_key(text: KernelText) -> str:
     """Identity of a kernel: its source, its type, and the functions that it may inline."""
     parts = (text.source, text.signature, _inlined_digest(), numba_version(), REVISION)
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    return sha256_hex("\0".join(parts).encode())[:32]
 
 
 @functools.cache
@@ -136,6 +136,7 @@ def _inlined_digest() -> str:
         for name in (
             "mathematics.py",
             "blocks.py",
+            "patches.py",
             "product_finish.py",
             "product_shapes.py",
             "product_tiles.py",
@@ -146,7 +147,7 @@ def _inlined_digest() -> str:
             "winograd_transforms.py",
         )
     )
-    return hashlib.sha256(b"".join(s.read_bytes() for s in sources)).hexdigest()
+    return sha256_hex(b"".join(s.read_bytes() for s in sources))
 
 
 @functools.cache

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import json
 import mmap
 import platform
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from workbench.digests import sha256, sha256_hex
 from workbench.errors import WorkbenchError
 from workbench.files import write_atomically
 
@@ -63,7 +63,7 @@ class Image:
         """Write it with its digest."""
         about = json.dumps([self.entry, self.words, self.calls, self.fixups]).encode()
         data = struct.pack("<Q", len(about)) + about + self.code
-        write_atomically(path, hashlib.sha256(data).digest() + data)
+        write_atomically(path, sha256(data) + data)
 
     @classmethod
     def load(cls, path: Path) -> Image | None:
@@ -72,7 +72,7 @@ class Image:
             whole = path.read_bytes()
         except OSError:
             return None
-        if hashlib.sha256(whole[32:]).digest() != whole[:32]:
+        if sha256(whole[32:]) != whole[:32]:
             return None
         (size,) = struct.unpack_from("<Q", whole, 32)
         entry, words, calls, fixups = json.loads(whole[40 : 40 + size])
@@ -120,7 +120,7 @@ def processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     told = {k.strip(): v for k, _, v in (line.partition(":") for line in lines)}
     text = told.get("model name", "") + told.get("flags", "")
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return sha256_hex(text.encode())[:16]
 
 
 def image_of(compiled: Any, words: int) -> Image | None:

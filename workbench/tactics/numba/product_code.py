@@ -86,26 +86,54 @@ _IN_PLACE = "base = x.ctypes.data + first * step\n"
 _COPY = """\
 if unit // panels != here:
     here = unit // panels
+{begin}
     for i in range(count):
-        d = u[i * step // SIZE : i * step // SIZE + turns * GROUP // SIZE]
 {row}
-        d[depth:] = 0
+        for j in range(depth, turns * GROUP // SIZE):
+            u[uint64(i * step // SIZE + j)] = 0
     for i in range(count, -(-count // ROWS) * ROWS):
         u[i * step // SIZE : i * step // SIZE + turns * GROUP // SIZE] = 0
 base = u.ctypes.data
 """
 
 _ROW = """\
+d = u[i * step // SIZE : i * step // SIZE + depth]
 e = x[(first + i) * depth : (first + i) * depth + depth]
 for j in range(depth):
     d[j] = {value}
 """
 
+_FIRST_PATCH = """\
+spot = first % across
+line = first // across % down
+image = first // across // down
+"""
+
 _PATCH = """\
-place = first + i
-image = place // (down * across)
-y = place // across % down * step_y - pad_y
-z = place % across * step_x - pad_x
+y = line * step_y - pad_y
+z = spot * step_x - pad_x
+{copy}
+spot += 1
+if spot == across:
+    spot = 0
+    line += 1
+    if line == down:
+        line = 0
+        image += 1
+"""
+
+_INSIDE = """\
+if gap_x == 1 and 0 <= y <= height - 1 - (tall - 1) * gap_y and 0 <= z <= width - wide:
+    copy_runs(
+        x.ctypes.data + ((image * height + y) * width + z) * channels * SIZE,
+        gap_y * width * channels * SIZE, u.ctypes.data + i * step, wide * channels, tall,
+    )
+else:
+{copy}
+"""
+
+_RUNS = """\
+d = u[i * step // SIZE : i * step // SIZE + depth]
 run = wide if gap_x == 1 else 1
 at = 0
 for p in range(tall):
@@ -123,6 +151,12 @@ for p in range(tall):
             d[at + low * channels + j] = {value}
         d[at + high * channels : at + run * channels] = blank
         at += run * channels
+"""
+
+
+_COPIER = """\
+from workbench.tactics.numba.patches import COPY_RUNS
+copy_runs = COPY_RUNS[{lanes}]
 """
 
 
@@ -153,10 +187,12 @@ def product_text(code: ProductCode) -> KernelText:
     kinds = [STORAGE[o.dtype] for o in epilogue.operands]
     finish = [tile.vectors, tile.lanes, code.integers, epilogue.steps, epilogue.results]
     tiles = "BYTES_TILE" if code.integers else "FLOAT_TILE"
+    copying = code.rows is Rows.PATCHES and not code.integers
     head = (
         "from workbench.tactics.numba.product_finish import tile_finish\n"
         f"from workbench.tactics.numba.product_tiles import {tiles}\n\n"
         f"product = {tiles}[{tile.name!r}]\n"
+        f"{_COPIER.format(lanes=tile.lanes) if copying else ''}"
         f"finish = tile_finish({', '.join(map(repr, finish))}, {tuple(kinds)!r}, "
         f"{epilogue.count})\n"
     )
@@ -173,5 +209,13 @@ def _prepare(code: ProductCode) -> str:
     if code.rows is Rows.IN_PLACE:
         return _IN_PLACE
     value = "uint8(int32(e[j]) ^ int32(128))" if code.source is DataType.INT8 else "e[j]"
-    row = (_PATCH if code.rows is Rows.PATCHES else _ROW).format(value=value)
-    return _COPY.format(row="\n".join(indented(row.splitlines(), 2)))
+    if code.rows is Rows.COPIED:
+        return _COPY.format(begin="", row=_inside(_ROW.format(value=value), 2))
+    copy = _RUNS.format(value=value)
+    if not code.integers:
+        copy = _INSIDE.format(copy=_inside(copy, 1))
+    return _COPY.format(begin=_inside(_FIRST_PATCH, 1), row=_inside(_PATCH.format(copy=copy), 2))
+
+
+def _inside(text: str, depth: int) -> str:
+    return "\n".join(indented(text.splitlines(), depth))

@@ -13,6 +13,14 @@ SUMMED = 128
 one long chain, and 48 columns of so many rows of weights take 24 KB of a first-level cache of 32.
 """
 
+SUMMED_OF_PATCHES = 64
+"""The same where rows are patches, which are copied: beside that, more sums cost little."""
+DEPTH_OF_PATCHES = 256
+"""Products up to which that pays: of 147, 0.84 of the error for 1% of the time; of 4608, 0.89 for
+5%."""
+CHAIN = 8
+"""Turns that a tile of one row sums at once: it waits for its weights, and has free registers."""
+
 
 @dataclass(frozen=True)
 class ProductTile:

@@ -9,11 +9,34 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from workbench.tactics.numba.product_shapes import TILES, UNROLLED
+from workbench.tactics.numba.product_shapes import CHAIN, TILES, UNROLLED
 from workbench.tactics.numba.tiles import fused, store_sums
 
 
-def _tile(rows, vectors, lanes, word, accumulating):
+def _loop(builder, start, stop, given, body):
+    """The vectors that body(turn, vectors) -> (next turn, vectors) leaves, from start to stop.
+
+    start is below stop; given: vectors in rows, at the start.
+    """
+    entry = builder.block
+    inside, done = (builder.append_basic_block(n) for n in ("depth", "stored"))
+    builder.branch(inside)
+    builder.position_at_end(inside)
+    turn = builder.phi(start.type)
+    turn.add_incoming(start, entry)
+    carried = [[builder.phi(x.type) for x in row] for row in given]
+    following, found = body(turn, [list(row) for row in carried])
+    turn.add_incoming(following, builder.block)
+    for row, before, after in zip(carried, given, found, strict=True):
+        for phi, a, b in zip(row, before, after, strict=True):
+            phi.add_incoming(a, entry)
+            phi.add_incoming(b, builder.block)
+    builder.cbranch(builder.icmp_signed("<", following, stop), inside, done)
+    builder.position_at_end(done)
+    return found
+
+
+def _tile(rows, vectors, lanes, word, accumulating, chain=0):
     """An intrinsic (a, a_step, b, c, depth, more, ahead, stride): addresses, steps, counts.
 
     C[i, j] = Σ A[i, k]·B[k, j] for ``rows`` by ``vectors·lanes`` sums, k < UNROLLED times
@@ -22,6 +45,7 @@ def _tile(rows, vectors, lanes, word, accumulating):
     C holds. Meanwhile the cache lines from ``ahead`` on, ``stride`` apart, begin to be read, one a
     turn: what later tiles need.
     accumulating: (builder, vector type) -> (sums, A's word in each lane, B's words) -> sums.
+    chain: so many turns are summed at once, and their sums then; 0: all turns.
     """
     index, byte, number_type = ir.IntType(64), ir.IntType(8), ir.IntType(32)
     vector = ir.VectorType(word, lanes)
@@ -46,48 +70,53 @@ def _tile(rows, vectors, lanes, word, accumulating):
                 )
 
             starts = [builder.add(left, builder.mul(step, number(i))) for i in range(rows)]
-            entry = builder.block
-            loop, done = (builder.append_basic_block(n) for n in ("depth", "stored"))
-            builder.branch(loop)
-            builder.position_at_end(loop)
-            turn = builder.phi(index)
-            turn.add_incoming(number(0), entry)
-            sums = [[builder.phi(vector) for _ in range(vectors)] for _ in range(rows)]
-            totals = [list(row) for row in sums]
-            base = builder.add(right, builder.mul(turn, number(UNROLLED * vectors * line_bytes)))
-            far = builder.mul(turn, number(4 * UNROLLED))
-            where = builder.add(later, builder.mul(turn, apart))
-            # To be read, into the second-level cache, as data.
-            builder.call(
-                prefetch,
-                [
-                    builder.inttoptr(where, ir.PointerType(byte)),
-                    *(ir.Constant(number_type, k) for k in (0, 2, 1)),
-                ],
-            )
-            for u in range(UNROLLED):
-                line = [
-                    read(builder.add(base, number((u * vectors + v) * line_bytes)), vector)
-                    for v in range(vectors)
+            nothing = [[ir.Constant(vector, None)] * vectors for _ in range(rows)]
+
+            def added(turn, sums):
+                """The sums with one more turn."""
+                totals = [list(row) for row in sums]
+                base = builder.add(
+                    right, builder.mul(turn, number(UNROLLED * vectors * line_bytes))
+                )
+                far = builder.mul(turn, number(4 * UNROLLED))
+                where = builder.add(later, builder.mul(turn, apart))
+                # To be read, into the second-level cache, as data.
+                builder.call(
+                    prefetch,
+                    [
+                        builder.inttoptr(where, ir.PointerType(byte)),
+                        *(ir.Constant(number_type, k) for k in (0, 2, 1)),
+                    ],
+                )
+                for u in range(UNROLLED):
+                    line = [
+                        read(builder.add(base, number((u * vectors + v) * line_bytes)), vector)
+                        for v in range(vectors)
+                    ]
+                    for i in range(rows):
+                        address = builder.add(builder.add(starts[i], far), number(4 * u))
+                        one = builder.insert_element(
+                            ir.Constant(vector, ir.Undefined),
+                            read(address, word),
+                            ir.Constant(number_type, 0),
+                        )
+                        undefined = ir.Constant(vector, ir.Undefined)
+                        spread = builder.shuffle_vector(one, undefined, zeros)
+                        for v in range(vectors):
+                            totals[i][v] = accumulate(totals[i][v], spread, line[v])
+                return builder.add(turn, number(1)), totals
+
+            def chained(turn, totals):
+                """The totals with the sums of one chain."""
+                end = builder.add(turn, number(chain))
+                end = builder.select(builder.icmp_signed("<", end, count), end, count)
+                sums = _loop(builder, turn, end, nothing, added)
+                return end, [
+                    [builder.fadd(a, b) for a, b in zip(*pair, strict=True)]
+                    for pair in zip(totals, sums, strict=True)
                 ]
-                for i in range(rows):
-                    address = builder.add(builder.add(starts[i], far), number(4 * u))
-                    one = builder.insert_element(
-                        ir.Constant(vector, ir.Undefined),
-                        read(address, word),
-                        ir.Constant(number_type, 0),
-                    )
-                    spread = builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
-                    for v in range(vectors):
-                        totals[i][v] = accumulate(totals[i][v], spread, line[v])
-            for row, after in zip(sums, totals, strict=True):
-                for s, total in zip(row, after, strict=True):
-                    s.add_incoming(ir.Constant(vector, None), entry)
-                    s.add_incoming(total, loop)
-            following = builder.add(turn, number(1))
-            turn.add_incoming(following, loop)
-            builder.cbranch(builder.icmp_signed("<", following, count), loop, done)
-            builder.position_at_end(done)
+
+            totals = _loop(builder, number(0), count, nothing, chained if chain else added)
             flat = [t for row in totals for t in row]
             targets = [builder.add(result, number(k * line_bytes)) for k in range(len(flat))]
             store_sums(builder, flat, targets, adding)
@@ -113,7 +142,8 @@ def _bytes_tile(rows, vectors, lanes):
 
 def _float_tile(rows, vectors, lanes):
     """Of float32, each product and sum rounded once."""
-    return _tile(rows, vectors, lanes, ir.FloatType(), fused(lanes))
+    chain = CHAIN if rows == 1 else 0  # more rows leave no registers for a second set of sums
+    return _tile(rows, vectors, lanes, ir.FloatType(), fused(lanes), chain)
 
 
 BYTES_TILE = {t.name: _bytes_tile(t.rows, t.vectors, t.lanes) for t in TILES}

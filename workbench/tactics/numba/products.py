@@ -25,7 +25,13 @@ from workbench.tactics.numba.cache import KernelCache
 from workbench.tactics.numba.calls import operand_arrays, packed_constants, part, raw
 from workbench.tactics.numba.product_code import GEOMETRY, Rows, product_text
 from workbench.tactics.numba.product_plan import ProductPlan
-from workbench.tactics.numba.product_shapes import GROUP, SUMMED, UNROLLED
+from workbench.tactics.numba.product_shapes import (
+    DEPTH_OF_PATCHES,
+    GROUP,
+    SUMMED,
+    SUMMED_OF_PATCHES,
+    UNROLLED,
+)
 from workbench.tactics.numba.threads import pieces, together
 from workbench.tactics.onednn.descriptors import aligned_bytes
 from workbench.tactics.protocol import Call, Launch, Problem
@@ -90,6 +96,12 @@ class _Blocks:
     tiles: int
 
 
+def _summed(plan: ProductPlan) -> int:
+    """Products of float32 in one partial sum, at most."""
+    short = plan.code.rows is Rows.PATCHES and plan.depth <= DEPTH_OF_PATCHES
+    return SUMMED_OF_PATCHES if short else SUMMED
+
+
 def _blocks(plan: ProductPlan) -> _Blocks:
     tile, turns = plan.code.tile, plan.turns
     nbytes = plan.depth * plan.code.source.info.bits // 8
@@ -100,7 +112,7 @@ def _blocks(plan: ProductPlan) -> _Blocks:
     tiles = -(-plan.rows // tile.rows)
     block = math.ceil(tiles / math.ceil(tiles / most)) * tile.rows
     panels = -(-plan.columns // tile.columns)
-    rounds = 1 if plan.code.integers else -(-turns * UNROLLED // SUMMED)
+    rounds = 1 if plan.code.integers else -(-turns * UNROLLED // _summed(plan))
     sums = 4 * tile.rows * tile.columns
     sizes = {
         **{"rows": plan.rows, "depth": plan.depth, "columns": plan.columns},

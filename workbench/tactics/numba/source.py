@@ -12,7 +12,7 @@ from workbench.formats import FORMATS, HWC, LINEAR, Format
 from workbench.records import Refusal
 from workbench.tactics.arithmetic import emulated_in_float
 from workbench.tactics.launch import reformat_body
-from workbench.tactics.numba import rows, windows
+from workbench.tactics.numba import means, rows, windows
 from workbench.tactics.numba.attention import attention_call, plan_attention
 from workbench.tactics.numba.cache import KernelCache, numba_version
 from workbench.tactics.numba.copies import (
@@ -28,6 +28,7 @@ from workbench.tactics.numba.integer_attention import (
     plan_integer_attention,
 )
 from workbench.tactics.numba.joins import join_call, plan_join
+from workbench.tactics.numba.means import means_call, plan_means
 from workbench.tactics.numba.pointwise import plan_pointwise, pointwise_call
 from workbench.tactics.numba.product_plan import is_product, plan_product
 from workbench.tactics.numba.products import product_call
@@ -37,7 +38,7 @@ from workbench.tactics.numba.winograd import plan_winograd, winograd_call
 from workbench.tactics.protocol import OVERWRITES, Call, Problem, Tactic
 from workbench.tactics.views import VIEWS
 
-REVISION = "2"
+REVISION = "3"
 """Changes when generated code changes: timings of other revisions do not count."""
 
 WORTH_THREADS = 1 << 16
@@ -82,6 +83,8 @@ class NumbaSource:
             found += self._rows(problem)
         if node is not None and node.op in windows.ANCHORS:
             found += self._windows(problem)
+        if node is not None and node.op in means.ANCHORS:
+            found += self._means(problem)
         if node is not None and node.op == "Conv":
             found += self._winograd(problem)
         if is_product(problem.body):
@@ -124,6 +127,11 @@ class NumbaSource:
                 if isinstance(plan, Refusal):
                     return plan
                 return join_call(plan, problem, self.cache, threads)
+            case "means":
+                plan = plan_means(problem.body)
+                if isinstance(plan, Refusal):
+                    return plan
+                return means_call(plan, problem, self.cache, threads)
             case "window":
                 plan = plan_windows(problem.body, tactic.outputs[0])
                 if isinstance(plan, Refusal):
@@ -257,6 +265,18 @@ class NumbaSource:
             for threads in thread_counts(problem, plan.elements):
                 found.append(self._tactic("window", problem, plan.layouts, outputs, threads))
         return found
+
+    def _means(self, problem: Problem) -> Sequence[Tactic | Refusal]:
+        plan = plan_means(problem.body)
+        if isinstance(plan, Refusal):
+            return (plan,)
+        names = [i.name for i in problem.body.dynamic_inputs]
+        inputs = tuple(plan.layout if n == plan.source else LINEAR for n in names)
+        outputs = (LINEAR,) * len(problem.body.outputs)
+        return [
+            self._tactic("means", problem, inputs, outputs, threads)
+            for threads in thread_counts(problem, plan.elements)
+        ]
 
     def _winograd(self, problem: Problem) -> Sequence[Tactic | Refusal]:
         plan = plan_winograd(problem.body)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 
 import numpy as np
 
 from workbench.body import Array, TensorType
 from workbench.datatypes import DataType
+from workbench.digests import sha256_hex
 from workbench.errors import DeviceError
 from workbench.formats import Format
 from workbench.tactics.onednn.constants import Argument, ElementType, Status
@@ -123,7 +123,7 @@ def _prepacked_key(
 ) -> str:
     """What a plan stores packed bytes by: argument, both layouts, library and instruction set."""
     text = f"{library.fingerprint} {constant.source.text} > {wanted.text}"
-    return f"{name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return f"{name} {sha256_hex(text.encode())[:16]}"
 
 
 def pack(constant: Constant, wanted: MemoryDescriptor) -> Memory:
