@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import cupy
+import numpy as np
 import pytest
 
 from workbench.body import Body
@@ -17,7 +18,7 @@ from workbench.tactics.nvrtc.source import compile_text
 from workbench.tactics.protocol import Problem
 from workbench.tactics.wgmma import WGMMA
 from workbench.tactics.wgmma.code import product_text
-from workbench.tactics.wgmma.matrices import matrices_of
+from workbench.tactics.wgmma.matrices import matrices_of, order, packed_weights
 from workbench.tactics.wgmma.source import TARGET
 from workbench.tactics.wgmma.tiles import SHARED, tile_of
 
@@ -65,6 +66,61 @@ def computed() -> Body:
     d = Draft()
     x = d("Transpose", d.input(64, 32, dtype=HALF), perm=(1, 0))
     return d.body(d.anchored("MatMul", x, d.weight(64, 64, dtype=HALF)))
+
+
+def whole(shape, rng):
+    """Small integers, whose products and sums float32 holds exactly."""
+    return rng.integers(-3, 4, shape).astype(np.float32)
+
+
+def uneven(kernel, **given):
+    d = Draft()
+    rank = len(kernel)
+    x = d.input(3, 16, *(9, 13)[:rank])
+    return d.body(d.anchored("Conv", x, d.weight(40, 16, *kernel), **given))
+
+
+GATHERED = {
+    "dilated": uneven((3, 2), strides=(2, 1), dilations=(2, 3), pads=(3, 1, 0, 2)),
+    "one axis": uneven((3,), strides=(2,), dilations=(2,), pads=(3, 0)),
+    "rows skipped": uneven((1, 1), strides=(2, 3)),
+    "rows": uneven((1, 1)),
+}
+
+
+@pytest.mark.parametrize("name", GATHERED)
+def test_what_is_gathered_and_packed_multiplies_to_the_convolution(name, monkeypatch):
+    """The copy engine's part is played by NumPy, as the tensor map describes it."""
+    monkeypatch.setattr("workbench.tactics.wgmma.matrices.KINDS", (FLOAT,))
+    body, rng = GATHERED[name], np.random.default_rng(0)
+    values = {i.name: whole(i.type.shape, rng) for i in body.inputs}
+    (x, w), (wanted,) = values.values(), body.evaluate(values).values()
+    found = matrices_of(body, {body.inputs[1].name: w})
+    packed = packed_weights(found, w)
+    pixels = np.moveaxis(x, 1, -1)
+    sums = np.zeros((found.rows, len(packed)), np.float32)
+    if found.windows is None:
+        sums += pixels.reshape(found.rows, -1) @ packed[:, 0].T
+    else:
+        laid = found.windows
+        pixels = pixels.reshape(laid.image)
+        low, last = laid.corners
+        spots = [
+            np.arange(a, size + b, step)
+            for a, b, size, step in zip(low, last, laid.image[1:3], laid.strides, strict=True)
+        ]
+        assert tuple(map(len, spots)) == laid.out
+        for tap in range(found.taps):
+            down, right = (
+                v * d for v, d in zip(divmod(tap, laid.kernel[1]), laid.dilations, strict=True)
+            )
+            padded = np.pad(pixels, ((0, 0), (9, 9), (9, 9), (0, 0)))
+            part = padded[:, spots[0] + down + 9][:, :, spots[1] + right + 9]
+            sums += part.reshape(found.rows, -1) @ packed[:, tap].T
+    made = sums[:, np.argsort(order(found.columns))][:, : found.columns]
+    np.testing.assert_array_equal(
+        made, np.moveaxis(wanted, 1, -1).reshape(found.rows, found.columns)
+    )
 
 
 REFUSED = {

@@ -35,10 +35,10 @@ class Driver:
         return self.error
 
 
-def launch(driver, *addresses: int, early: bool = True) -> KernelLaunch:
+def launch(driver, *arguments, early: bool = True) -> KernelLaunch:
     device = SimpleNamespace(library=driver, current=contextlib.nullcontext())
     kernel = LoadedKernel(device, SimpleNamespace(ptr=77), (128, 1, 1), 4096, early)
-    return KernelLaunch(kernel, (5, 2, 1), addresses, SimpleNamespace(ptr=99))
+    return KernelLaunch(kernel, (5, 2, 1), arguments, SimpleNamespace(ptr=99))
 
 
 def test_the_driver_gets_grid_block_stream_and_addresses():
@@ -47,6 +47,13 @@ def test_the_driver_gets_grid_block_stream_and_addresses():
     one()
     one()
     assert driver.seen == [([5, 2, 1, 128, 1, 1, 4096], 99, 0, 77, [2**40, 16, 0, 0])] * 2
+
+
+def test_what_is_passed_by_value_is_read_where_it_lies():
+    driver = Driver()
+    map_ = (ctypes.c_uint64 * 16)(*range(70, 86))
+    launch(driver, 5, map_, 6)()
+    assert driver.seen[0][-1] == [5, 70, 6, 0]
 
 
 def test_what_follows_a_kernel_of_ours_starts_early_the_first_one_does_not():

@@ -92,13 +92,6 @@ class Matrices:
         return self.product.anchor.op == "Conv"
 
     @property
-    def weights(self) -> int:
-        """Position of the weights among the Body's inputs, or -1 where the Body computes them."""
-        names = [i.name for i in self.body.inputs]
-        value = self.product.right.value
-        return names.index(value) if value in names else -1
-
-    @property
     def out_layout(self) -> Format:
         return HWC if self.is_convolution else LINEAR
 
