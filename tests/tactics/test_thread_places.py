@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from workbench.host import usable_cpus
+from workbench.tactics import placing
 from workbench.tactics.native import address_of, on_team
 from workbench.tactics.onednn.library import Library, load
 from workbench.tactics.placing import LEAST_NS, MASK_BYTES, placed
@@ -75,9 +76,13 @@ def test_a_caller_that_is_bound_stays_where_it_is() -> None:
         os.sched_setaffinity(0, before)
 
 
-def test_a_short_run_is_placed_once_it_was_slow() -> None:
-    slow, seen = [long], []
-    run = run_of(lambda: slow.pop()() if slow else None, lambda: seen.append(own_processors()))
+def test_a_short_run_is_placed_once_it_was_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As long as no busy machine makes of the short run.
+    monkeypatch.setattr(placing, "LEAST_NS", 50_000_000)
+    slow, seen = [0.1], []
+    run = run_of(
+        lambda: time.sleep(slow.pop()) if slow else None, lambda: seen.append(own_processors())
+    )
     run()
     run()
     assert [len(s) for s in seen] == [CPUS, 1, CPUS]
@@ -87,7 +92,10 @@ def own_processors() -> set[int]:
     return os.sched_getaffinity(0)
 
 
-def test_short_runs_and_runs_of_fewer_threads_are_left_alone() -> None:
+def test_short_runs_and_runs_of_fewer_threads_are_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(placing, "LEAST_NS", 50_000_000)
     seen = []
     run_of(lambda: seen.append(os.sched_getaffinity(0)))()
     assert seen[-1] == os.sched_getaffinity(0)

@@ -256,8 +256,8 @@ def _parameters(plan: IntegerPlan, constants: Mapping[str, Array]) -> Array | Re
     f = np.ones(PARAMETERS, np.float32)
     f[F_SCORES], f[F_MIX] = q * k, p * v
     for place, s in plan.written.items():
-        scale = float(np.asarray(constants[s.name]).reshape(-1)[0])
-        f[place] = 1 / scale if place == F_PROBABILITIES else scale
+        with np.errstate(divide="ignore", over="ignore"):
+            f[place] = np.float32(1) / np.float32(np.asarray(constants[s.name]).reshape(-1)[0])
     return f
 
 

@@ -12,8 +12,9 @@ from workbench.tactics.numba.nests import Stream, indented
 from workbench.tactics.numba.scalars import STORAGE, stored
 
 PARAMETERS = 7
-"""Numbers in f: the scales of the scores and of the second product; the scales by which queries,
-keys and values are quantized; 1 / scale of the probabilities; the scale of the result."""
+"""Numbers in f: the scales of the scores and of the second product; 1 / scale of queries, keys,
+values, probabilities and the result, which are quantized by it: division takes ten times as long
+as multiplication, whose unit of roundoff moves what lies on a tie alone."""
 F_SCORES, F_MIX, F_QUERIES, F_KEYS, F_VALUES, F_PROBABILITIES, F_RESULT = range(PARAMETERS)
 
 
@@ -182,10 +183,10 @@ _MIX = """\
 
 
 def quantized(text: str, parameter: int, dtype: DataType) -> tuple[tuple[str, ...], str]:
-    """Lines that quantize the float32 of ``text`` by the scale f[parameter], zero point 0."""
+    """Lines that quantize the float32 of ``text`` by 1 / f[parameter], zero point 0."""
     info = dtype.info
     lines = (
-        f"y = rint({text} / f{parameter})",
+        f"y = rint(({text}) * f{parameter})",
         f"y = float32({info.low}) if y < float32({info.low}) else y",
         f"y = float32({info.high}) if y > float32({info.high}) else y",
         "y = y if y == y else float32(0.0)",
