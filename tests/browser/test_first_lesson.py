@@ -99,9 +99,9 @@ def executed(page: Page, layer: str) -> str:
     """The cell of a layer in the column Executed of the layer table."""
     show(page, "Tune")
     table = page.get_by_role("table", name="layers and their tactics")
-    columns = table.locator("thead th").all_inner_texts()
+    columns = table.locator("thead th").all_text_contents()
     row = table.locator("tbody tr", has=page.get_by_role("cell", name=layer, exact=True))
-    return row.locator("td").nth(columns.index("Executed")).inner_text()
+    return row.locator("td").nth(columns.index("Executed")).text_content() or ""
 
 
 def request(page: Page, layer: str, precision: str) -> None:
@@ -131,7 +131,7 @@ def show_fusion(page: Page) -> None:
     show(page, "Fuse")
     dropdown(page, "Compare with").select_option(label="Fold")
     outline = dropdown(page, "Outline")
-    label = next(x for x in outline.locator("option").all_inner_texts() if LAYER in x)
+    label = next(x for x in outline.locator("option").all_text_contents() if LAYER in x)
     outline.select_option(label=label)
     page.get_by_label("show only this Outcome").select_option("refused")
 

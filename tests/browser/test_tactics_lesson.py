@@ -34,7 +34,7 @@ def filter_by_source(panel: Locator) -> None:
     panel.get_by_label("Source").select_option("NUMPY")
     table = panel.get_by_role("table", name="tactics of")
     expect(table.locator("tbody tr").first).to_contain_text("NUMPY")
-    rows = table.locator("tbody tr").all_inner_texts()
+    rows = table.locator("tbody tr").all_text_contents()
     assert rows and all("NUMPY" in r for r in rows)
 
 
