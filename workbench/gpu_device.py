@@ -31,12 +31,8 @@ _NATIVE_SINCE = {
     DataType.FP8: 89,
 }
 """Compute capability (times ten) that first multiplies the type in hardware."""
-
-
 _DEVICE_MEMORY = (2, 3)
 """cudaMemoryTypeDevice and cudaMemoryTypeManaged."""
-
-
 ANY_DEVICE = -1
 """CuPy's ``device_id`` of a stream that every device has, such as the null stream."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
@@ -11,15 +10,11 @@ import pytest
 from workbench.config import BuilderConfig
 from workbench.datatypes import DataType
 from workbench.devices import open_device
-from workbench.records import Refusal
-from workbench.sampling import sample_inputs
-from workbench.selection.candidates import Workshop
-from workbench.selection.layer_problem import LayerProblem
 from workbench.tactics.triton import TRITON
-from workbench.timing import TimingCache
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tactics"))
 from attention_bodies import ATTENTIONS, quantized
+from gpu_checks import candidates_of, compile_ahead, shop_of
 from product_bodies import Attention, Convolution, Linear
 from tactic_bodies import BODIES
 
@@ -69,36 +64,16 @@ MATRIX = {
 def shop():
     config = BuilderConfig()
     config.max_num_tactics = TRIED
-    config.verify = "all"
-    device = open_device("gpu")
-    made = Workshop(device, config, TimingCache(device.fingerprint))
-    made.sources, made.missing = (TRITON,), ()
+    made = shop_of(TRITON, open_device("gpu"), config)
+    compile_ahead(made, MATRIX.values(), TRIED)
     return made
 
 
-@pytest.fixture(scope="module")
-def compiled(shop):
-    """Everything that the tests prepare, compiled side by side."""
-    started = []
-    for body in MATRIX.values():
-        problem = shop.problem(body, _constants(body))
-        offered = [t for t in TRITON.candidates(problem) if not isinstance(t, Refusal)]
-        started += TRITON.precompile(problem, offered[:TRIED])
-    wait(started)
-
-
-def _constants(body):
-    values = sample_inputs(body, seed=0)
-    return {i.name: values[i.name] for i in body.inputs if i.constant}
-
-
 @pytest.mark.parametrize("name", MATRIX)
-def test_tactics_are_within_the_bound_and_repeat_to_the_bit(shop, compiled, name):
-    body = MATRIX[name]
-    layer = LayerProblem(name, body, (body,), _constants(body), body.compute_type)
+def test_tactics_are_within_the_bound_and_repeat_to_the_bit(shop, name):
     tried = [
         c
-        for c in shop.candidates(layer)
+        for c in candidates_of(shop, name, MATRIX[name])
         if c.tactic is not None and not (c.refusal and c.refusal.code in NOT_TRIED)
     ]
     assert tried

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
@@ -11,15 +10,11 @@ import pytest
 from workbench.config import BuilderConfig
 from workbench.datatypes import DataType
 from workbench.devices import open_device
-from workbench.records import Refusal
-from workbench.sampling import sample_inputs
-from workbench.selection.candidates import Workshop
-from workbench.selection.layer_problem import LayerProblem
 from workbench.tactics.wgmma import WGMMA
 from workbench.tactics.wgmma.source import CAPABILITY
-from workbench.timing import TimingCache
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tactics"))
+from gpu_checks import candidates_of, compile_ahead, shop_of
 from product_bodies import Convolution, Linear
 from tactic_bodies import Draft
 
@@ -64,40 +59,21 @@ MATRIX = {
 }
 
 
-def _constants(body):
-    values = sample_inputs(body, seed=0)
-    return {i.name: values[i.name] for i in body.inputs if i.constant}
-
-
 @pytest.fixture(scope="module")
 def shop():
     config = BuilderConfig()
     config.builder_optimization_level = 5
-    config.verify = "all"
     device = open_device("gpu")
     if device.compute_capability != CAPABILITY:
         pytest.skip(f"these are for compute capability 9.0, this is {device.compute_capability}")
-    made = Workshop(device, config, TimingCache(device.fingerprint))
-    made.sources, made.missing = (WGMMA,), ()
+    made = shop_of(WGMMA, device, config)
+    compile_ahead(made, MATRIX.values())
     return made
 
 
-@pytest.fixture(scope="module")
-def compiled(shop):
-    """Everything that the tests prepare, compiled side by side."""
-    started = []
-    for body in MATRIX.values():
-        problem = shop.problem(body, _constants(body))
-        offered = [t for t in WGMMA.candidates(problem) if not isinstance(t, Refusal)]
-        started += WGMMA.precompile(problem, offered)
-    wait(started)
-
-
 @pytest.mark.parametrize("name", MATRIX)
-def test_every_tile_is_within_the_bound_and_repeats_to_the_bit(shop, compiled, name):
-    body = MATRIX[name]
-    layer = LayerProblem(name, body, (body,), _constants(body), body.compute_type)
-    tried = shop.candidates(layer)
+def test_every_tile_is_within_the_bound_and_repeats_to_the_bit(shop, name):
+    tried = candidates_of(shop, name, MATRIX[name])
     assert tried
     for c in tried:
         assert c.eligible and c.worst is not None and c.worst <= 1, f"{c.title}: {c.refusal}"

@@ -194,53 +194,37 @@ def test_what_lies_beside_a_row_is_not_multiplied() -> None:
     assert not np.isfinite(found[2]).any()
 
 
-def test_sums_in_blocks_have_a_shorter_chains_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def error() -> float:
-        problem, dynamic, values = problem_of(product((16,), 4096, 96, source=FLOAT))
-        tactic = tactic_of(problem)
-        assert tactic is not None
-        call = NUMBA.prepare(tactic, problem)
-        assert isinstance(call, Call)
-        (found,) = run_once(call, tactic, problem, dynamic).values()
-        x, w = (values[i.name].astype(np.float64) for i in problem.body.inputs)
-        return float(np.linalg.norm(found - x @ w) / np.linalg.norm(x @ w))
+def error_of(body: Body) -> float:
+    """Relative L2 distance of the tactic's result to the exact one."""
+    problem, dynamic, values = problem_of(body)
+    tactic = tactic_of(problem)
+    assert tactic is not None
+    call = NUMBA.prepare(tactic, problem)
+    assert isinstance(call, Call)
+    (found,) = run_once(call, tactic, problem, dynamic).values()
+    (name,) = problem.body.outputs
+    exact = problem.body.exact(values)[name][0]
+    return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
 
-    blocks = error()
+
+def test_sums_in_blocks_have_a_shorter_chains_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = product((16,), 4096, 96, source=FLOAT)
+    blocks = error_of(body)
     monkeypatch.setattr(products, "SUMMED", 4096)
-    assert blocks < 0.5 * error()
+    assert blocks < 0.5 * error_of(body)
 
 
 def test_patches_sums_are_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
-    def error() -> float:
-        problem, dynamic, values = problem_of(patches((7, 7), channels=3, size=(24, 24)))
-        tactic = tactic_of(problem)
-        assert tactic is not None
-        call = NUMBA.prepare(tactic, problem)
-        assert isinstance(call, Call)
-        (found,) = run_once(call, tactic, problem, dynamic).values()
-        (name,) = problem.body.outputs
-        exact = problem.body.exact(values)[name][0]
-        return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
-
-    short = error()
+    body = patches((7, 7), channels=3, size=(24, 24))
+    short = error_of(body)
     monkeypatch.setattr(products, "SUMMED_OF_PATCHES", 1 << 16)
-    assert short < 0.8 * error()
+    assert short < 0.8 * error_of(body)
 
 
 def test_one_rows_sums_are_of_short_chains() -> None:
     """One row of weights is read once: what is added meanwhile costs nothing."""
-
-    def error(rows: int) -> float:
-        problem, dynamic, values = problem_of(product((rows,), 2048, 256, source=FLOAT))
-        tactic = tactic_of(problem)
-        assert tactic is not None
-        call = NUMBA.prepare(tactic, problem)
-        assert isinstance(call, Call)
-        (found,) = run_once(call, tactic, problem, dynamic).values()
-        x, w = (values[i.name].astype(np.float64) for i in problem.body.inputs)
-        return float(np.linalg.norm(found - x @ w) / np.linalg.norm(x @ w))
-
-    assert error(1) < 0.75 * error(16)
+    one, sixteen = (error_of(product((n,), 2048, 256, source=FLOAT)) for n in (1, 16))
+    assert one < 0.75 * sixteen
 
 
 @given(

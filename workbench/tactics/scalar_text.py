@@ -19,6 +19,25 @@ class Untranslatable(Exception):
     """Why a node, or a Body, has no generated code; the text is for people."""
 
 
+_SHORT_GELU = (
+    *("2.3434010e-10", "- 1.1630668e-08", "+ 3.4649409e-07", "- 6.9956932e-06", "+ 1.0268493e-04"),
+    *("- 1.1447381e-03", "+ 9.8899417e-03", "- 6.6407986e-02", "+ 3.9891395e-01"),
+)
+"""Coefficients after the first, 2.1248819e-12, highest power first."""
+
+
+def short_gelu_terms(suffix: str = "") -> tuple[str, ...]:
+    """Statements after which y · (z·q + 0.5) is the GELU of x, for results of 16 bits or fewer.
+
+    y: x, at least -4.25; z: y, at most 4.25; s: z². 14 instructions with these, instead of 24: erf
+    is an odd polynomial up to 4.25, a minimax fit, and 1 beyond: within 4e-5 everywhere, 2e-5 of
+    the result below 1, where rounding to 16 bits may cost 5e-4 of it. suffix: of a literal.
+    """
+    first, *rest = _SHORT_GELU
+    start = f"q = {first}{suffix} - 2.1248819e-12{suffix} * s"
+    return (start, *(f"q = q * s {term}{suffix}" for term in rest))
+
+
 @dataclass(frozen=True)
 class Scalars:
     """Arguments of a rule: texts (empty where absent) and types of one node's operands.

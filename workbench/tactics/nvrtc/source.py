@@ -101,7 +101,7 @@ class NvrtcSource:
 
         texts = [(_text(t, problem.body), t) for t in tactics]
         return tuple(
-            _compilers().submit(compiled, text, t)
+            compilers().submit(compiled, text, t)
             for text, t in texts
             if isinstance(text, KernelText)
         )
@@ -135,7 +135,7 @@ def emulated_product(body: Body) -> bool:
 
 
 @functools.cache
-def _compilers() -> ThreadPoolExecutor:
+def compilers() -> ThreadPoolExecutor:
     """Threads are enough: NVRTC compiles without Python's lock."""
     return ThreadPoolExecutor(usable_cpus(), thread_name_prefix="nvrtc")
 

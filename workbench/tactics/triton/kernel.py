@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from workbench.body import Array, Body
 from workbench.datatypes import DataType
+from workbench.tactics.scalar_text import short_gelu_terms
 
 POINTERS: dict[DataType, str] = {
     DataType.FLOAT: "*fp32",
@@ -60,28 +61,17 @@ def long_gelu(x):
 """
 """x/2·(1 + erf(x/√2)) as max(x, 0) - |x|/2·erfc(|x|/√2); erfc to 1.5e-7 by Abramowitz and Stegun,
 Handbook of Mathematical Functions, 7.1.26. A third of libdevice's instructions."""
-SHORT_GELU = """\
+SHORT_GELU = f"""\
 @triton.jit
 def short_gelu(x):
     y = tl.maximum(x, -4.25, propagate_nan=tl.PropagateNan.ALL)
     z = tl.minimum(y, 4.25)
     s = z * z
-    q = 2.3434010e-10 - 2.1248819e-12 * s
-    q = q * s - 1.1630668e-08
-    q = q * s + 3.4649409e-07
-    q = q * s - 6.9956932e-06
-    q = q * s + 1.0268493e-04
-    q = q * s - 1.1447381e-03
-    q = q * s + 9.8899417e-03
-    q = q * s - 6.6407986e-02
-    q = q * s + 3.9891395e-01
-    return y * (z * q + 0.5)
+{"".join(f"    {line}{chr(10)}" for line in short_gelu_terms())}    return y * (z * q + 0.5)
 
 
 """
-"""The same for results of 16 bits or fewer: 14 instructions instead of 24. erf is an odd polynomial
-up to 4.25, a minimax fit, and 1 beyond: within 4e-5 everywhere, 2e-5 of the result below 1, where
-rounding to 16 bits may cost 5e-4 of it."""
+"""The same for results of 16 bits or fewer; see ``short_gelu_terms``."""
 HELPERS = {"long_gelu": LONG_GELU, "short_gelu": SHORT_GELU}
 
 ALIGNED = 16

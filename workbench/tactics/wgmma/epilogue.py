@@ -12,23 +12,17 @@ from workbench.tactics.nvrtc.element_rules import ELEMENT_RULES
 from workbench.tactics.nvrtc.elements import Elements, Index, operand, split
 from workbench.tactics.nvrtc.scalars import STORAGE, loaded, number, stored
 from workbench.tactics.product import Factor, scale_axis
-from workbench.tactics.scalar_text import Untranslatable
+from workbench.tactics.scalar_text import Untranslatable, short_gelu_terms
 from workbench.tactics.wgmma.matrices import OWN, Matrices
 
-HELPERS = r"""
-INLINE float short_gelu(float x) {
+HELPERS = (
+    f"""
+INLINE float short_gelu(float x) {{
   const float y = x < -4.25f ? -4.25f : x, z = fminf(y, 4.25f), s = z * z;
-  float q = 2.3434010e-10f - 2.1248819e-12f * s;
-  q = q * s - 1.1630668e-08f;
-  q = q * s + 3.4649409e-07f;
-  q = q * s - 6.9956932e-06f;
-  q = q * s + 1.0268493e-04f;
-  q = q * s - 1.1447381e-03f;
-  q = q * s + 9.8899417e-03f;
-  q = q * s - 6.6407986e-02f;
-  q = q * s + 3.9891395e-01f;
-  return y * (z * q + 0.5f); }
-INLINE unsigned pair_HALF(float a, float b) {
+  float {"; ".join(short_gelu_terms("f"))};
+  return y * (z * q + 0.5f); }}
+"""
+    + r"""INLINE unsigned pair_HALF(float a, float b) {
   unsigned r; asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(b), "f"(a)); return r; }
 INLINE unsigned pair_BF16(float a, float b) {
   unsigned r; asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(b), "f"(a)); return r; }
@@ -37,8 +31,9 @@ INLINE u16 pair_FP8(float a, float b) {
 INLINE int rounded(float v, float least) {
   return __float_as_int(fminf(fmaxf(v, least), 127.0f) + 12582912.0f) - 0x4B400000; }
 """
-"""``short_gelu``: as Triton's kernels have it. Adding 1.5 · 2**23 leaves no bits for a fraction:
-rounds to nearest, ties to even, and the lowest bits are the integer (of numbers below 2**22)."""
+)
+"""Adding 1.5 · 2**23 leaves no bits for a fraction: rounds to nearest, ties to even, and the lowest
+bits are the integer (of numbers below 2**22)."""
 
 PAIRS = {DataType.HALF: "unsigned", DataType.BF16: "unsigned", DataType.FP8: "u16"}
 """Types of which two are converted at once, and what holds two."""
@@ -246,7 +241,7 @@ class Epilogue(Elements):
             bare, least = source.inputs[0], "0.0f"
         text = self._times(bare, index, inverse)
         if out is DataType.FP8:
-            text = f"fmaxf({text}, 0.0f)" if bare != node.inputs[0] else text
+            text = f"max_nan({text}, 0.0f)" if bare != node.inputs[0] else text
             return f"{text} + {zero}" if zero else text
         return f"rounded({f'rintf({text}) + {zero}' if zero else text}, {least})"
 
@@ -263,7 +258,7 @@ class Epilogue(Elements):
             return self._sum(factor)
         match node.op if node is not None else "":
             case "Relu" if node is not None:
-                return f"fmaxf({self._times(node.inputs[0], index, factor)}, 0.0f)"
+                return f"max_nan({self._times(node.inputs[0], index, factor)}, 0.0f)"
             case "Add" if node is not None:
                 shape = self.body.types[name].shape
                 if all(self.body.types[v].shape == shape for v in node.inputs):

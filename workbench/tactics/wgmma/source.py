@@ -6,13 +6,12 @@ capability: its matrix instructions are in no other (the target ``sm_90a``).
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 from workbench.body import TensorType
-from workbench.devices import Buffer, usable_cpus
+from workbench.devices import Buffer
 from workbench.formats import Format
 from workbench.gpu_device import gpu_of, require_aligned
 from workbench.gpu_launch import KernelLaunch, LoadedKernel
@@ -21,7 +20,7 @@ from workbench.gpu_targets import HardwareCompatibilityLevel, capability_of
 from workbench.records import Refusal
 from workbench.tactics.compile_processes import CompileError
 from workbench.tactics.machine_code import brings, machine_code
-from workbench.tactics.nvrtc.source import compile_text, nvrtc_version
+from workbench.tactics.nvrtc.source import compile_text, compilers, nvrtc_version
 from workbench.tactics.product import evaluated
 from workbench.tactics.protocol import Call, Launch, Problem, Tactic
 from workbench.tactics.scalar_text import Untranslatable
@@ -86,23 +85,19 @@ class WgmmaSource:
     def prepare(self, tactic: Tactic, problem: Problem) -> Call | Refusal:
         try:
             return _call(tactic, problem)
-        except (Untranslatable, CompileError) as e:
+        except Untranslatable as e:
+            return Refusal(str(e), code="operator")
+        except CompileError as e:
             return Refusal(f"NVRTC does not compile it: {e}", code="compile")
 
     def precompile(self, problem: Problem, tactics: Sequence[Tactic]) -> tuple[Future[bytes], ...]:
         def compiled(tactic: Tactic) -> bytes:
             return _machine_code(_text(tactic, problem)[1], tactic, problem)[1]
 
-        return tuple(_compilers().submit(compiled, t) for t in tactics)
+        return tuple(compilers().submit(compiled, t) for t in tactics)
 
     def reformat(self, type_: TensorType, source: Format, target: Format) -> Tactic | Refusal:
         return Refusal("products rewrite no layouts", code="operator")
-
-
-@functools.cache
-def _compilers() -> ThreadPoolExecutor:
-    """Threads are enough: NVRTC compiles without Python's lock."""
-    return ThreadPoolExecutor(usable_cpus(), thread_name_prefix="wgmma")
 
 
 def _text(tactic: Tactic, problem: Problem) -> tuple[Matrices, ProductText]:
