@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -86,12 +87,23 @@ class Expected:
                 found.append(float(far) / size)
         return max(found, default=None)
 
+    @cached_property
+    def _ordinary(self) -> frozenset[str]:
+        """Outputs of finite floats that a right result stores as such: most, and soon compared."""
+        return frozenset(n for n, (x, b) in self.values.items() if _ordinary(x, b, self.types[n]))
+
     def _one(self, name: str, out: Array | None) -> CheckResult:
         exact, bound = self.values[name]
         dtype = self.types[name]
         problem = _misfit(name, out, exact.shape, dtype)
         if out is None or problem:
             return CheckResult(False, np.inf, name, problem)
+        if name in self._ordinary:
+            ratio = out.astype(np.float64)
+            np.subtract(ratio, exact, out=ratio)
+            np.abs(ratio, out=ratio)
+            np.divide(ratio, bound, out=ratio)
+            return _verdict(name, out, exact, bound, ratio)
         if dtype in (DataType.STRING, DataType.COMPLEX64, DataType.COMPLEX128):
             ratio = np.where(out == exact, 0.0, np.inf)
             return _verdict(name, out, exact, np.zeros(exact.shape), ratio)
@@ -100,7 +112,7 @@ class Expected:
         ratio = np.where(_same(out, exact), 0.0, ratio)
         if self.steps is not None and dtype.is_integer and exact.dtype.kind == "f":
             ratio = np.maximum(ratio, np.abs(found - np.rint(exact)) / self.steps)
-        return _verdict(name, out, exact, bound, ratio)
+        return _verdict_unless_open(name, out, exact, bound, ratio)
 
 
 def expect(
@@ -199,20 +211,35 @@ def _ratio(distance: Array, exact: Array, bound: Array) -> Array:
     return np.where(_open(exact, bound), 0.0, ratio)
 
 
+def _ordinary(exact: Array, bound: Array, dtype: DataType) -> bool:
+    """Whether it is floats, all finite and far from what the type can't store, none exact."""
+    if not dtype.is_float or not exact.size or not (bound > 0).all():
+        return False
+    return bool((np.abs(exact) + bound < dtype.info.high).all())
+
+
 def _open(exact: Array, bound: Array) -> Array:
     """Elements of which an infinite bound says nothing."""
     return ~np.isfinite(bound) & np.isfinite(exact)
 
 
-def _verdict(name: str, out: Array, exact: Array, bound: Array, ratio: Array) -> CheckResult:
-    if not ratio.size:
-        return CheckResult(True, 0.0, name)
-    unchecked = float(np.mean(_open(exact, bound)))
+def _verdict_unless_open(
+    name: str, out: Array, exact: Array, bound: Array, ratio: Array
+) -> CheckResult:
+    """The verdict, which is a failure where too little can be compared."""
+    unchecked = float(np.mean(_open(exact, bound))) if exact.size else 0.0
     if unchecked > OPEN_SHARE:
         text = f"output '{name}': {unchecked:.0%} of its elements have no finite bound"
         return CheckResult(False, np.inf, name, text)
-    worst = float(ratio.max())
+    return _verdict(name, out, exact, bound, ratio)
+
+
+def _verdict(name: str, out: Array, exact: Array, bound: Array, ratio: Array) -> CheckResult:
+    if not ratio.size:
+        return CheckResult(True, 0.0, name)
     index = tuple(int(i) for i in np.unravel_index(int(ratio.argmax()), ratio.shape))
+    worst = float(ratio[index])
+    worst = np.inf if np.isnan(worst) else worst
     where = f"{name}{list(index)}" if index else name
     if worst <= 1:
         return CheckResult(True, worst, where)
@@ -253,7 +280,7 @@ def equivalent(
             continue
         bound = np.asarray(e_x + e_y)
         ratio = np.where(_same(y, x), 0.0, _ratio(_gap(x, y), x, bound))
-        results.append(_verdict(a, y, x, bound, ratio))
+        results.append(_verdict_unless_open(a, y, x, bound, ratio))
     return max(results, key=lambda r: (not r.passed, r.worst))
 
 

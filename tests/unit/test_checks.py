@@ -5,9 +5,12 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from workbench.body import Body, BodyInput, Literal, Node, TensorType
 from workbench.checks import (
+    Expected,
     bit_equal,
     check_outputs,
     check_rewrite,
@@ -182,6 +185,27 @@ def test_infinities_and_nan_must_match():
     assert check_outputs(body, inputs, {"y": right}).passed
     assert not check_outputs(body, inputs, {"y": np.float32([np.inf, np.nan, 0])}).passed
     assert not check_outputs(body, inputs, {"y": np.float32([-np.inf, 0, 0])}).passed
+
+
+@given(
+    out=st.lists(
+        st.floats(-8, 8, width=32) | st.sampled_from([np.nan, np.inf, -np.inf]), min_size=1
+    ),
+    exact=st.lists(st.floats(-8, 8), min_size=1),
+    bound=st.floats(1e-6, 4),
+)
+def test_the_worst_element_is_the_largest_distance_in_bounds(out, exact, bound):
+    size = min(len(out), len(exact))
+    x, b = np.array(exact[:size]), np.full(size, bound)
+    found = np.array(out[:size], np.float32)
+    expected = Expected({"y": (x, b)}, {"y": DataType.FLOAT}, None)
+    ratio = np.abs(found.astype(np.float64) - x) / b
+    largest = float(np.max(np.where(np.isnan(ratio), np.inf, ratio)))
+    result = expected.check({"y": found})
+    assert result.worst == largest and result.passed == (largest <= 1)
+    # An infinite element is compared another way, and the others as before.
+    longer = Expected({"y": (np.append(x, np.inf), np.append(b, 1))}, {"y": DataType.FLOAT}, None)
+    assert longer.check({"y": np.append(found, np.float32(np.inf))}).worst == largest
 
 
 def test_a_check_that_could_see_nothing_does_not_pass():

@@ -151,11 +151,23 @@ def test_a_source_whose_best_guesses_are_far_slower_is_left_alone_and_says_besid
     assert outclassed(offer, [*found, measured("NVRTC", 29.0)]) is None
 
 
-def test_other_layouts_and_refused_tactics_outclass_nobody():
+def test_other_layouts_outclass_only_by_more_than_rewriting_can_cost():
     offer = measured("NVRTC", 0).tactic
     assert offer is not None
     slow = [measured("NVRTC", 31.0), measured("NVRTC", 35.0)]
-    assert outclassed(offer, [*slow, measured("CUDNN", 1.0, HWC)]) is None
+    assert outclassed(offer, [*slow, measured("CUDNN", 4.0, HWC)]) is None
+    refusal = outclassed(offer, [slow[0], measured("CUDNN", 3.0, HWC)])
+    assert refusal is not None, "one guess that far off is enough"
+    assert "CUDNN 3.0 µs in other layouts" in refusal.reason
+    other_layout = measured("NVRTC", 0, HWC).tactic
+    assert other_layout is not None
+    assert outclassed(other_layout, [*slow, measured("CUDNN", 1.0, HWC)]) is None
+
+
+def test_refused_tactics_outclass_nobody():
+    offer = measured("NVRTC", 0).tactic
+    assert offer is not None
+    slow = [measured("NVRTC", 31.0), measured("NVRTC", 35.0)]
     wrong = replace(measured("CUDNN", 1.0), refusal=Refusal("wrong"))
     assert outclassed(offer, [*slow, wrong]) is None
     assert outclassed(offer, slow) is None

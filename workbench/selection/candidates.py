@@ -7,12 +7,14 @@ from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
+from itertools import permutations
 
 from workbench.body import Array, Body
 from workbench.config import BuilderConfig, BuilderFlag, MemoryPoolType
 from workbench.datatypes import DataType
 from workbench.devices import Device
 from workbench.errors import ConfigError
+from workbench.formats import FORMATS
 from workbench.records import Refusal
 from workbench.selection.budget import (
     TACTICS_BY_LEVEL,
@@ -22,7 +24,7 @@ from workbench.selection.budget import (
 )
 from workbench.selection.candidate import Candidate
 from workbench.selection.choice import LayerChoice
-from workbench.selection.layer_problem import Key, LayerProblem
+from workbench.selection.layer_problem import Key, LayerProblem, reformat_problem
 from workbench.selection.one_item import is_itemwise
 from workbench.selection.portability import compiled_for, cost_us, portable
 from workbench.selection.trial import Trial
@@ -101,7 +103,7 @@ class Workshop:
     def precompile(
         self, layers: Iterable[LayerProblem], parts: Iterable[LayerProblem] = ()
     ) -> None:
-        """Compile the kernels of all layers in parallel, and wait: timings want to be alone.
+        """Compile all layers' kernels in parallel, reformats' too, and wait: timings run alone.
 
         parts: pieces of fused layers, for which nothing is compiled slowly.
         """
@@ -110,6 +112,7 @@ class Workshop:
         ahead = [s for s in self.sources if isinstance(s, CompilesAhead)]
         ahead.sort(key=lambda s: not s.slow)  # what takes longest begins first
         jobs = {p.key: (p, True) for p in parts} | {p.key: (p, False) for p in layers}
+        tensors = dict.fromkeys(t for p, _ in jobs.values() for t in p.tensors)
         started: list[Future[bytes]] = []
         for source in ahead:
             for layer, part in jobs.values():
@@ -117,6 +120,9 @@ class Workshop:
                     offers = source.candidates(self.problem(layer.opt, layer.constants))
                     most = self._limits(layer, part=part)[source.name]
                     started += self._compiling(source, layer, offers, most)
+            for t in tensors:
+                offers = [source.reformat(t, a, b) for a, b in permutations(FORMATS, 2)]
+                started += self._compiling(source, reformat_problem(t), offers, len(offers))
         wait(started)  # what failed is refused, with its reason, when it is prepared
 
     def timing_alone(self) -> AbstractContextManager[None]:
@@ -246,16 +252,16 @@ class Workshop:
                     continue
                 unneeded = self._emulates_in_vain(layer, offer, found)
                 unneeded = unneeded or self.not_worth_compiling(offer, found, layer)
-                if 0 < self.config.builder_optimization_level < TRIES_ALL_LEVEL:
-                    unneeded = unneeded or outclassed(offer, found)
+                if unneeded is None:
+                    # What is outclassed counts: no further one takes its place, and is compiled.
+                    tried += 1
+                    if tried > limits[source.name]:
+                        unneeded = self._untried(limits[source.name], part=part)
+                    elif 0 < self.config.builder_optimization_level < TRIES_ALL_LEVEL:
+                        unneeded = outclassed(offer, found)
                 if unneeded is not None:
                     found.append(Candidate(source.name, offer.title, offer, refusal=unneeded))
                     continue
-                if tried >= limits[source.name]:
-                    reason = self._untried(limits[source.name], part=part)
-                    found.append(Candidate(source.name, offer.title, offer, refusal=reason))
-                    continue
-                tried += 1
                 made = trial.candidate(source, offer)
                 found.append(portable(made, self.config.hardware_compatibility_level))
                 if self.config.builder_optimization_level == 0 and self._settles(layer, found[-1]):

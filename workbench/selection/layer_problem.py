@@ -11,6 +11,7 @@ from workbench.datatypes import DataType
 from workbench.dimensions import volume
 from workbench.errors import NetworkError
 from workbench.network import Layer
+from workbench.tactics.launch import reformat_body
 
 CHECK_LIMIT_FLOPS = 4e9
 CHECK_LIMIT_ELEMENTS = 4_000_000
@@ -61,6 +62,11 @@ class LayerProblem:
         return (self.opt.signature, self.other_sizes, self.decided, self.built)
 
     @property
+    def tensors(self) -> tuple[TensorType, ...]:
+        """What a kernel reads and writes at the opt, constants aside."""
+        return (*(i.type for i in self.opt.dynamic_inputs), *self.opt.output_types)
+
+    @property
     def smallest(self) -> Body:
         """The Body of the least work."""
         return min(self.shapes, key=lambda b: b.flops)
@@ -90,3 +96,9 @@ class LayerProblem:
             return one if all(t.shape[0] == 1 for t in one.output_types) else None
         except NetworkError:
             return None
+
+
+def reformat_problem(type_: TensorType) -> LayerProblem:
+    """A tensor, its sizes bound, to be rewritten from one layout to another."""
+    body = reformat_body(type_)
+    return LayerProblem("reformat", body, (body,), {}, type_.dtype)

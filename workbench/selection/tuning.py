@@ -22,14 +22,18 @@ from workbench.selection.candidates import Workshop
 from workbench.selection.choice import Tuned
 from workbench.selection.composing import composed_candidates, part_problems
 from workbench.selection.finals import finals
-from workbench.selection.layer_problem import LayerProblem, bodies_at, constants_of
+from workbench.selection.layer_problem import (
+    LayerProblem,
+    bodies_at,
+    constants_of,
+    reformat_problem,
+)
 from workbench.selection.overwriting import Overwriting
 from workbench.selection.ranking import fastest
 from workbench.selection.selecting import Selecting
 from workbench.selection.trial import Trial
 from workbench.storage import VIEWABLE, no_views
 from workbench.tactics.host import HOST
-from workbench.tactics.launch import reformat_body
 from workbench.tactics.view import VIEW
 from workbench.timing import Timing, TimingCache
 
@@ -190,8 +194,7 @@ class _Tuning:
         return self._reformats[key]
 
     def _best_reformat(self, type_: TensorType, source: Format, target: Format) -> Candidate | None:
-        body = reformat_body(type_)
-        trial = Trial(self.shop, LayerProblem("reformat", body, (body,), {}, type_.dtype))
+        trial = Trial(self.shop, reformat_problem(type_))
         tried: list[Candidate] = []
         for s in self.shop.sources:
             offer = s.reformat(type_, source, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 from concurrent.futures import Future
@@ -16,6 +17,7 @@ PASSED = "fenced waiting early"
 WORKER = Path(__file__).with_name("worker.py")
 
 
+@functools.cache
 def triton_version() -> str:
     """The installed version of Triton, ``none`` where there is none."""
     try:
