@@ -386,6 +386,15 @@ def reshape(batch: int) -> Body:
     return d.body(d("Reshape", d.input(batch, 20, 1, 1), d.literal([-1, 20], "int64")))
 
 
+def patches_as_rows(batch: int) -> Body:
+    """An image's pixels as rows of their channels, after a learned one: a ViT's tokens."""
+    d = Draft()
+    image = d.input(batch, 24, 2, 3, dtype=HALF)
+    rows = d("Reshape", image, d.literal([batch, 24, 6], "int64"))
+    token = d("Expand", d.weight(1, 1, 24, dtype=HALF), d.literal([batch, 1, 24], "int64"))
+    return d.body(d("Concat", token, d("Transpose", rows, perm=(0, 2, 1)), axis=1))
+
+
 BODIES: dict[str, Callable[[int], Body]] = {
     "conv_3x3_residual": conv(residual=True),
     "conv_1x1": conv(kernel=1, pad=0),
@@ -422,6 +431,7 @@ BODIES: dict[str, Callable[[int], Body]] = {
     "pointwise_half": pointwise(HALF),
     "activations": activations,
     "broadcasts": broadcasts,
+    "patches_as_rows": patches_as_rows,
     "compare": compare,
     "integers": integers,
     "vector": vector,

@@ -109,6 +109,24 @@ def test_a_mean_of_each_channel_is_quantized_as_it_is_written(kind):
         assert result.passed, (v.name, result.message)
 
 
+def test_an_image_that_becomes_rows_is_read_channels_last_and_written_linear_by_vectors():
+    body = BODIES["patches_as_rows"](2)
+    offered = variants(body)
+    assert not isinstance(offered, Refusal), offered
+    found = [v for v in offered if v.layout == HWC and v.name.startswith("pixels")]
+    assert [dict(v.parameters)["vector"] for v in found] == [8, 4, 1]
+    values = sample_inputs(body, seed=0)
+    exact = expect(body, values)
+    for v in found:
+        layouts, out = layouts_of(body, v)
+        image = body.dynamic_inputs[0].name
+        assert [n for n, f in layouts.items() if f == HWC] == [image] and out == LINEAR
+        text = kernel(body, v)
+        assert isinstance(text, KernelText), text
+        result = exact.check(run_on_host(body, text, values, layouts, out))
+        assert result.passed, (v.name, result.message)
+
+
 @pytest.mark.parametrize("axes", [[1], [2], [0, 2, 3]])
 def test_what_sums_other_axes_is_not_read_channels_last(axes):
     d = Draft()

@@ -62,7 +62,7 @@ def variants(body: Body) -> tuple[Variant, ...] | Refusal:
         if isinstance(shapes, Refusal) and anchor.op not in ELEMENT_RULES:
             return shapes
         offered = () if isinstance(shapes, Refusal) else tuple(map(_spread, shapes))
-        if _sums_pixels(body):
+        if _summed_images(body):
             offered = (*offered[:1], Variant("pixels", HWC, (("pixels", True),)), *offered[1:])
     if anchor is not None and anchor.op == "DFT" and isinstance(split_dft(body), KernelText):
         offered = (Variant("split sums", LINEAR, (("split", True),)),)
@@ -91,30 +91,43 @@ def layouts_of(body: Body, variant: Variant) -> tuple[dict[str, Format], Format]
     """Layouts of a variant's inputs by name, and that of all its outputs."""
     if "pixels" not in dict(variant.parameters):
         return followed_layouts(body, variant.layout), variant.layout
-    return {
-        i.name: variant.layout if len(i.type.shape) > 2 and not i.constant else LINEAR
-        for i in body.inputs
-    }, LINEAR
+    images = _summed_images(body) or _unrolled_images(body)
+    return {i.name: variant.layout if i.name in images else LINEAR for i in body.inputs}, LINEAR
 
 
-def _sums_pixels(body: Body) -> bool:
-    """Whether the anchor reduces each channel of an image to one number.
+def _summed_images(body: Body) -> frozenset[str]:
+    """The inputs, if they are images and the anchor reduces each of their channels to one number.
 
     Channels last, neighbouring threads then read neighbouring channels, and nothing is reformatted.
     """
-    anchor = body.anchor_node
+    anchor, none = body.anchor_node, frozenset[str]()
     if anchor is None or not anchor.op.startswith("Reduce"):
-        return False
+        return none
     shape = body.types[anchor.inputs[0]].shape
     rank = len(shape)
     given = next((n for n in body.nodes if anchor.inputs[1:2] == n.outputs), None)
     if given is None or given.operator is not CONSTANT or rank < 3 or shape[1] == 1:
-        return False
+        return none
     axes = {int(a) % rank for a in given.attributes["value"].values}
-    dynamic = [i.type.shape for i in body.dynamic_inputs]
-    images = [s for s in dynamic if len(s) > 2]
+    images = {i.name: i.type.shape for i in body.dynamic_inputs if len(i.type.shape) > 2}
     reduced = all(prod(t.shape) == prod(shape[:2]) for t in body.output_types)
-    return axes == set(range(2, rank)) and set(images) == {shape} and reduced
+    alike = axes == set(range(2, rank)) and set(images.values()) == {shape}
+    return frozenset(images) if alike and reduced else none
+
+
+def _unrolled_images(body: Body) -> frozenset[str]:
+    """Inputs whose pixels become rows: their channels are the innermost axis of all outputs.
+
+    Channels last, what a thread's neighbours write lies side by side where they read it.
+    """
+    inner = {t.shape[-1] for t in body.output_types if t.shape}
+    ranks = {len(t.shape) for t in body.output_types}
+    return frozenset(
+        i.name
+        for i in body.dynamic_inputs
+        if len(i.type.shape) > 3 and len(i.type.shape) not in ranks
+        if {i.type.shape[1]} == inner != {1}
+    )
 
 
 def generates(op: str) -> bool:
@@ -128,16 +141,26 @@ def _elements(body: Body, layouts: tuple[Format, ...]) -> tuple[Variant, ...]:
     """Each thread makes some elements of the result, whatever the operators."""
     if any(not layout.fits(len(t.shape)) for t in body.output_types for layout in layouts):
         layouts = (LINEAR,)
-    kinds = [i.type.dtype for i in body.inputs] + [t.dtype for t in body.output_types]
-    return tuple(
-        Variant(f"elements v{v}", f, (("vector", v),))
-        for f in layouts
-        for v in _widths(body, f, kinds)
-        if v == 1 or not any(n.op in LOOPING for n in body.nodes)
+    loops = any(n.op in LOOPING for n in body.nodes)
+    unrolled = (
+        Variant(f"pixels v{v}", HWC, (("vector", v), ("pixels", True)))
+        for v in _widths(body, LINEAR)
+        if _unrolled_images(body) and not loops
+    )
+    return (
+        *unrolled,
+        *(
+            Variant(f"elements v{v}", f, (("vector", v),))
+            for f in layouts
+            for v in _widths(body, f)
+            if v == 1 or not loops
+        ),
     )
 
 
-def _widths(body: Body, layout: Format, kinds: Any) -> tuple[int, ...]:
+def _widths(body: Body, layout: Format) -> tuple[int, ...]:
+    """Elements that a thread may store at once, most first."""
+    kinds = [i.type.dtype for i in body.inputs] + [t.dtype for t in body.output_types]
     lengths = [layout.physical_shape(t.shape)[-1] if t.shape else 1 for t in body.output_types]
     common = min(lengths)
     found = vector_widths(kinds, common) if common else (1,)
@@ -155,8 +178,6 @@ def kernel(body: Body, variant: Variant) -> KernelText | Refusal:
         return recurrent_kernel(body, given["threads"])
     if "tile" in given:
         return direct_kernel(body, variant.layout, given["tile"])
-    if "pixels" in given:
-        return pointwise_kernel(body, LINEAR, 1, layouts_of(body, variant)[0])
     if "down" in given:
         return pool_kernel(body, PoolShape(given["vector"], given["down"], given["across"]))
     if "split" in given:
@@ -164,9 +185,9 @@ def kernel(body: Body, variant: Variant) -> KernelText | Refusal:
     if "lanes" in given:
         return _rows(body, given["lanes"], given["vector"], given.get("parts", 0))
     # Chosen at another size, perhaps: as wide as this one allows.
-    kinds = [i.type.dtype for i in body.inputs] + [t.dtype for t in body.output_types]
-    fitting = [v for v in _widths(body, variant.layout, kinds) if v <= given["vector"]]
-    return pointwise_kernel(body, variant.layout, max(fitting, default=1))
+    layouts, written = layouts_of(body, variant)
+    fitting = [v for v in _widths(body, written) if v <= given.get("vector", 1)]
+    return pointwise_kernel(body, written, max(fitting, default=1), layouts)
 
 
 def _rows(body: Body, lanes: int, vector: int, parts: int) -> KernelText | Refusal:
