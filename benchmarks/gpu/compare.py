@@ -1,4 +1,4 @@
-"""Ours and PyTorch on the same model, weights and inputs, interleaved, each in one CUDA graph.
+"""Ours and its peers on the same model, weights and inputs, interleaved, each in one CUDA graph.
 
     python benchmarks/gpu/compare.py OUT.json resnet50:32:fp16 [--models FOLDER] [--peers eager]
 
@@ -9,7 +9,8 @@ outputs on the device), and the relative L2 error against PyTorch in float32. Wh
 that says why, and the exit status is 1.
 Candidates: ``workbench``, which reads and writes float32 and computes in the type; ``eager``,
 PyTorch's eager mode; ``compile``, ``torch.compile`` in its mode max-autotune, frozen where that
-works. PyTorch has no INT8 or FP8 of its own for these models: ask for no peers there, FP16's serve.
+works; ``onnxruntime``, ONNX Runtime where it is installed for CUDA. None of the peers has INT8 or
+FP8 of its own for these models: ask for none there, FP16's serve.
 INT8 (percentile) and FP8 (min-max) are calibrated on the first FEW items, and written as Q/DQ;
 ``error_of_same_graph`` is the distance of these items to that graph's NumPy reference, and
 ``sensitivity_of_graph`` that reference's own change when it rounds otherwise.
@@ -36,7 +37,7 @@ from typing import Any
 
 import torch
 from models import MODELS, export, make
-from peers import PEERS, peer
+from peers import PEERS, peer, runnable
 from places import PLACES, Place, Replay
 from quantized import PRECISIONS, calibrated, config_for, distance
 from torch import Tensor, nn
@@ -261,13 +262,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("jobs", nargs="+", help="model:batch:type")
-    parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=PEERS)
+    parser.add_argument("--peers", nargs="*", choices=PEERS, help="by default all that run here")
     parser.add_argument("--level", type=int, default=3, help="builder_optimization_level")
     parser.add_argument("--layers", type=int, default=0, help="print so many slowest layers")
     parser.add_argument("--models", type=Path, help="a folder that keeps exported models")
     parser.add_argument("--device", default="cuda", choices=tuple(PLACES))
     options = parser.parse_args()
     place, rows = PLACES[options.device](), list[Row]()
+    if options.peers is None:
+        options.peers = runnable(place)
     with tempfile.TemporaryDirectory() as own:
         folder = options.models or Path(own)
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""PyTorch beside ours: its eager mode, and ``torch.compile`` in its mode max-autotune."""
+"""PyTorch beside ours, its eager mode and ``torch.compile`` max-autotune, and ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import time
 from typing import Any
 
 import torch
+from onnxruntime_peer import installed, onnxruntime_run
 from places import Place, Replay
 from torch import Tensor, nn
 
-PEERS = ("eager", "compile")
+PEERS = ("eager", "compile", "onnxruntime")
+
+
+def runnable(place: Place) -> list[str]:
+    """The peers that can run here: ONNX Runtime is no requirement."""
+    return [p for p in PEERS if p != "onnxruntime" or installed(place)]
 
 
 def peer(
@@ -20,6 +26,8 @@ def peer(
     if who == "eager":
         run, output = place.captured(module, inputs)
         facts: dict[str, Any] = {}
+    elif who == "onnxruntime":
+        run, output, facts = onnxruntime_run(module, inputs, place)
     else:
         run, output, facts = _compiled(module, inputs, place)
     return run, output, {"build_s": round(time.perf_counter() - start, 1), **facts}

@@ -88,7 +88,8 @@ def _key(row: Row) -> tuple[Any, ...]:
 
 
 def _order(key: tuple[Any, ...]) -> tuple[Any, ...]:
-    models, who = ("resnet50", "mobilenetv2", "bert", "vit"), ("workbench", "eager", "compile")
+    models = ("resnet50", "mobilenetv2", "bert", "vit")
+    who = ("workbench", "eager", "compile", "onnxruntime")
     place = models.index(key[0]) if key[0] in models else len(models)
     last = who.index(key[3]) if key[3] in who else len(who)
     return list(TYPES).index(key[2]), place, key[1], last
@@ -153,13 +154,16 @@ def _measured(group: Mapping[str, Row]) -> bool:
 
 
 def _floating(groups: Groups) -> list[str]:
+    third = any("onnxruntime" in g for g in groups.values())  # it is installed where it is wanted
     lines = [
-        "| Model | Batch | Ours | Aim | Compile | Ratio | Must | Eager | Ratio | Error: ours "
-        "| PyTorch's | Build, s | Warm, s | Load, ms |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| Model | Batch | Ours | Aim | Compile | Ratio | Must | Eager | Ratio | "
+        + ("ONNX Runtime | Ratio | " if third else "")
+        + "Error: ours | PyTorch's | Build, s | Warm, s | Load, ms |",
+        "|---|" + "--:|" * (15 if third else 13),
     ]
     for (model, batch, kind), g in groups.items():
-        ours, eager, compiled = (g.get(w, {}) for w in ("workbench", "eager", "compile"))
+        everyone = ("workbench", "eager", "compile", "onnxruntime")
+        ours, eager, compiled, other = (g.get(w, {}) for w in everyone)
         half = kind == "fp16"
         least = LEAST_RATIO.get((model, batch)) if half else None
         ratio = _ratio(compiled, ours)
@@ -168,6 +172,7 @@ def _floating(groups: Groups) -> list[str]:
             *(model, str(batch), _time(ours), _plain(AIM_US.get((model, batch)) if half else None)),
             *(_time(compiled), _number(ratio, ".2f", bad=short), _plain(least)),
             *(_time(eager), _number(_ratio(eager, ours), ".2f")),
+            *((_time(other), _number(_ratio(other, ours), ".2f")) if third else ()),
             *(_error(ours, eager), _number(eager.get("error"), ".2e")),
             *_seconds(ours),
         ]

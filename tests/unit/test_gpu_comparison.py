@@ -51,6 +51,18 @@ def test_rows_of_all_jobs_stand_by_type_model_and_batch(page):
     assert "| resnet50 | 32 | INT8 | FP16, INT8 | 700.0 **!** | 650 |" in text
 
 
+def test_onnx_runtime_has_columns_where_it_was_installed(page):
+    mine, other = row("workbench", 1000), row("onnxruntime", 1900)
+    text = page.markdown(page.merged([job(mine, row("eager", 2400), other)]))
+    assert "| 2,400.0 (2,399.0) | 2.40 | 1,900.0 (1,899.0) | 1.90 |" in text
+    head, ruler, cells = [line for line in text.splitlines() if line.startswith("|")][:3]
+    assert head.count("|") == ruler.count("|") == cells.count("|")
+    without = page.markdown(page.merged([job(mine, row("eager", 2400))]))
+    assert "ONNX Runtime" not in without
+    head, ruler, cells = [line for line in without.splitlines() if line.startswith("|")][:3]
+    assert head.count("|") == ruler.count("|") == cells.count("|")
+
+
 def test_errors_beyond_pytorchs_own_or_the_graphs_are_marked(page):
     text = page.markdown(
         page.merged(

@@ -14,7 +14,7 @@ from workbench.tactics.cudnn.frontend import PlanChoice
 from workbench.tactics.cudnn.graph import Graph
 
 WORKER = Path(__file__).with_name("worker.py")
-MOST_PROCESSES = 12
+MOST_PROCESSES = 6
 PROCESS_BYTES = 1 << 30
 """Device memory that a process with its CUDA context and cuDNN may take, with room to spare."""
 
