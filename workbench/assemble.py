@@ -11,7 +11,7 @@ from workbench.config import BuilderConfig, OptimizationProfile
 from workbench.devices import Device
 from workbench.dimensions import interval
 from workbench.errors import BuildError
-from workbench.formats import FORMATS, LINEAR, Format
+from workbench.formats import LINEAR, Format, formats_on
 from workbench.memory import Lifetime, MemoryPlan, plan_memory
 from workbench.network import Layer, NetworkDefinition, Tensor
 from workbench.optimization_profile import pinned_sizes
@@ -110,7 +110,7 @@ class _Assembly:
     def _share_memory(self) -> None:
         """Give the tensors of views their places. Raises BuildError where one is not possible."""
         pinned = pinned_sizes(self.profiles, self.network)
-        storages = {f: Storage(self.network, f, pinned) for f in FORMATS}
+        storages = {f: Storage(self.network, f, pinned) for f in formats_on(self.device.kind)}
         for layer in self.network.layers:
             tactic = self.choices[layer.name].winner.tactic
             if tactic is None or tactic.source != VIEW.name:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from workbench.datatypes import DataType
 from workbench.dimensions import ceildiv, volume
 
 
@@ -15,9 +16,9 @@ class Format:
     """A layout of elements. LINEAR is row-major; others are for tensors of rank >= 3.
 
     channels_last: the channel axis (1) is stored innermost.
-    block: channels are stored in groups of ``block``, the group innermost and padded with
-    zeros (nChw16c for 16). 0: not blocked. Who writes a tensor writes the zeros too; who reads it
-    may rely on them.
+    block: channels are stored in groups of ``block``, the group innermost and padded with zeros
+    (nChw16c for 16, TensorRT's kCHW32 for 32); 0: not blocked. Who writes a tensor writes the zeros
+    too; who reads it may rely on them.
     owner, digest: an opaque layout that only tactic source ``owner`` can read.
     """
 
@@ -75,14 +76,30 @@ class Format:
 LINEAR = Format("LINEAR")
 HWC = Format("HWC", channels_last=True)
 CHW16 = Format("CHW16", block=16)
+CHW32 = Format("CHW32", block=32)
 
 FORMATS: tuple[Format, ...] = (LINEAR, HWC, CHW16)
-"""The layouts that every source may read and write."""
+"""The layouts that every source may read and write on a CPU."""
+GPU_FORMATS: tuple[Format, ...] = (LINEAR, HWC, CHW32)
+"""The same on a GPU; CHW32 is of INT8 tensors whose channels fill its groups."""
+_NAMED = tuple(dict.fromkeys((*FORMATS, *GPU_FORMATS)))
+
+
+def formats_on(kind: str) -> tuple[Format, ...]:
+    """The layouts that sources share on a kind of device."""
+    return GPU_FORMATS if kind == "gpu" else FORMATS
+
+
+def vectorised(dtype: DataType, shape: tuple[Any, ...]) -> bool:
+    """Whether CHW32 holds tensors of this type and shape."""
+    if dtype is not DataType.INT8 or len(shape) < 3 or not isinstance(shape[1], int):
+        return False
+    return shape[1] > 0 and shape[1] % CHW32.block == 0
 
 
 def format_named(name: str) -> Format:
     """The named layout; ValueError for any other name."""
-    for f in FORMATS:
+    for f in _NAMED:
         if f.name == name:
             return f
-    raise ValueError(f"no tensor format is named {name!r}; known: {[f.name for f in FORMATS]}")
+    raise ValueError(f"no tensor format is named {name!r}; known: {[f.name for f in _NAMED]}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import permutations
 from pathlib import Path
 
 import cupy
@@ -10,7 +11,7 @@ import pytest
 
 from workbench.body import TensorType
 from workbench.datatypes import DataType
-from workbench.formats import HWC, LINEAR
+from workbench.formats import CHW32, HWC, LINEAR
 from workbench.records import Refusal
 from workbench.tactics.launch import reformat_body
 from workbench.tactics.nvrtc.frame import KernelText
@@ -38,10 +39,12 @@ def test_the_first_variant_of_each_layout_and_the_widest_rows_compile(name):
 
 @pytest.mark.parametrize("kind", [DataType.HALF, DataType.INT8, DataType.FLOAT])
 def test_reformats_compile(kind):
-    body = reformat_body(TensorType(kind, (2, 5, 7, 9)))
-    for source, target in ((LINEAR, HWC), (HWC, LINEAR)):
-        code = reformat_kernel(body, source, target).code
-        assert compile_text(cupy, code, "sm_90")[:4] == b"\x7fELF"
+    body = reformat_body(TensorType(kind, (2, 64, 7, 9)))
+    layouts = (LINEAR, HWC, CHW32) if kind is DataType.INT8 else (LINEAR, HWC)
+    for source, target in permutations(layouts, 2):
+        text = reformat_kernel(body, source, target)
+        assert isinstance(text, KernelText), text
+        assert compile_text(cupy, text.code, "sm_90")[:4] == b"\x7fELF"
 
 
 @pytest.mark.parametrize("kind", ["FLOAT", "HALF", "BF16", "INT8", "UINT8", "FP8", "FP8E5M2"])

@@ -15,6 +15,7 @@ from triton_on_host import run_on_host
 
 from workbench.body import Body
 from workbench.checks import expect
+from workbench.formats import CHW32
 from workbench.records import Refusal
 from workbench.sampling import sample_inputs
 from workbench.tactics.compile_processes import CompileError
@@ -76,6 +77,8 @@ ON_HOST = {
     },
     "stem": lambda batch: Convolution(batch, 3, 13, 8, 7, 2, 3).body(),
     "stem int8": lambda batch: Convolution(batch, 3, 11, 8, 3, 2, 1, INT8).body(),
+    "blocks int8": lambda batch: Convolution(batch, 64, 5, 96, 1, kind=INT8, residual=True).body(),
+    "window blocks int8": lambda batch: Convolution(batch, 32, 7, 64, 3, 2, 1, INT8).body(),
     "split sums": lambda batch: Linear(8 * batch, 512, 24, HALF, True).body(),
     "one row": lambda batch: Linear(1, 40, 24, INT8, activation="Gelu").body(),
     "depthwise half": lambda batch: Convolution(batch, 24, 9, 24, 3, 2, 1, group=24).body(),
@@ -127,6 +130,17 @@ def test_each_form_is_within_the_bound_on_the_host(name):
         found = run_on_host(program, tactic, problem, values)
         result = expected.check(found)
         assert result.passed, f"{tactic.name}: {result.message}"
+
+
+def test_int8_images_that_fill_blocks_of_channels_are_offered_in_them_last():
+    for name in ("blocks int8", "window blocks int8"):
+        tactics = TRITON.candidates(problem_of(ON_HOST[name](2), 90)[0])
+        layouts = [{*t.inputs, *t.outputs} for t in tactics]
+        first = layouts.index({CHW32})
+        assert first > 0 and all(found == {CHW32} for found in layouts[first:])
+    for kind, channels in ((INT8, 48), (HALF, 64)):
+        problem, _ = problem_of(Convolution(2, channels, 5, 64, 1, kind=kind).body(), 90)
+        assert not any(CHW32 in t.inputs for t in TRITON.candidates(problem))
 
 
 def test_a_kernel_that_does_not_compile_says_why():

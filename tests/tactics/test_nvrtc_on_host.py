@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
+import numpy as np
 import pytest
 from host_cuda import run_on_host
 from tactic_bodies import BODIES, Draft
 
-from workbench.body import Body
+from workbench.body import Body, TensorType
 from workbench.checks import expect
 from workbench.datatypes import DataType
-from workbench.formats import HWC, LINEAR
+from workbench.formats import CHW32, HWC, LINEAR
 from workbench.records import Refusal
 from workbench.sampling import sample_inputs
+from workbench.tactics.launch import reformat_body
+from workbench.tactics.nvrtc import NVRTC
 from workbench.tactics.nvrtc.frame import KernelText
-from workbench.tactics.nvrtc.kernels import Variant, kernel, layouts_of, variants
+from workbench.tactics.nvrtc.kernels import (
+    Variant,
+    kernel,
+    layouts_of,
+    reformat_kernel,
+    variants,
+)
 
 COOPERATIVE = {"global_average_pool"}
 """Bodies of which every kernel shares a row among threads: these cannot be run one by one."""
@@ -125,6 +136,45 @@ def test_an_image_that_becomes_rows_is_read_channels_last_and_written_linear_by_
         assert isinstance(text, KernelText), text
         result = exact.check(run_on_host(body, text, values, layouts, out))
         assert result.passed, (v.name, result.message)
+
+
+def quantized_sum(channels: int) -> Body:
+    """Two INT8 images added and quantized again."""
+    d = Draft()
+    x, y = (d.quantized(2, channels, 3, 5) for _ in range(2))
+    return d.body(d.quantize(d("Relu", d("Add", x, y))))
+
+
+def test_int8_images_are_read_and_written_in_blocks_of_channels_that_they_fill():
+    body = quantized_sum(64)
+    values = sample_inputs(body, seed=0)
+    exact = expect(body, values)
+    found = {v: t for v, t in runnable(body).items() if v.layout == CHW32}
+    assert {dict(v.parameters)["vector"] for v in found} == {16, 1}
+    for v, text in found.items():
+        layouts, out = layouts_of(body, v)
+        assert {layouts[i.name] for i in body.dynamic_inputs} == {out} == {CHW32}
+        result = exact.check(run_on_host(body, text, values, layouts, out))
+        assert result.passed, (v.name, result.message)
+    assert CHW32 not in {v.layout for v in variants(quantized_sum(48))}
+
+
+@pytest.mark.parametrize(("source", "target"), list(permutations((LINEAR, HWC, CHW32), 2)))
+def test_a_tensor_is_rewritten_from_each_layout_to_each_other(source, target):
+    type_ = TensorType(DataType.INT8, (2, 64, 5, 9))
+    body = reformat_body(type_)
+    text = reformat_kernel(body, source, target)
+    assert isinstance(text, KernelText), text
+    values = sample_inputs(body, seed=0)
+    together = LINEAR in (source, target)
+    found = run_on_host(body, text, values, {"input": source}, target, together=together)
+    assert np.array_equal(found["output"], values["input"])
+
+
+def test_what_does_not_fill_blocks_of_channels_is_not_rewritten_to_them():
+    for dtype, channels in ((DataType.INT8, 48), (DataType.HALF, 64)):
+        refused = NVRTC.reformat(TensorType(dtype, (2, channels, 5, 5)), LINEAR, CHW32)
+        assert isinstance(refused, Refusal) and "from LINEAR to CHW32" in refused.reason
 
 
 @pytest.mark.parametrize("axes", [[1], [2], [0, 2, 3]])

@@ -109,7 +109,12 @@ def _sizes(t: PlanTensor) -> list[int]:
 
 
 def _format(layout: Format) -> str:
-    names = {"LINEAR": "Row major linear format", "HWC": "Channel last format"}
+    names = {
+        "LINEAR": "Row major linear format",
+        "HWC": "Channel last format",
+        "CHW16": "Sixteen wide channel vectorized row major format",
+        "CHW32": "Thirty-two wide channel vectorized row major format",
+    }
     return names.get(layout.name, f"{layout} vectorized format")
 
 

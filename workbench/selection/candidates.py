@@ -14,7 +14,7 @@ from workbench.config import BuilderConfig, BuilderFlag, MemoryPoolType
 from workbench.datatypes import DataType
 from workbench.devices import Device
 from workbench.errors import ConfigError
-from workbench.formats import FORMATS
+from workbench.formats import formats_on
 from workbench.records import Refusal
 from workbench.selection.budget import (
     TACTICS_BY_LEVEL,
@@ -113,6 +113,7 @@ class Workshop:
         ahead.sort(key=lambda s: not s.slow)  # what takes longest begins first
         jobs = {p.key: (p, True) for p in parts} | {p.key: (p, False) for p in layers}
         tensors = dict.fromkeys(t for p, _ in jobs.values() for t in p.tensors)
+        formats = formats_on(self.device.kind)
         started: list[Future[bytes]] = []
         for source in ahead:
             for layer, part in jobs.values():
@@ -121,7 +122,7 @@ class Workshop:
                     most = self._limits(layer, part=part)[source.name]
                     started += self._compiling(source, layer, offers, most)
             for t in tensors:
-                offers = [source.reformat(t, a, b) for a, b in permutations(FORMATS, 2)]
+                offers = [source.reformat(t, a, b) for a, b in permutations(formats, 2)]
                 started += self._compiling(source, reformat_problem(t), offers, len(offers))
         wait(started)  # what failed is refused, with its reason, when it is prepared
 

@@ -17,7 +17,7 @@ import numpy as np
 from workbench.body import HostType, TensorType
 from workbench.datatypes import DataType
 from workbench.dimensions import evaluate_shape
-from workbench.formats import FORMATS, LINEAR, Format
+from workbench.formats import LINEAR, Format, formats_on
 from workbench.network import Layer, Tensor
 from workbench.selection.candidate import Candidate
 from workbench.selection.candidates import Workshop
@@ -161,7 +161,7 @@ class Selecting:
     ) -> dict[str, float]:
         """Best total when every layer that can use a layout uses only that one (or linear)."""
         totals: dict[str, float] = {}
-        for layout in FORMATS:
+        for layout in formats_on(self.shop.device.kind):
             limited: list[Matrix] = []
             for offered, node in zip(menus, nodes, strict=True):
                 allowed = [_uses_only(c, layout) for c in offered]

@@ -12,7 +12,7 @@ from workbench.datatypes import DataType
 from workbench.devices import Device
 from workbench.dimensions import symbols_of
 from workbench.errors import NetworkError, NoTacticError
-from workbench.formats import FORMATS, LINEAR, Format
+from workbench.formats import CHW32, LINEAR, Format, formats_on, vectorised
 from workbench.network import Layer, NetworkDefinition
 from workbench.optimization_profile import pinned_sizes
 from workbench.records import Progress, Refusal
@@ -76,7 +76,7 @@ class _Tuning:
         ]
         self.opt = {**later, **profiles[0].bindings(network, 1)}
         pinned = pinned_sizes(profiles, network)
-        self.no_view = {f: no_views(network, f, pinned) for f in FORMATS}
+        self.no_view = {f: no_views(network, f, pinned) for f in formats_on(device.kind)}
         self.shop.order[VIEW.name] = -1
         self._reformats: dict[tuple[TensorType, Format, Format], Candidate | None] = {}
 
@@ -161,7 +161,9 @@ class _Tuning:
         """The layer without a kernel, in each layout that allows it; or why LINEAR doesn't."""
         if layer.op not in VIEWABLE or layer.is_fused or layer.on_host:
             return ()
-        layouts = [f for f in FORMATS if not self.no_view[f][layer.name]]
+        layouts = [f for f, reasons in self.no_view.items() if not reasons[layer.name]]
+        if any(not vectorised(t.dtype, t.shape) for t in layer.outputs):
+            layouts = [f for f in layouts if f != CHW32]
         if not layouts:
             refusal = Refusal(self.no_view[LINEAR][layer.name], VIEW.name, code="view")
             return (Candidate(VIEW.name, VIEW.name, None, refusal=refusal),)

@@ -222,7 +222,12 @@ def operand(node: Node, k: int) -> str:
 
 # -- coordinates --------------------------------------------------------------------------
 def offset(shape: Sequence[int], layout: Format, index: Index) -> str:
-    """Offset of the element at ``index`` of a stored tensor."""
+    """Offset of the element at ``index`` of a stored tensor; its channels fill their groups."""
+    if layout.block:
+        stored = (shape[0], shape[1] // layout.block, *shape[2:], layout.block)
+        channel = f"({index[1]})"
+        group = f"{channel} / {layout.block}" if stored[1] != 1 else "0"
+        return offset(stored, LINEAR, (index[0], group, *index[2:], f"{channel} % {layout.block}"))
     order = list(range(len(shape)))
     if layout.channels_last:
         order = [0, *range(2, len(shape)), 1]

@@ -169,11 +169,8 @@ def store_element(body: Body, k: int, text: str) -> str:
     return f"y{k}.v[t] = {stored(body.output_types[k].dtype, text)};"
 
 
-def physical(index: Index, layout: Format) -> Index:
-    """Logical coordinates in the order in which a layout stores them."""
-    return (index[0], *index[2:], index[1]) if layout.channels_last else index
-
-
 def logical(index: Index, layout: Format) -> Index:
-    """The opposite of ``physical``."""
+    """Coordinates of a tensor from those of how a layout stores it."""
+    if layout.block:
+        return (index[0], f"({index[1]}) * {layout.block} + {index[-1]}", *index[2:-1])
     return (index[0], index[-1], *index[1:-1]) if layout.channels_last else index

@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 from workbench.body import CONSTANT, Body
-from workbench.formats import HWC, LINEAR, Format, format_named
+from workbench.formats import CHW32, HWC, LINEAR, Format, format_named, vectorised
 from workbench.records import Refusal
 from workbench.tactics.nvrtc import direct
 from workbench.tactics.nvrtc.direct import computed_types, direct_kernel
@@ -71,7 +71,7 @@ def variants(body: Body) -> tuple[Variant, ...] | Refusal:
         offered = (*narrow, *offered)
     if any(not isinstance(kernel(body, v), Refusal) for v in offered):
         return offered
-    return (*offered, *_elements(body, layouts))
+    return (*offered, *_elements(body, (*layouts, CHW32) if _in_blocks(body) else layouts))
 
 
 def _spread(s: Shape) -> Variant:
@@ -128,6 +128,13 @@ def _unrolled_images(body: Body) -> frozenset[str]:
         if len(i.type.shape) > 3 and len(i.type.shape) not in ranks
         if {i.type.shape[1]} == inner != {1}
     )
+
+
+def _in_blocks(body: Body) -> bool:
+    """Whether CHW32 holds all that is written, and all that is read in the outputs' layout."""
+    followed = followed_layouts(body, CHW32)
+    types = [i.type for i in body.inputs if followed[i.name] == CHW32]
+    return all(vectorised(t.dtype, t.shape) for t in (*types, *body.output_types))
 
 
 def generates(op: str) -> bool:
@@ -212,16 +219,18 @@ def variant_of(name: str, layout: str, parameters: Any) -> Variant:
     return Variant(name, format_named(layout), tuple((k, v) for k, v in parameters if k in KEPT))
 
 
-def reformat_kernel(body: Body, source: Format, target: Format) -> KernelText:
+def reformat_kernel(body: Body, source: Format, target: Format) -> KernelText | Refusal:
     """Copy a tensor from one layout to another: a square of 32 x 32 elements a block.
 
     It goes by way of shared memory, so that both reads and writes run along memory.
     """
     shape = body.inputs[0].type.shape
-    batch, channels = shape[0], shape[1]
-    inner = 1
-    for d in shape[2:]:
-        inner *= d
+    if LINEAR not in (source, target):  # channels lie together in both
+        widest, *_ = _widths(body, target)
+        return pointwise_kernel(body, target, widest, {body.inputs[0].name: source})
+    other = source if target == LINEAR else target
+    channels = other.block or shape[1]
+    batch, inner = shape[0] * (shape[1] // channels), prod(shape[2:])
     rows_, columns = (channels, inner) if source == LINEAR else (inner, channels)
     across, down = -(-columns // 32), -(-rows_ // 32)
     lines = [

@@ -11,7 +11,7 @@ from typing import Any
 from workbench.body import Array, Body, TensorType
 from workbench.devices import Buffer, usable_cpus
 from workbench.errors import DeviceError
-from workbench.formats import HWC, LINEAR, Format
+from workbench.formats import CHW32, HWC, LINEAR, Format, vectorised
 from workbench.gpu_device import (
     DeviceConstant,
     GpuDevice,
@@ -107,7 +107,8 @@ class NvrtcSource:
         )
 
     def reformat(self, type_: TensorType, source: Format, target: Format) -> Tactic | Refusal:
-        if type_.dtype not in STORAGE or not {source, target} <= {LINEAR, HWC}:
+        known = {LINEAR, HWC, *((CHW32,) if vectorised(type_.dtype, type_.shape) else ())}
+        if type_.dtype not in STORAGE or not {source, target} <= known:
             return Refusal(f"no NVRTC kernel rewrites {type_} from {source} to {target}")
         if len(type_.shape) < 3:
             return Refusal("layouts need a rank of 3 and more", code="rank")

@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from workbench.formats import Format
+from workbench.formats import LINEAR, Format
+
+Steps = int | tuple[tuple[int, int], ...]
+"""Along an axis of a stored tensor: the step, or those of its parts, (size, step), outermost first;
+0 where it broadcasts."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Frame:
     shape: tuple[int, ...]
     groups: tuple[Group, ...]
 
-    def offset(self, strides: Sequence[int], *, full: bool = False) -> tuple[str, str]:
+    def offset(self, strides: Sequence[Steps], *, full: bool = False) -> tuple[str, str]:
         """Offset of a tensor with these strides (0 on broadcast axes), and the mask it needs.
 
         full: the offset has the shape of the whole tile, as a store wants it.
@@ -36,7 +40,7 @@ class Frame:
         terms: list[str] = []
         masks: list[str] = []
         for g in self.groups:
-            own = [(self.shape[a], strides[a]) for a in g.axes if self.shape[a] != 1]
+            own = [s for a in g.axes if self.shape[a] != 1 for s in self._along(a, strides[a])]
             if not any(s for _, s in own):
                 if full:
                     terms.append(f"({g.text}) * 0")
@@ -46,6 +50,9 @@ class Frame:
                 masks.append(g.mask)
         return " + ".join(terms) or "0", " & ".join(dict.fromkeys(masks))
 
+    def _along(self, axis: int, steps: Steps) -> tuple[tuple[int, int], ...]:
+        return ((self.shape[axis], steps),) if isinstance(steps, int) else steps
+
     @property
     def mask(self) -> str:
         """Where the tile lies within the tensor; empty for everywhere."""
@@ -54,14 +61,19 @@ class Frame:
 
 def flat_offset(text: str, axes: Sequence[tuple[int, int]]) -> str:
     """Text of the offset of a flattened index over (size, stride) axes, outermost first."""
-    steps = [s for _, s in axes]
-    if all(steps[i] == steps[i + 1] * axes[i + 1][0] for i in range(len(axes) - 1)):
-        return _times(text, steps[-1])
+    runs: list[tuple[int, int]] = []
+    for size, step in axes:
+        if runs and runs[-1][1] == step * size:  # it goes on where the axis before it steps
+            runs[-1] = (runs[-1][0] * size, step)
+        else:
+            runs.append((size, step))
+    if len(runs) == 1:
+        return _times(text, runs[0][1])
     terms: list[str] = []
-    for i, (size, step) in enumerate(axes):
+    for i, (size, step) in enumerate(runs):
         if not step:
             continue
-        inner = prod(n for n, _ in axes[i + 1 :])
+        inner = prod(n for n, _ in runs[i + 1 :])
         index = f"({text}) // {inner}" if inner != 1 else f"({text})"
         terms.append(_times(f"({index} % {size})" if i else f"({index})", step))
     return " + ".join(terms)
@@ -71,8 +83,17 @@ def _times(text: str, step: int) -> str:
     return f"({text})" if step == 1 else f"({text}) * {step}"
 
 
-def strides_of(shape: Sequence[int], rank: int, layout: Format) -> tuple[int, ...]:
-    """Strides of a stored tensor along the axes of one of ``rank`` that it broadcasts to."""
+def strides_of(shape: Sequence[int], rank: int, layout: Format) -> tuple[Steps, ...]:
+    """Steps of a stored tensor along the axes of one of ``rank`` that it broadcasts to.
+
+    Of a layout in groups of channels, which the tensor must fill, the channels have two.
+    """
+    if layout.block:
+        stored = (shape[0], shape[1] // layout.block, *shape[2:], layout.block)
+        batch, groups, *space, one = strides_of(stored, len(stored), LINEAR)
+        assert isinstance(groups, int) and isinstance(one, int)
+        channels = ((stored[1], groups), (layout.block, one))
+        return (*(0,) * (rank - len(shape)), batch, channels, *space)
     order = list(range(len(shape)))
     if layout.channels_last:
         order = [0, *range(2, len(shape)), 1]

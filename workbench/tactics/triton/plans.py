@@ -7,7 +7,7 @@ from math import prod
 
 from workbench.body import Array, Body
 from workbench.datatypes import DataType
-from workbench.formats import HWC, LINEAR, Format
+from workbench.formats import CHW32, HWC, LINEAR, Format, vectorised
 from workbench.operators.windows import Window
 from workbench.tactics.product import Product, product_of, windows
 from workbench.tactics.scalar_text import Untranslatable
@@ -27,8 +27,10 @@ from workbench.tactics.triton.sides import (
 )
 from workbench.tactics.triton.tiles import ROUNDED, Tile, Work, tiles
 
-FORMS = (("copied linear", "folded linear"), ("copied", "folded"), ("",))
-"""Forms of a product: as it lies; a convolution's input copied first, from either layout.
+BLOCKS = "blocks"
+FORMS = (("copied linear", "folded linear"), ("copied", "folded"), ("",), (BLOCKS,))
+"""Forms of a product: as it lies; a convolution's input copied first, from either layout; INT8
+images in blocks of channels (CHW32).
 
 Those that read one layout are offered in turns."""
 
@@ -40,10 +42,11 @@ def layouts_of(body: Body, form: str) -> dict[str, Format]:
         return {}
     rank = len(body.types[anchor.outputs[0]].shape)
     shapes = {i.name: i.type.shape for i in body.dynamic_inputs}
-    found = {n: HWC for n, s in shapes.items() if len(s) == rank and s[1] != 1}
+    images = CHW32 if form == BLOCKS else HWC
+    found = {n: images for n, s in shapes.items() if len(s) == rank and s[1] != 1}
     if form.endswith(" linear"):
         found = {n: f for n, f in found.items() if not _leads_to_window(body, n)}
-    return {**found, **dict.fromkeys(body.outputs, HWC)}
+    return {**found, **dict.fromkeys(body.outputs, images)}
 
 
 def _leads_to_window(body: Body, name: str) -> bool:
@@ -87,6 +90,8 @@ def offered_tiles(
     # FLOAT: three products of TF32 halves, or the scalar units; one TF32 product is not float32.
     multiply = ("tf32x3", "ieee") if plan.product.kind is DataType.FLOAT else ("",)
     found = tiles(work_of(plan, body), capability, multiply=multiply)
+    if CHW32 in plan.layouts.values():
+        found = tuple(t for t in found if t.depth % CHW32.block == 0)
     if tf32 and plan.product.kind is DataType.FLOAT:
         return (*tiles(work_of(plan, body), capability, multiply=(ROUNDED,)), *found)
     return found
@@ -212,12 +217,14 @@ def _convolution(product: Product, form: str) -> Plan:
     batch, channels = x[:2]
     height, width = (x[2], x[3]) if len(x) == 4 else (1, x[2])
     groups = int(anchor.attributes["group"])
+    if form == BLOCKS and (groups > 1 or not all(vectorised(*_stored(body, n)) for n in layouts)):
+        raise Untranslatable("blocks of channels hold INT8 images of one group that fill them")
     own, filters = channels // groups, out[1] // groups
     positions = (batch, int(window.output[0]), int(window.output[1]))
     taps = prod(window.kernel)
     before: tuple[Kernel, ...] = ()
     workspace: dict[str, int] = {}
-    if form:
+    if form not in ("", BLOCKS):
         copied, before, workspace = copied_image(
             product, window, layouts, positions, folded=form.startswith("folded")
         )
@@ -231,7 +238,7 @@ def _convolution(product: Product, form: str) -> Plan:
 
     def right(tile: Tile) -> tuple[Side, Packs]:
         deep = -(-own_depth // tile.depth) * tile.depth
-        if form:
+        if form not in ("", BLOCKS):
             arranged = folded_weights if form.startswith("folded") else copied_weights
             pack = arranged(product, tile, window, pixel)
         else:
@@ -281,20 +288,24 @@ def _side(
 ) -> Side:
     height, width, channels = sizes
     plain = prod(window.kernel) == 1 and window.strides == (1, 1)
-    if plain and not any((*window.begin, *window.end)) and groups == 1:
+    blocks = CHW32 in layouts.values()
+    if plain and not any((*window.begin, *window.end)) and groups == 1 and not blocks:
         rank = len(product.out)
         axes = ((), (0, *range(2, rank)), (1,))
         return Matrix(
             product, product.left, "a", prod(positions), channels, channels, 1, "0", layouts, axes
         )
+    pixel = CHW32.block if blocks else channels
     image = Image(
         height,
         width,
         channels // groups,
-        channels,
-        width * channels,
+        pixel,
+        width * pixel,
         height * width * channels,
         _reaches_out(window, (height, width)),
+        CHW32.block if blocks else 0,
+        height * width * pixel,
     )
     return WindowSide(
         product,
@@ -307,6 +318,11 @@ def _side(
         layouts,
         grouped=channels // groups if groups > 1 else 0,
     )
+
+
+def _stored(body: Body, name: str) -> tuple[DataType, tuple[int, ...]]:
+    """Type and shape of an input or output."""
+    return body.types[name].dtype, body.types[name].shape
 
 
 def _reaches_out(window: Window, sizes: tuple[int, int]) -> bool:

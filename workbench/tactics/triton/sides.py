@@ -127,6 +127,7 @@ class Image:
     """Where the pixels of an image's window lie, in elements: sizes and steps (NHWC).
 
     channels: summed at each tap. pixel, row, image: steps. checked: whether taps may lie outside.
+    block, plane: channels in a group, and the step from group to group, where there are groups.
     """
 
     height: int
@@ -136,6 +137,14 @@ class Image:
     row: int
     image: int
     checked: bool
+    block: int = 0
+    plane: int = 0
+
+    def channel(self, text: str) -> str:
+        """Where a channel of a pixel lies."""
+        if not self.block:
+            return text
+        return f"({text} // {self.block} * {self.plane} + {text} % {self.block})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +211,8 @@ class WindowSide:
         lines.append(f"tc = {channel}")
         masks = self._masks(tile)
         if self._direct:
-            at = f"(ab + tr * {i.row} + ts * {i.pixel} + tc)[:, None] + rk[None, :]"
+            pixels = f"(ab + tr * {i.row} + ts * {i.pixel} + {i.channel('tc')})[:, None]"
+            at = f"{pixels} + {i.channel('rk')}[None, :]"
             rest = masked(" & ".join(masks), self.product.kind)
             return [*lines, f"a = tl.load({self._pointer(arguments)} + ({at}){rest})"]
         shape = self.product.body.types[self.product.left.value].shape
