@@ -33,6 +33,8 @@ FORMS = (("copied linear", "folded linear"), ("copied", "folded"), ("",), (BLOCK
 images in blocks of channels (CHW32).
 
 Those that read one layout are offered in turns."""
+TILES_IN_BLOCKS = 4
+"""Tiles offered in blocks of channels: the layout is one more to choose, no other way to compute."""
 
 
 def layouts_of(body: Body, form: str) -> dict[str, Format]:
@@ -91,7 +93,7 @@ def offered_tiles(
     multiply = ("tf32x3", "ieee") if plan.product.kind is DataType.FLOAT else ("",)
     found = tiles(work_of(plan, body), capability, multiply=multiply)
     if CHW32 in plan.layouts.values():
-        found = tuple(t for t in found if t.depth % CHW32.block == 0)
+        found = tuple(t for t in found if t.depth % CHW32.block == 0)[:TILES_IN_BLOCKS]
     if tf32 and plan.product.kind is DataType.FLOAT:
         return (*tiles(work_of(plan, body), capability, multiply=(ROUNDED,)), *found)
     return found
