@@ -386,6 +386,13 @@ def reshape(batch: int) -> Body:
     return d.body(d("Reshape", d.input(batch, 20, 1, 1), d.literal([-1, 20], "int64")))
 
 
+def quantized_sum(channels: int) -> Body:
+    """Two INT8 images added and quantized again."""
+    d = Draft()
+    x, y = (d.quantized(2, channels, 3, 5) for _ in range(2))
+    return d.body(d.quantize(d("Relu", d("Add", x, y))))
+
+
 def patches_as_rows(batch: int) -> Body:
     """An image's pixels as rows of their channels, after a learned one: a ViT's tokens."""
     d = Draft()

@@ -7,7 +7,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 from host_cuda import run_on_host
-from tactic_bodies import BODIES, Draft
+from tactic_bodies import BODIES, Draft, quantized_sum
 
 from workbench.body import Body, TensorType
 from workbench.checks import expect
@@ -136,13 +136,6 @@ def test_an_image_that_becomes_rows_is_read_channels_last_and_written_linear_by_
         assert isinstance(text, KernelText), text
         result = exact.check(run_on_host(body, text, values, layouts, out))
         assert result.passed, (v.name, result.message)
-
-
-def quantized_sum(channels: int) -> Body:
-    """Two INT8 images added and quantized again."""
-    d = Draft()
-    x, y = (d.quantized(2, channels, 3, 5) for _ in range(2))
-    return d.body(d.quantize(d("Relu", d("Add", x, y))))
 
 
 def test_int8_images_are_read_and_written_in_blocks_of_channels_that_they_fill():

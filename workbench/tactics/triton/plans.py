@@ -34,7 +34,7 @@ images in blocks of channels (CHW32).
 
 Those that read one layout are offered in turns."""
 TILES_IN_BLOCKS = 4
-"""Tiles offered in blocks of channels: the layout is one more to choose, no other way to compute."""
+"""Tiles offered in blocks of channels: the layout is one more to choose, not one more algorithm."""
 
 
 def layouts_of(body: Body, form: str) -> dict[str, Format]:
