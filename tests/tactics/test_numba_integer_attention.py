@@ -19,9 +19,9 @@ from workbench.records import Refusal
 from workbench.tactics.launch import run_once
 from workbench.tactics.numba import NUMBA, integer_attention
 from workbench.tactics.numba.attention_code import Tile
-from workbench.tactics.numba.cache import KernelCache
+from workbench.tactics.numba.cache import KernelCache, KernelText
 from workbench.tactics.numba.integer_attention import IntegerPlan, plan_integer_attention
-from workbench.tactics.numba.integer_attention_code import integer_attention_text
+from workbench.tactics.numba.integer_attention_code import IntegerCode, integer_attention_text
 from workbench.tactics.protocol import Call, Problem, Tactic
 
 FEATURES = set(CpuDevice().fingerprint.features)
@@ -97,6 +97,24 @@ def test_every_tile_gives_the_same_bits(tile: Tile, monkeypatch: pytest.MonkeyPa
 def test_queries_are_cut_into_blocks_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(integer_attention, "MOST_QUERIES", 24)
     checked(merged(Sizes(1, 2, 150, 150, 16, 16)), threads=4)
+
+
+@pytest.mark.parametrize("unit", ["coarse", "fine"])
+def test_scores_of_any_unit_reach_their_softmax(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As integers where one is worth enough, which a mask or a tiny scale prevents."""
+    made = apart(Sizes(1, 2, 13, 70, 24, 33))
+    if unit == "fine":
+        monkeypatch.setattr(integer_attention, "LEAST_UNIT", float("inf"))
+    asked: list[bool] = []
+    text = integer_attention.integer_attention_text
+
+    def spy(code: IntegerCode) -> KernelText:
+        asked.append(code.by_integers)
+        return text(code)
+
+    monkeypatch.setattr(integer_attention, "integer_attention_text", spy)
+    checked(made)
+    assert set(asked) <= {unit == "coarse"}
 
 
 @pytest.mark.parametrize("extreme", [-128, 127])

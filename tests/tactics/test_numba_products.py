@@ -221,6 +221,13 @@ def test_patches_sums_are_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
     assert short < 0.8 * error_of(body)
 
 
+def test_few_products_are_summed_in_short_chains(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = product((64,), 64, 10, source=FLOAT, turned=True)
+    short = error_of(body)
+    monkeypatch.setattr(products, "FEW", 0)
+    assert short < 0.7 * error_of(body)
+
+
 def test_one_rows_sums_are_of_short_chains() -> None:
     """One row of weights is read once: what is added meanwhile costs nothing."""
     one, sixteen = (error_of(product((n,), 2048, 256, source=FLOAT)) for n in (1, 16))
@@ -396,7 +403,8 @@ def test_a_tile_is_chosen_that_wastes_no_rows() -> None:
 
 
 def test_a_tile_is_chosen_that_wastes_no_columns() -> None:
-    assert suitable_tile(3136, 64, 32, 16).columns == 64
+    for columns in (16, 32, 48, 64, 96):
+        assert columns % suitable_tile(3136, columns, 32, 16).columns == 0
 
 
 def _plan(body: Body) -> ProductPlan:

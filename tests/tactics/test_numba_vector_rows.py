@@ -52,3 +52,21 @@ def test_a_row_is_rounded_to_even_and_clipped(lanes: int, high: int) -> None:
     expected = np.nan_to_num(np.minimum(np.rint(x * np.float32(128)), high), nan=0)
     np.testing.assert_array_equal(found, expected.astype(np.uint8))
     assert [*found[:6]] == [0, 2, 2, 0, high, high]
+
+
+@pytest.mark.parametrize("lanes", LANES)
+def test_a_softmax_of_integers_takes_them_as_they_are(lanes: int) -> None:
+    top_of = getattr(vector_rows, f"integers_top_{lanes}")
+    exps = getattr(vector_rows, f"exp_integers_{lanes}")
+    run = njit("float32(int64, int64, float32)")(
+        lambda a, n, factor: exps(a, n, top_of(a, n), factor)
+    )
+    x = np.random.default_rng(0).integers(-(1 << 20), 1 << 20, 64, np.int32)
+    x[:3] = 1 << 20, -(1 << 30), (1 << 20) - 1
+    factor = np.float32(2.0**-16)
+    exact = np.exp((x.astype(np.float64) - (1 << 20)) * factor)
+    total = run(x.ctypes.data, len(x) // lanes, factor)
+    found = x.view(np.float32)
+    assert found[0] == 1 and found[1] < 1e-34
+    np.testing.assert_allclose(np.delete(found, 1), np.delete(exact, 1), rtol=2e-6)
+    assert abs(total - exact.sum()) < 1e-5 * exact.sum()

@@ -9,7 +9,8 @@ import pytest
 from onednn_net import Net
 
 from workbench.checks import bit_equal, check_outputs
-from workbench.formats import HWC
+from workbench.datatypes import DataType
+from workbench.formats import CHW16, HWC
 from workbench.records import Refusal
 from workbench.tactics.launch import run_once
 from workbench.tactics.numba.cache import KernelCache
@@ -40,13 +41,14 @@ def winograds(problem):
     ]
 
 
+@pytest.mark.parametrize("layout", [HWC, CHW16], ids=str)
 @pytest.mark.parametrize("case", CASES)
-def test_it_is_right_to_the_bound_twice_alike_and_on_any_threads(case):
+def test_it_is_right_to_the_bound_twice_alike_and_on_any_threads(case, layout):
     net = Net()
     problem = net.problem(net.op("Relu", convolved(net, *CASES[case])), threads=3)
-    plan = plan_winograd(problem.body)
-    (tactic, *_) = winograds(problem)
-    assert (tactic.inputs, tactic.outputs) == ((HWC,), (HWC,))
+    plan = plan_winograd(problem.body, layout)
+    tactic = next(t for t in winograds(problem) if t.outputs == (layout,))
+    assert tactic.inputs == (layout,)
     outputs = []
     for threads in (1, 3):
         call = winograd_call(plan, problem, NUMBA.cache, threads)
@@ -65,6 +67,31 @@ def test_a_residual_a_factor_for_each_channel_and_a_number_are_part_of_it():
     y = net.op("Mul", net.op("Add", y, net.input((1, 32, 8, 8))), net.constant((32, 1, 1)))
     problem = net.problem(net.op("Clip", y, net.literal(-1.0), net.literal(1.0)))
     (tactic, *_) = winograds(problem)
+    assert {t.outputs for t in winograds(problem)} == {(HWC,)}
+    found = run_once(NUMBA.prepare(tactic, problem), tactic, problem, net.data)
+    verdict = check_outputs(problem.body, {**net.data, **net.constants}, found)
+    assert verdict, verdict.message
+
+
+@pytest.mark.parametrize("factor", [(32, 1, 1), (1, 32, 1, 1)])
+def test_blocks_of_channels_have_their_own_factors(factor):
+    net = Net()
+    y = convolved(net, (2, 16, 9, 8), 32, (1, 1, 1, 1))
+    y = net.op("Mul", net.op("Relu", y), net.input(factor))
+    problem = net.problem(net.op("Add", y, net.input((1,))))
+    for tactic in winograds(problem):
+        found = run_once(NUMBA.prepare(tactic, problem), tactic, problem, net.data)
+        verdict = check_outputs(problem.body, {**net.data, **net.constants}, found)
+        assert verdict, (tactic.title, verdict.message)
+    assert {t.outputs[0] for t in winograds(problem)} == {HWC, CHW16}
+
+
+def test_an_output_of_another_type_is_written_in_hwc_alone():
+    net = Net()
+    y = convolved(net, (1, 16, 8, 8), 32, (1, 1, 1, 1))
+    problem = net.problem(net.op("Cast", y, to=DataType.HALF))
+    (tactic, *_) = winograds(problem)
+    assert {t.outputs for t in winograds(problem)} == {(HWC,)}
     found = run_once(NUMBA.prepare(tactic, problem), tactic, problem, net.data)
     verdict = check_outputs(problem.body, {**net.data, **net.constants}, found)
     assert verdict, verdict.message

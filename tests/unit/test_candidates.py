@@ -40,6 +40,20 @@ def test_a_kernel_whose_result_is_several_times_as_exact_is_compiled_anyway(monk
     assert timed == {"means"}
 
 
+def test_a_last_product_is_compiled_where_the_errors_of_others_are_large(monkeypatch):
+    monkeypatch.setattr(candidates, "WORTH_COMPILING_US", float("inf"))
+    monkeypatch.setattr(candidates, "WORTH_EXACTNESS", 0.0)
+    tuned = build(config(level=3)).tuned
+    assert tuned is not None
+    compiled = {
+        x.layer: x
+        for x in tuned.layers
+        for c in x.candidates
+        if c.tactic and c.tactic.name == "product" and c.timing
+    }
+    assert set(compiled) == {"head"}
+
+
 def test_a_slow_layer_or_level_4_compiles_every_kernel(monkeypatch):
     monkeypatch.setattr(candidates, "WORTH_COMPILING_US", 0.0)
     assert any(c.timing for c in offers(config(level=3)))

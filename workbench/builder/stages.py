@@ -11,6 +11,7 @@ from typing import Any
 from workbench import fusions, passes, precision
 from workbench.assemble import assemble, memory_stage
 from workbench.builder.edits import edited
+from workbench.builder.in_place import in_place
 from workbench.builder.ranges import has_ranges, ranges_of
 from workbench.builder.scaling import scaled_channels
 from workbench.builder.state import Batch, BuildState, Clock, StageFunction, after, counts
@@ -192,7 +193,7 @@ def tune_stage(state: BuildState) -> BuildState:
     network = state.network
     requested = precision.requested_by_layer(network, state.decisions)
     tuned = tune(network, state.device, state.config, state.cache, requested)
-    tuned = by_whole_runs(state, tuned)
+    tuned = in_place(state, by_whole_runs(state, tuned))
     broken = [
         f"{c.layer}: requested {c.requested.value}, built {c.built.value}, "
         f"executed {c.executed.value}"

@@ -41,8 +41,8 @@ def by_whole_runs(state: BuildState, tuned: Tuned) -> Tuned:
         best = best if times[best] < (1 - GAIN) * times[0] else 0
         return Entry(timings[best], kernel=str(best))
 
-    names = [_text(state, s) for s in selections]
-    entry = _remembered(state, "WHOLE_RUNS", names, measured)
+    names = [kernels_text(state, s) for s in selections]
+    entry = remembered(state, "WHOLE_RUNS", names, measured)
     best = int(entry.kernel)
     said = told[0] if told else entry.failure or "as whole runs decided before"
     remark = f"{said}: selection {best + 1} of {len(selections)} is taken"
@@ -61,12 +61,12 @@ def early_starts_of(state: BuildState, engine: Engine) -> EarlyStarts:
         steps = " ".join(map(str, found[0].steps))
         return Entry(found[0].timing, failure=found[0].refusal, kernel=steps)
 
-    entry = _remembered(state, "EARLY_STARTS", kernels_of(engine), measured)
+    entry = remembered(state, "EARLY_STARTS", kernels_of(engine), measured)
     steps = tuple(map(int, entry.kernel.split()))
     return found[0] if found else EarlyStarts(steps, entry.timing, refusal=entry.failure)
 
 
-def _remembered(
+def remembered(
     state: BuildState, what: str, names: Sequence[str], measure: Callable[[], Entry]
 ) -> Entry:
     """What the timing cache knows of these kernels together, or else what is measured now."""
@@ -87,7 +87,7 @@ def _remembered(
     return found
 
 
-def _text(state: BuildState, selection: Tuned) -> str:
+def kernels_text(state: BuildState, selection: Tuned) -> str:
     """All that decides a selection's kernels, but for sizes that are the profiles'."""
     shapes = [sorted(p.shapes.items()) for p in state.config.optimization_profiles]
     steps = [

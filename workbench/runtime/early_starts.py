@@ -89,7 +89,7 @@ class _Trials:
         self.engine, self.device = engine, engine.device
         self.memory = ContextMemory(engine, engine.plan.profiles[0])
         self.launcher = Launcher(engine)
-        inputs = dict(_inputs(engine))
+        inputs = dict(drawn_inputs(engine))
         self.memory.put(inputs, self.launcher.own)
         binder = Binder(engine, self.memory, self.launcher)
         self.bound: Bound = binder.present({n: a.shape for n, a in inputs.items()})
@@ -150,7 +150,8 @@ class _Trials:
         return found
 
 
-def _inputs(engine: Engine) -> Iterator[tuple[str, Array]]:
+def drawn_inputs(engine: Engine) -> Iterator[tuple[str, Array]]:
+    """The inputs' names, with something to run on at the first profile's opt sizes."""
     random = np.random.default_rng(0)
     for t in engine.io_tensors:
         if t.kind == "input" and not isinstance(t.type, HostType):

@@ -27,8 +27,10 @@ from workbench.selection.choice import LayerChoice
 from workbench.selection.layer_problem import Key, LayerProblem, reformat_problem
 from workbench.selection.one_item import is_itemwise
 from workbench.selection.portability import compiled_for, cost_us, portable
+from workbench.selection.ranking import MOST_FOR_EXACTNESS, ROUNDING
 from workbench.selection.trial import Trial
 from workbench.tactics import (
+    COMPILED_AT_THE_END,
     COMPILED_FOR_EXACTNESS,
     COMPILED_FOR_LONG_LAYERS,
     SOURCES,
@@ -44,6 +46,8 @@ COMPILES_ANYWAY_LEVEL = 4
 """From this level on, COMPILED_FOR_LONG_LAYERS are tried for every layer, however fast."""
 WORTH_COMPILING_US = 30.0
 """Below that level: a layer that another source runs faster than this has too little to gain."""
+WORTH_EXACTNESS = 4 * ROUNDING
+"""Nor has a last product whose error is below this: sums in short chains have half of it."""
 
 
 class Workshop:
@@ -281,8 +285,7 @@ class Workshop:
         level = self.config.builder_optimization_level
         if offer.source not in COMPILED_FOR_LONG_LAYERS or level >= COMPILES_ANYWAY_LEVEL:
             return None
-        exact = (offer.source, offer.name) in COMPILED_FOR_EXACTNESS
-        if self.is_cached(offer, layer) or (exact and offer.precision is DataType.FLOAT):
+        if self.is_cached(offer, layer) or _is_for_exactness(offer, found, layer):
             return None
         rivals = [
             (c.timing.median_us, c.source)
@@ -328,6 +331,24 @@ class Workshop:
                     c = replace(c, refusal=_emulated(layer))
             kept.append(c)
         return tuple(kept)
+
+
+def _is_for_exactness(offer: Tactic, found: Sequence[Candidate], layer: LayerProblem) -> bool:
+    """Whether a kernel's smaller error is worth compiling it, however little time it saves.
+
+    found: what was tried before it; only what is fast enough to be chosen counts.
+    """
+    named = (offer.source, offer.name)
+    if offer.precision is not DataType.FLOAT:
+        return False
+    if named in COMPILED_FOR_EXACTNESS:
+        return True
+    if named not in COMPILED_AT_THE_END or not layer.last_product:
+        return False
+    timed = [(c.timing.likely_us, c.error) for c in found if c.eligible and c.timing]
+    within = MOST_FOR_EXACTNESS * min((us for us, _ in timed), default=0.0)
+    errors = [e for us, e in timed if us <= within and e is not None]
+    return min(errors, default=0.0) > WORTH_EXACTNESS
 
 
 def _is_native(candidate: Candidate, layer: LayerProblem) -> bool:

@@ -41,6 +41,7 @@ class LayerProblem:
     """A layer's Body bound at the profile's opt, and at each shape where it must work.
 
     decided: digest of the constants that sources decide by; see ``tactics.deciding``.
+    last_product: whether no later layer sums products, see ``last_products``.
     """
 
     name: str
@@ -49,6 +50,7 @@ class LayerProblem:
     constants: Mapping[str, Array]
     built: DataType
     decided: str = ""
+    last_product: bool = False
 
     @cached_property
     def other_sizes(self) -> tuple[str, ...]:

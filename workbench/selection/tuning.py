@@ -22,6 +22,7 @@ from workbench.selection.candidates import Workshop
 from workbench.selection.choice import Tuned
 from workbench.selection.composing import composed_candidates, part_problems
 from workbench.selection.finals import finals
+from workbench.selection.last_products import last_products
 from workbench.selection.layer_problem import (
     LayerProblem,
     bodies_at,
@@ -91,7 +92,11 @@ class _Tuning:
         found: dict[str, tuple[Candidate, ...]] = {}
         failures: list[tuple[Layer, tuple[Candidate, ...]]] = []
         monitor = self.config.progress_monitor
-        problems = {key: self._problem(group[0]) for key, group in groups.items()}
+        last = last_products(layers)
+        problems = {
+            key: self._problem(group[0], last_product=any(x.name in last for x in group))
+            for key, group in groups.items()
+        }
         asked = [p for p in problems.values() if p is not None]
         self.shop.precompile(asked, (q for p in asked for q in part_problems(self.shop, p)))
         with Progress(monitor, "Tune", len(groups)) as progress:
@@ -120,7 +125,7 @@ class _Tuning:
         able = self.shop.device.kind == "cpu" or any(c.eligible for c in found)
         return found if able else (*found, self._host_candidate(layer))
 
-    def _problem(self, layer: Layer) -> LayerProblem | None:
+    def _problem(self, layer: Layer, *, last_product: bool) -> LayerProblem | None:
         """What the sources are asked; None where only the host can run the layer."""
         if layer.on_host:
             return None
@@ -133,7 +138,8 @@ class _Tuning:
             all_sizes = [{**b, **given} for b in all_sizes]
         shapes = tuple(bodies_at(layer.body, opt_sizes, all_sizes).values())
         given, decided = constants_of(layer), self._decided(layer)
-        return LayerProblem(layer.name, shapes[0], shapes, given, layer.precision, decided)
+        kind = layer.precision
+        return LayerProblem(layer.name, shapes[0], shapes, given, kind, decided, last_product)
 
     def _decided(self, layer: Layer) -> str:
         return self.shop.deciding.digest(layer.body, constants_of(layer))

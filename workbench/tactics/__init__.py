@@ -56,6 +56,11 @@ COMPILED_FOR_EXACTNESS = frozenset({("NUMBA", "means")})
 error, which no later layer takes back.
 """
 
+COMPILED_AT_THE_END = frozenset({("NUMBA", "product"), ("NUMBA", "product in place")})
+"""The same for a network's last products alone, where the others' errors were found to be large:
+nothing after those averages theirs.
+"""
+
 
 def source_named(name: str) -> TacticSource:
     """The source of this name, COMPOSED, HOST and VIEW included. Raises PlanError."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,11 +34,13 @@ from workbench.tactics.numba.attention_code import Factor, Tile
 from workbench.tactics.numba.cache import KernelCache
 from workbench.tactics.numba.expressions import Operand, Translator
 from workbench.tactics.numba.integer_attention_code import (
+    DEEPEST,
     F_MIX,
     F_PROBABILITIES,
     F_QUERIES,
     F_RESULT,
     F_SCORES,
+    LEAST_UNIT,
     PARAMETERS,
     IntegerCode,
     integer_attention_text,
@@ -268,13 +270,16 @@ def integer_attention_call(
     numbers = _parameters(plan, problem.constants)
     if isinstance(numbers, Refusal):
         return numbers
+    unit = float(numbers[F_SCORES])
+    coarse = LEAST_UNIT <= unit < float("inf") and plan.sizes[2] <= DEEPEST
+    code = replace(plan.code, coarse=coarse)
     return blocked_call(
         plan,
         problem,
         _blocks(plan, threads),
         threads,
         title=f"numba int8 attention {plan.code.tile.name}",
-        compiled=lambda: cache.compile(integer_attention_text(plan.code)),
+        compiled=lambda: cache.compile(integer_attention_text(code)),
         numbers=[numbers],
         scratch=lambda own: (own, own.view(np.int32), own.view(np.int8)),
     )

@@ -29,7 +29,8 @@ class IntegerCode:
 
     tile: its intrinsics' name without the side that is signed. factors: queries, keys, values; the
     value of each is the integer that is multiplied. high: the largest probability that is stored.
-    masks, before_lines, before, before_reads: as ``AttentionCode`` has them.
+    masks, before_lines, before, before_reads: as ``AttentionCode`` has them. coarse: whether a
+    score's unit is no less than ``LEAST_UNIT``.
     """
 
     tile: Tile
@@ -40,6 +41,20 @@ class IntegerCode:
     before_lines: tuple[str, ...]
     before: str
     before_reads: tuple[int, ...]
+    coarse: bool = False
+
+    @property
+    def by_integers(self) -> bool:
+        """Whether scores go to their softmax as the integers they are: nothing lies between."""
+        return self.coarse and not self.masks and not self.before_lines and self.before == "x"
+
+
+FAR = -(1 << 30)
+"""Stands for no key among integer scores: below any of fewer than 2**15 products."""
+DEEPEST = 1 << 14
+"""Products of one score up to which FAR lies 2**29 below it."""
+LEAST_UNIT = 80 / (1 << 29)
+"""What one is worth among integer scores, at least, that exp of FAR is nearly nothing."""
 
 
 _HEAD = """\
@@ -148,21 +163,36 @@ _SCORES = """\
             )
     for i in range(count):
         s = at_s + i * line
-        t = w[s : s + line]
-        n = keys
-        shift = u[at_c + i]
-        c = f[SCORES]
 """
+
+_SCORED = """\
+t = w[s : s + line]
+n = keys
+shift = u[at_c + i]
+c = f[SCORES]
+"""
+
+_SOFTMAX_OF_INTEGERS = """\
+u[s + keys : s + line] = int32(FAR)
+c = exp_integers_LANES(
+    w_address + 4 * s, line // LANES, integers_top_LANES(w_address + 4 * s, line // LANES),
+    f[SCORES],
+)
+"""
+"""What all scores of a query lack, 128 times its sum, a softmax does not see."""
 
 _SOFTMAX = """\
 t[keys:line] = float32(-inf)
 c = exp_row_LANES(w_address + 4 * s, line // LANES, row_max(t, line))
+"""
+"""Over whole tiles, so that no loop has a rest: what lies beyond the last key is no probability."""
+
+_ROUNDED = """\
 round_row_LANES(
     w_address + 4 * s, w_address + 4 * at_p + i * line, line // LANES,
     f[PROBABILITIES] / c, float32(HIGH),
 )
 """
-"""Over whole tiles, so that no loop has a rest: what lies beyond the last key is no probability."""
 
 _MIX = """\
     for panel in range(0, width, COLUMNS):
@@ -194,6 +224,17 @@ def quantized(text: str, parameter: int, dtype: DataType) -> tuple[tuple[str, ..
     return lines, "int32(y)"
 
 
+def _softmax(code: IntegerCode) -> list[str]:
+    """Lines from a row of scores, as integers, to its probabilities, as bytes."""
+    if code.by_integers:
+        return [*_SOFTMAX_OF_INTEGERS.splitlines(), *_ROUNDED.splitlines()]
+    scores = ["x = float32(int32(bits_of(t[j]) - shift)) * c"]
+    scores += [*mask_loads(code.before_reads, code.masks), *code.before_lines]
+    lines = [*_SCORED.splitlines(), *mask_rows(code.masks), "for j in range(n):"]
+    lines += indented([*scores, f"t[j] = {code.before}"], 1)
+    return [*lines, *_SOFTMAX.splitlines(), *_ROUNDED.splitlines()]
+
+
 def integer_attention_text(code: IntegerCode) -> KernelText:
     """The kernel ``(start, stop, g, table, *operands, output, f, w, u, b)``.
 
@@ -215,11 +256,7 @@ def integer_attention_text(code: IntegerCode) -> KernelText:
     lines += indented(packing(_VALUES, code.factors[2], "a2"), 3)
     lines += indented(packing(_QUERIES, code.factors[0], "a0"), 2)
     lines += indented(_SCORES.split("\n")[:-1], 2)
-    scores = ["x = float32(int32(bits_of(t[j]) - shift)) * c"]
-    scores += [*mask_loads(code.before_reads, code.masks), *code.before_lines]
-    lines += indented([*mask_rows(code.masks), "for j in range(n):"], 4)
-    lines += indented([*scores, f"t[j] = {code.before}"], 5)
-    lines += indented(_SOFTMAX.split("\n")[:-1], 4)
+    lines += indented(_softmax(code), 4)
     lines += indented(packing(_MIX, code.result, "o0"), 2)
     target = "r[j]" if code.result.unit else "o0[p + j * column_o0]"
     result = stored(code.result.dtype, code.result.value)
@@ -232,6 +269,7 @@ def integer_attention_text(code: IntegerCode) -> KernelText:
         ("AHEAD", str(AHEAD)),
         ("LANES", str(code.tile.columns // 2)),
         ("HIGH", str(code.high)),
+        ("FAR", str(FAR)),
         ("f[SCORES]", f"f[{F_SCORES}]"),
         ("f[MIX]", f"f[{F_MIX}]"),
         ("f[PROBABILITIES]", f"f{F_PROBABILITIES}"),
@@ -242,7 +280,7 @@ def integer_attention_text(code: IntegerCode) -> KernelText:
         "from workbench.tactics.numba.blocks import transpose_u32\n"
         "from workbench.tactics.numba.mathematics import bits_of\n"
         "from workbench.tactics.numba.vector_rows import "
-        f"exp_row_{lanes}, round_row_{lanes}\n"
+        f"exp_integers_{lanes}, exp_row_{lanes}, integers_top_{lanes}, round_row_{lanes}\n"
         "from workbench.tactics.numba.vnni_tiles import "
         f"{name}_signed_columns, {name}_signed_rows, prefetch\n"
     )

@@ -27,8 +27,10 @@ from workbench.tactics.numba.product_code import GEOMETRY, Rows, product_text
 from workbench.tactics.numba.product_plan import ProductPlan
 from workbench.tactics.numba.product_shapes import (
     DEPTH_OF_PATCHES,
+    FEW,
     GROUP,
     SUMMED,
+    SUMMED_OF_FEW,
     SUMMED_OF_PATCHES,
     UNROLLED,
 )
@@ -98,6 +100,9 @@ class _Blocks:
 
 def _summed(plan: ProductPlan) -> int:
     """Products of float32 in one partial sum, at most."""
+    if plan.rows * plan.depth * plan.columns < FEW and plan.code.tile.rows > 1:
+        # As long as there are sums to add: neither chain makes an error alone.
+        return max(SUMMED_OF_FEW, math.isqrt(plan.depth))
     short = plan.code.rows is Rows.PATCHES and plan.depth <= DEPTH_OF_PATCHES
     return SUMMED_OF_PATCHES if short else SUMMED
 

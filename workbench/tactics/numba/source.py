@@ -8,7 +8,7 @@ from dataclasses import replace
 from workbench.body import TensorType
 from workbench.datatypes import DataType
 from workbench.files import cache_folder
-from workbench.formats import FORMATS, HWC, LINEAR, Format
+from workbench.formats import CHW16, FORMATS, HWC, LINEAR, Format
 from workbench.records import Refusal
 from workbench.tactics.arithmetic import emulated_in_float
 from workbench.tactics.launch import reformat_body
@@ -38,7 +38,7 @@ from workbench.tactics.numba.winograd import plan_winograd, winograd_call
 from workbench.tactics.protocol import OVERWRITES, Call, Problem, Tactic
 from workbench.tactics.views import VIEWS
 
-REVISION = "4"
+REVISION = "8"
 """Changes when generated code changes: timings of other revisions do not count."""
 
 WORTH_THREADS = 1 << 16
@@ -143,7 +143,7 @@ class NumbaSource:
                     return plan
                 return product_call(plan, problem, self.cache, threads)
             case "winograd":
-                plan = plan_winograd(problem.body)
+                plan = plan_winograd(problem.body, tactic.outputs[0])
                 if isinstance(plan, Refusal):
                     return plan
                 return winograd_call(plan, problem, self.cache, threads)
@@ -279,13 +279,15 @@ class NumbaSource:
         ]
 
     def _winograd(self, problem: Problem) -> Sequence[Tactic | Refusal]:
-        plan = plan_winograd(problem.body)
-        if isinstance(plan, Refusal):
-            return (plan,)
-        return [
-            self._tactic("winograd", problem, plan.layouts, (HWC,), threads)
-            for threads in thread_counts(problem, plan.elements)
-        ]
+        found: list[Tactic | Refusal] = []
+        for layout in (HWC, CHW16):
+            plan = plan_winograd(problem.body, layout)
+            if isinstance(plan, Refusal):
+                found.append(plan)
+                continue
+            for threads in thread_counts(problem, plan.elements):
+                found.append(self._tactic("winograd", problem, plan.layouts, (layout,), threads))
+        return _tactics_or_refusals(found)
 
     def _product(self, problem: Problem) -> Sequence[Tactic | Refusal]:
         plan = plan_product(problem.body)

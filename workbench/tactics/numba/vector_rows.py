@@ -84,6 +84,20 @@ class Vectors:
             half //= 2
         return self.builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
 
+    def greater(self, a, b):
+        """The greater of integers."""
+        return self.builder.select(self.builder.icmp_signed(">", a, b), a, b)
+
+    def greatest(self, value):
+        """The greatest of a vector's integers."""
+        half = self.lanes // 2
+        while half:
+            order = [*range(half, 2 * half), *[0] * (self.lanes - half)]
+            mask = ir.Constant(self.integer, order)
+            value = self.greater(value, self.builder.shuffle_vector(value, value, mask))
+            half //= 2
+        return self.builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
+
     def exp(self, x):
         """The exponential of x <= 0. Error as of ``mathematics.exp_f32``."""
         builder = self.builder
@@ -130,6 +144,56 @@ def _exp_row(lanes):
     return exp_row
 
 
+def _integers_top(lanes):
+    """An intrinsic (address, vectors): the greatest of a row of int32."""
+
+    @intrinsic
+    def integers_top(typing, address, vectors):
+        def build(context, builder, signature, arguments):
+            start, count = arguments
+            v = Vectors(builder, lanes)
+            step = ir.Constant(v.index, 4 * lanes)
+
+            def body(k, top):
+                x = v.load(builder.add(start, builder.mul(k, step)))
+                return v.greater(top, builder.bitcast(x, v.integer))
+
+            return v.greatest(v.loop(count, v.bits(-(1 << 31)), body))
+
+        return types.int32(types.int64, types.int64), build
+
+    return integers_top
+
+
+def _exp_integers(lanes):
+    """An intrinsic (address, vectors, top, factor): exp((x - top)·factor) of each int32; their sum.
+
+    The results are float32, in the integers' place. No integer is greater than top, nor more than
+    2**31 - 1 below it; the factor is positive.
+    """
+
+    @intrinsic
+    def exp_integers(typing, address, vectors, top, factor):
+        def build(context, builder, signature, arguments):
+            start, count, top, factor = arguments
+            v = Vectors(builder, lanes)
+            less = builder.bitcast(v.spread(builder.bitcast(top, ir.FloatType())), v.integer)
+            factors, step = v.spread(factor), ir.Constant(v.index, 4 * lanes)
+
+            def body(k, total):
+                place = builder.add(start, builder.mul(k, step))
+                below = builder.sub(builder.bitcast(v.load(place), v.integer), less)
+                y = v.exp(builder.fmul(builder.sitofp(below, v.real), factors))
+                v.store(y, place)
+                return builder.fadd(total, y)
+
+            return v.sum(v.loop(count, v.number(0.0), body))
+
+        return types.float32(types.int64, types.int64, types.int32, types.float32), build
+
+    return exp_integers
+
+
 def _round_row(lanes):
     """An intrinsic (address, target, vectors, factor, high): rounds factor·x to bytes at target.
 
@@ -163,4 +227,6 @@ def _round_row(lanes):
 
 
 exp_row_16, exp_row_8 = _exp_row(16), _exp_row(8)
+integers_top_16, integers_top_8 = _integers_top(16), _integers_top(8)
+exp_integers_16, exp_integers_8 = _exp_integers(16), _exp_integers(8)
 round_row_16, round_row_8 = _round_row(16), _round_row(8)

@@ -2,7 +2,8 @@
 
 Tiles of the image are transformed block by block, so that a block's values stay in the second-level
 cache; 16 matrix products follow, tile by tile in registers (``tiles.py``); the results are
-transformed back and finished by the layer's epilogue. Images lie in HWC.
+transformed back and finished by the layer's epilogue. Images lie in HWC or in CHW16: a transform
+reads and writes vectors of channels, wherever the next one lies.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from workbench.body import Array, Body, Node
 from workbench.datatypes import DataType
 from workbench.devices import Buffer
-from workbench.formats import HWC, Format
+from workbench.formats import CHW16, HWC, Format
 from workbench.operators.windows import Window, window_of
 from workbench.records import Refusal
 from workbench.tactics.numba.attention import Tile, tile_for
@@ -54,6 +55,8 @@ class WinogradPlan:
     """A convolution at fixed sizes, and the code of its epilogue.
 
     kinds: how each operand is read: "full" as the output lies, "channel", or "number".
+    layout: of the image and of the output; layouts: of all dynamic inputs.
+    moved: whether results are finished where they were transformed, and then moved to the output.
     """
 
     node: Node
@@ -64,7 +67,9 @@ class WinogradPlan:
     operands: tuple[Operand, ...]
     kinds: tuple[str, ...]
     after: tuple[str, ...]
+    layout: Format
     layouts: tuple[Format, ...]
+    moved: bool
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -91,8 +96,11 @@ class WinogradPlan:
 
 
 # -- plan ---------------------------------------------------------------------------------
-def plan_winograd(body: Body) -> WinogradPlan | Refusal:
-    """How to run a Body anchored at a Conv with 3 by 3 filters, or why not in this way."""
+def plan_winograd(body: Body, layout: Format = HWC) -> WinogradPlan | Refusal:
+    """How to run a Body anchored at a Conv with 3 by 3 filters, or why not in this way.
+
+    layout: of its images, HWC or CHW16.
+    """
     node = body.anchor_node
     if node is None or node.op != "Conv":
         return Refusal("no Conv anchors it", code="not_convolution")
@@ -109,9 +117,10 @@ def plan_winograd(body: Body) -> WinogradPlan | Refusal:
         lines = epilogue(node, body, after, lanes=False)
     except Untranslatable as e:
         return Refusal(str(e), code="epilogue")
-    layouts = tuple(input_layout(i.type.shape, output, HWC) for i in body.dynamic_inputs)
-    names = [i.name for i in body.dynamic_inputs]
-    layouts = tuple(HWC if n == node.inputs[0] else f for n, f in zip(names, layouts, strict=True))
+    layouts = tuple(
+        layout if i.name == node.inputs[0] else input_layout(i.type.shape, output, layout)
+        for i in body.dynamic_inputs
+    )
     kinds = [_kind(o, output) for o in operands]
     for o, kind in zip(operands, kinds, strict=True):
         if not kind:
@@ -119,9 +128,11 @@ def plan_winograd(body: Body) -> WinogradPlan | Refusal:
     tile = tile_for(w[0], w[0])
     if w[0] % tile.columns:
         return Refusal(f"{w[0]} filters are no multiple of {tile.columns}", code="filters")
-    return WinogradPlan(
-        node, found, x, output, tile, tuple(operands), tuple(kinds), tuple(lines), layouts
-    )
+    moved = "full" not in kinds and body.output_types[0].dtype is DataType.FLOAT
+    if layout == CHW16 and not moved:
+        return Refusal("it has a residual, or an output that is not FP32: HWC only", code="layout")
+    code = (tuple(operands), tuple(kinds), tuple(lines))
+    return WinogradPlan(node, found, x, output, tile, *code, layout, layouts, moved)
 
 
 def _fitting(node: Node, body: Body) -> Window | Refusal:
@@ -148,10 +159,10 @@ def _fitting(node: Node, body: Body) -> Window | Refusal:
 
 def _kind(operand: Operand, output: tuple[int, ...]) -> str:
     shape = (1,) * (4 - len(operand.shape)) + tuple(operand.shape)
-    if shape == output:
-        return "full"
     if shape == (1, output[1], 1, 1):
         return "channel"
+    if shape == output:
+        return "full"
     return "number" if math.prod(shape) == 1 else ""
 
 
@@ -160,6 +171,7 @@ _TEXT = """\
 def kernel({arguments}):
     h, w, oh, ow, th, tw = g[0], g[1], g[2], g[3], g[4], g[5]
     c, o, ph, pw, tb, tiles, group = g[6], g[7], g[8], g[9], g[10], g[11], g[12]
+    pixel, step, out_pixel, out_step = g[13], g[14], g[15], g[16]
     at_m = {points} * tb * c
     at_y = at_m + {points} * tb * group
     at_p = at_y + {results} * group
@@ -172,21 +184,25 @@ def kernel({arguments}):
             top, left = {output} * (r // tw) - ph, {output} * (r % tw) - pw
             place = address + 4 * k * c
             if top >= 0 and left >= 0 and top + {side} <= h and left + {side} <= w:
-                p = image_address + 4 * ((n * h + top) * w + left) * c
-                input_f2(p, 4 * w * c, 4 * c, place, 4 * tb * c, c // {lanes})
+                p = image_address + 4 * (n * h * w * c + (top * w + left) * pixel)
+                input_f2(p, 4 * w * pixel, 4 * pixel, 4 * step, place, 4 * tb * c, c // {lanes})
             else:
                 for i in range({side}):
                     for j in range({side}):
                         q = at_p + (i * {side} + j) * c
                         if 0 <= top + i < h and 0 <= left + j < w:
-                            p = ((n * h + top + i) * w + left + j) * c
-                            for s in range(c):
-                                t[q + s] = image[p + s]
+                            p = n * h * w * c + ((top + i) * w + left + j) * pixel
+                            move(
+                                image_address + 4 * p, 4 * step,
+                                address + 4 * q, 4 * {lanes}, c // {lanes},
+                            )
                         else:
                             for s in range(c):
                                 t[q + s] = float32(0.0)
                 p = address + 4 * at_p
-                input_f2(p, 4 * {side} * c, 4 * c, place, 4 * tb * c, c // {lanes})
+                input_f2(
+                    p, 4 * {side} * c, 4 * c, 4 * {lanes}, place, 4 * tb * c, c // {lanes}
+                )
         rows = (count + {rows} - 1) // {rows} * {rows}
         panel = u_address
         for lead in range(0, o, group):
@@ -205,15 +221,30 @@ def kernel({arguments}):
             for k in range(count):
                 n, r = (first + k) // (th * tw), (first + k) % (th * tw)
                 top, left = {output} * (r // tw), {output} * (r % tw)
-                step = 4 * tb * group
+                far = 4 * tb * group
                 p = address + 4 * (at_m + k * group)
-                output_f2(p, {side} * step, step, address + 4 * at_y, 4 * group, group // {lanes})
+                output_f2(
+                    p, {side} * far, far, 4 * {lanes},
+                    address + 4 * at_y, 4 * group, group // {lanes},
+                )
                 for i in range(min({output}, oh - top)):
                     for l in range(min({output}, ow - left)):
                         d = at_y + (i * {output} + l) * group
                         f = t[d : d + group]
-                        e = ((n * oh + top + i) * ow + left + l) * o + lead
-                        q0 = o0[e : e + group]
+"""
+
+_DIRECT = """\
+e = ((n * oh + top + i) * ow + left + l) * o + lead
+q0 = o0[e : e + group]
+"""
+
+_IN_PLACE = "q0 = f\n"
+_MOVE = """\
+e = n * oh * ow * o + ((top + i) * ow + left + l) * out_pixel + lead // {lanes} * out_step
+move(
+    address + 4 * d, 4 * {lanes},
+    o0.ctypes.data + 4 * e, 4 * out_step, group // {lanes},
+)
 """
 
 _ROW = {"full": "r{k} = a{k}[e : e + group]", "channel": "r{k} = a{k}[lead : lead + group]"}
@@ -242,9 +273,13 @@ def _text(plan: WinogradPlan, body: Body) -> KernelText:
     ]
     inner = [*load_lines(range(len(streams)), streams), "y = f[j]", *plan.after]
     lines = [*rows, "for j in range(group):", *indented(inner, 1)]
+    if plan.moved:
+        lines = [*_IN_PLACE.splitlines(), *lines, *_MOVE.format(lanes=LANES).splitlines()]
+    else:
+        lines = [*_DIRECT.splitlines(), *lines]
     imports = (
         f"from workbench.tactics.numba.tiles import {plan.tile.name}\n"
-        "from workbench.tactics.numba.winograd_tiles import input_f2, output_f2\n"
+        "from workbench.tactics.numba.winograd_tiles import input_f2, move, output_f2\n"
     )
     source = IMPORTS + imports + "\n\n" + head + "\n".join(indented(lines, 6)) + "\n"
     kinds = [f"{STORAGE[s.dtype]}[::1]" for s in streams]
@@ -261,6 +296,12 @@ def _block(plan: WinogradPlan, threads: int) -> int:
     blocks = -(-plan.tiles // most)
     blocks = -(-blocks // threads) * threads
     return math.ceil(math.ceil(plan.tiles / blocks) / rows) * rows
+
+
+def _steps(layout: Format, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Elements from a pixel to the next, and from its first LANES channels to the next ones."""
+    _, channels, height, width = shape
+    return (LANES, height * width * LANES) if layout == CHW16 else (channels, LANES)
 
 
 def _weights(plan: WinogradPlan, problem: Problem) -> Array:
@@ -293,8 +334,9 @@ def winograd_call(
     kernel = cache.compile(_text(plan, body))
     sizes = (*plan.shape[2:], *plan.output[2:], *plan.grid, channels, plan.output[1])
     numbers = (*sizes, *plan.window.begin, block, plan.tiles, group)
-    g = np.array(numbers, np.int64)
-    constants = packed_constants(plan.operands, problem, 4, HWC)
+    lying = (*_steps(plan.layout, plan.shape), *_steps(plan.layout, plan.output))
+    g = np.array([*numbers, *lying], np.int64)
+    constants = packed_constants(plan.operands, problem, 4, plan.layout)
     key = f"weights of Winograd {OUTPUT} {plan.tile.columns} {group}"
     stored = problem.prepacked.get(key)
     weights = _weights(plan, problem) if stored is None else stored.view(np.float32)

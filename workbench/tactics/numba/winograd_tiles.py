@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from workbench.tactics.numba.winograd_transforms import F2, LANES
@@ -31,19 +32,20 @@ def _combined(builder, vector, factors, values):
 
 
 def _transform(matrix):
-    """An intrinsic (x, x_row, x_column, y, y_step, count): addresses and steps in bytes.
+    """An intrinsic (x, x_row, x_column, x_next, y, y_step, count): addresses, steps in bytes.
 
     y = matrix·x·matrixᵀ for each of ``count`` vectors of LANES float32. x's elements (i, j) lie
-    i·x_row + j·x_column on; y's follow one another, row by row, y_step apart.
+    i·x_row + j·x_column on, those of the next vector x_next; y's vectors lie without gaps, its
+    elements follow one another, row by row, y_step apart.
     """
     side, reads = len(matrix), len(matrix[0])
     index = ir.IntType(64)
     vector = ir.VectorType(ir.FloatType(), LANES)
 
     @intrinsic
-    def transform(typing, x, x_row, x_column, y, y_step, count):
+    def transform(typing, x, x_row, x_column, x_next, y, y_step, count):
         def build(context, builder, signature, arguments):
-            x, x_row, x_column, y, y_step, count = arguments
+            x, x_row, x_column, x_next, y, y_step, count = arguments
 
             def number(value):
                 return ir.Constant(index, value)
@@ -59,9 +61,10 @@ def _transform(matrix):
             k = builder.phi(index)
             k.add_incoming(number(0), entry)
             far = builder.mul(k, number(4 * LANES))
+            first = builder.add(x, builder.mul(k, x_next))
             columns = []
             for j in range(reads):
-                line = builder.add(builder.add(x, far), builder.mul(x_column, number(j)))
+                line = builder.add(first, builder.mul(x_column, number(j)))
                 column = []
                 for i in range(reads):
                     place = builder.add(line, builder.mul(x_row, number(i)))
@@ -81,9 +84,29 @@ def _transform(matrix):
             builder.position_at_end(done)
             return context.get_dummy_value()
 
-        return types.none(*[types.int64] * 6), build
+        return types.none(*[types.int64] * 7), build
 
     return transform
+
+
+@intrinsic
+def move(typing, x, x_next, y, y_next, count):
+    """Copy ``count`` vectors of LANES float32: from address x, x_next bytes apart, to y, y_next."""
+
+    def build(context, builder, signature, arguments):
+        x, x_next, y, y_next, count = arguments
+        vector = ir.VectorType(ir.FloatType(), LANES)
+
+        def place(address, step, k):
+            address = builder.add(address, builder.mul(step, k))
+            return builder.inttoptr(address, ir.PointerType(vector))
+
+        with cgutils.for_range(builder, count) as loop:
+            value = builder.load(place(x, x_next, loop.index), align=4, typ=vector)
+            builder.store(value, place(y, y_next, loop.index), align=4)
+        return context.get_dummy_value()
+
+    return types.none(*[types.int64] * 5), build
 
 
 input_f2 = _transform(F2.source)
