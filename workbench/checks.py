@@ -99,7 +99,7 @@ class Expected:
         if out is None or problem:
             return CheckResult(False, np.inf, name, problem)
         if name in self._ordinary:
-            ratio = out.astype(np.float64)
+            ratio = np.array(out, np.float64)  # a copy, of a number too
             np.subtract(ratio, exact, out=ratio)
             np.abs(ratio, out=ratio)
             np.divide(ratio, bound, out=ratio)

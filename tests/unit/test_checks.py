@@ -208,6 +208,12 @@ def test_the_worst_element_is_the_largest_distance_in_bounds(out, exact, bound):
     assert longer.check({"y": np.append(found, np.float32(np.inf))}).worst == largest
 
 
+def test_a_number_without_axes_is_compared():
+    expected = Expected({"y": (np.float64(3.0), np.float64(0.5))}, {"y": DataType.FLOAT}, None)
+    assert expected.check({"y": np.float32(3.25)}).worst == 0.5
+    assert not expected.check({"y": np.float32(np.nan)}).passed
+
+
 def test_a_check_that_could_see_nothing_does_not_pass():
     """1 / (e - e + tiny), with an error in e: any result would lie within an infinite bound."""
     tiny = Literal(DataType.FLOAT, (), (1e-9,))
