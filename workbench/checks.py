@@ -90,7 +90,9 @@ class Expected:
     @cached_property
     def _ordinary(self) -> frozenset[str]:
         """Outputs of finite floats that a right result stores as such: most, and soon compared."""
-        return frozenset(n for n, (x, b) in self.values.items() if _ordinary(x, b, self.types[n]))
+        return frozenset(
+            n for n, (x, b) in self.values.items() if _is_ordinary(x, b, self.types[n])
+        )
 
     def _one(self, name: str, out: Array | None) -> CheckResult:
         exact, bound = self.values[name]
@@ -211,7 +213,7 @@ def _ratio(distance: Array, exact: Array, bound: Array) -> Array:
     return np.where(_open(exact, bound), 0.0, ratio)
 
 
-def _ordinary(exact: Array, bound: Array, dtype: DataType) -> bool:
+def _is_ordinary(exact: Array, bound: Array, dtype: DataType) -> bool:
     """Whether it is floats, all finite and far from what the type can't store, none exact."""
     if not dtype.is_float or not exact.size or not (bound > 0).all():
         return False

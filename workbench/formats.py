@@ -32,6 +32,14 @@ class Format:
         """Whether a tensor of this rank can have this layout."""
         return self == LINEAR or rank >= 3
 
+    def holds(self, dtype: DataType, shape: tuple[Any, ...]) -> bool:
+        """Whether a tensor of this type and shape can have this layout."""
+        if self != CHW32:
+            return self.fits(len(shape))
+        channels = shape[1] if len(shape) >= 3 else 0
+        filled = isinstance(channels, int) and channels > 0 and channels % self.block == 0
+        return dtype is DataType.INT8 and filled
+
     def physical_shape(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
         """Shape of the stored array, outermost first."""
         if self.channels_last:
@@ -88,13 +96,6 @@ _NAMED = tuple(dict.fromkeys((*FORMATS, *GPU_FORMATS)))
 def formats_on(kind: str) -> tuple[Format, ...]:
     """The layouts that sources share on a kind of device."""
     return GPU_FORMATS if kind == "gpu" else FORMATS
-
-
-def vectorised(dtype: DataType, shape: tuple[Any, ...]) -> bool:
-    """Whether CHW32 holds tensors of this type and shape."""
-    if dtype is not DataType.INT8 or len(shape) < 3 or not isinstance(shape[1], int):
-        return False
-    return shape[1] > 0 and shape[1] % CHW32.block == 0
 
 
 def format_named(name: str) -> Format:

@@ -64,7 +64,7 @@ class Storage:
             return "it reads a stored constant"
         if any(not symbols_of(d) <= self._known for t in tensors for d in t.shape):
             return "only the data decides its size"
-        if not all(self.layout.fits(len(t.shape)) for t in tensors):
+        if not all(self.layout.holds(t.dtype, t.shape) for t in tensors):
             return f"no layout of its tensors is {self.layout}"
         for t in tensors:
             self._add(t)

@@ -9,8 +9,8 @@ outputs on the device), and the relative L2 error against PyTorch in float32. Wh
 that says why, and the exit status is 1.
 Candidates: ``workbench``, which reads and writes float32 and computes in the type; ``eager``,
 PyTorch's eager mode; ``compile``, ``torch.compile`` in its mode max-autotune, frozen where that
-works; ``onnxruntime``, ONNX Runtime where it is installed for CUDA. None of the peers has INT8 or
-FP8 of its own for these models: ask for none there, FP16's serve.
+works; ``onnxruntime``, ONNX Runtime where it is installed for CUDA. The peers run the module in
+TYPES, never quantized: ask for none in INT8 and FP8, where FP16's serve.
 INT8 (percentile) and FP8 (min-max) are calibrated on the first FEW items, and written as Q/DQ;
 ``error_of_same_graph`` is the distance of these items to that graph's NumPy reference, and
 ``sensitivity_of_graph`` that reference's own change when it rounds otherwise.

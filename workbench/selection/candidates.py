@@ -220,7 +220,7 @@ class Workshop:
         """Why a tactic beyond the limit was not tried."""
         most = self.config.max_num_tactics
         if most >= 0:
-            reason = f"not tried: max_num_tactics is {most}, {limit} of this source's were tried"
+            reason = f"not tried: max_num_tactics is {most}, {limit} of this source's came before"
             return Refusal(reason, remedy="raise max_num_tactics", code="max_num_tactics")
         level = self.config.builder_optimization_level
         return Refusal(

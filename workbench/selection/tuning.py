@@ -12,7 +12,7 @@ from workbench.datatypes import DataType
 from workbench.devices import Device
 from workbench.dimensions import symbols_of
 from workbench.errors import NetworkError, NoTacticError
-from workbench.formats import CHW32, LINEAR, Format, formats_on, vectorised
+from workbench.formats import LINEAR, Format, formats_on
 from workbench.network import Layer, NetworkDefinition
 from workbench.optimization_profile import pinned_sizes
 from workbench.records import Progress, Refusal
@@ -168,8 +168,6 @@ class _Tuning:
         if layer.op not in VIEWABLE or layer.is_fused or layer.on_host:
             return ()
         layouts = [f for f, reasons in self.no_view.items() if not reasons[layer.name]]
-        if any(not vectorised(t.dtype, t.shape) for t in layer.outputs):
-            layouts = [f for f in layouts if f != CHW32]
         if not layouts:
             refusal = Refusal(self.no_view[LINEAR][layer.name], VIEW.name, code="view")
             return (Candidate(VIEW.name, VIEW.name, None, refusal=refusal),)

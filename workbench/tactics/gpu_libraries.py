@@ -18,7 +18,7 @@ from workbench.tactics.compile_processes import CompileError
 from workbench.tactics.cublas_lt.library import file_of, library_version, load
 from workbench.tactics.cudnn.library import load as load_cudnn
 from workbench.tactics.cudnn.library import versions as cudnn_versions
-from workbench.tactics.nvrtc.source import compile_text
+from workbench.tactics.nvrtc.compiler import compile_text
 
 PROBE = 'extern "C" __global__ void run(float* x) { x[threadIdx.x] *= 2.0f; }'
 PROBE_TARGET = "sm_80"

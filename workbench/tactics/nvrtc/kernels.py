@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 from workbench.body import CONSTANT, Body
-from workbench.formats import CHW32, HWC, LINEAR, Format, format_named, vectorised
+from workbench.formats import CHW32, HWC, LINEAR, Format, format_named
 from workbench.records import Refusal
 from workbench.tactics.nvrtc import direct
 from workbench.tactics.nvrtc.direct import computed_types, direct_kernel
@@ -134,7 +134,7 @@ def _in_blocks(body: Body) -> bool:
     """Whether CHW32 holds all that is written, and all that is read in the outputs' layout."""
     followed = followed_layouts(body, CHW32)
     types = [i.type for i in body.inputs if followed[i.name] == CHW32]
-    return all(vectorised(t.dtype, t.shape) for t in (*types, *body.output_types))
+    return all(CHW32.holds(t.dtype, t.shape) for t in (*types, *body.output_types))
 
 
 def generates(op: str) -> bool:

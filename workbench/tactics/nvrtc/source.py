@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 from workbench.body import Array, Body, TensorType
-from workbench.devices import Buffer, usable_cpus
-from workbench.errors import DeviceError
-from workbench.formats import CHW32, HWC, LINEAR, Format, vectorised
+from workbench.devices import Buffer
+from workbench.formats import GPU_FORMATS, Format
 from workbench.gpu_device import (
     DeviceConstant,
     GpuDevice,
@@ -19,7 +16,6 @@ from workbench.gpu_device import (
     require_aligned,
 )
 from workbench.gpu_launch import KernelLaunch, LoadedKernel, overlapped, waits
-from workbench.gpu_packages import import_cupy, not_installed
 from workbench.gpu_targets import carried, least_capability, runnable
 from workbench.records import Refusal
 from workbench.tactics.arithmetic import has_product
@@ -27,6 +23,12 @@ from workbench.tactics.compile_processes import CompileError
 from workbench.tactics.launch import reformat_body
 from workbench.tactics.machine_code import brings, machine_code
 from workbench.tactics.native import in_order
+from workbench.tactics.nvrtc.compiler import (
+    CompiledByNvrtc,
+    compile_text,
+    compilers,
+    nvrtc_version,
+)
 from workbench.tactics.nvrtc.frame import KernelText
 from workbench.tactics.nvrtc.kernels import (
     Variant,
@@ -40,25 +42,15 @@ from workbench.tactics.nvrtc.scalars import STORAGE
 from workbench.tactics.nvrtc.weight_only import packed
 from workbench.tactics.protocol import Call, Launch, Problem, Tactic
 
-REVISION = "6"
-MESSAGE_LENGTH = 600
 LEVEL = "hardware_compatibility"
 """Code of refusals for other GPUs' sake."""
 
 
-class NvrtcSource:
+class NvrtcSource(CompiledByNvrtc):
     """Kernels as text, compiled for the device's compute capability; see ``kernels``."""
 
     name = "NVRTC"
-    device_kind = "gpu"
-    slow = False
-
-    def unavailable(self) -> Refusal | None:
-        return not_installed("cupy", "CuPy")
-
-    @property
-    def version(self) -> str:
-        return f"{REVISION}/{nvrtc_version()}"
+    revision = "6"
 
     def candidates(self, problem: Problem) -> Sequence[Tactic | Refusal]:
         offered = variants(problem.body)
@@ -107,11 +99,11 @@ class NvrtcSource:
         )
 
     def reformat(self, type_: TensorType, source: Format, target: Format) -> Tactic | Refusal:
-        known = {LINEAR, HWC, *((CHW32,) if vectorised(type_.dtype, type_.shape) else ())}
-        if type_.dtype not in STORAGE or not {source, target} <= known:
-            return Refusal(f"no NVRTC kernel rewrites {type_} from {source} to {target}")
         if len(type_.shape) < 3:
             return Refusal("layouts need a rank of 3 and more", code="rank")
+        known = {f for f in GPU_FORMATS if f.holds(type_.dtype, type_.shape)}
+        if type_.dtype not in STORAGE or not {source, target} <= known:
+            return Refusal(f"no NVRTC kernel rewrites {type_} from {source} to {target}")
         parameters = (("body", reformat_body(type_).signature),)
         return Tactic(
             self.name, "reformat", (source,), (target,), type_.dtype, parameters, self.version
@@ -133,12 +125,6 @@ def emulated_product(body: Body) -> bool:
     """Whether the Body multiplies integers, which these kernels do in float32."""
     kind = body.compute_type
     return kind.is_integer and kind.info.bits <= 8 and has_product(body)
-
-
-@functools.cache
-def compilers() -> ThreadPoolExecutor:
-    """Threads are enough: NVRTC compiles without Python's lock."""
-    return ThreadPoolExecutor(usable_cpus(), thread_name_prefix="nvrtc")
 
 
 def _text(tactic: Tactic, body: Body) -> KernelText | Refusal:
@@ -175,18 +161,6 @@ def _compiled(
 ) -> tuple[str, bytes]:
     parts = _parts(text, target, nvrtc_version())
     return machine_code(problem, parts, lambda: compile_text(device.cupy, text.code, target))
-
-
-@functools.cache
-def nvrtc_version() -> str:
-    """The version of the NVRTC that CuPy loads, as ``12.9``; ``none`` where there is none."""
-    if importlib.util.find_spec("cupy") is None:
-        return "none"
-    try:
-        major, minor = import_cupy().cuda.nvrtc.getVersion()
-    except (DeviceError, OSError, RuntimeError):  # CuPy is there, its libraries are not
-        return "none"
-    return f"{major}.{minor}"
 
 
 def _call(text: KernelText, tactic: Tactic, problem: Problem) -> Call:
@@ -230,28 +204,6 @@ def _constant(device: GpuDevice, text: KernelText, position: int, array: Array) 
     """A constant on the device, as the kernel reads it."""
     packing = dict(text.packing).get(position, "")
     return device.constant((array,), packing, lambda: packed(packing, array))
-
-
-def compile_text(cupy: Any, text: str, target: str) -> bytes:
-    """CUDA C++ as machine code (cubin) for ``sm_90``, say, or as PTX for ``compute_80``.
-
-    Needs no GPU.
-
-    Raises CompileError with the errors in the compiler's log.
-    """
-    nvrtc = cupy.cuda.nvrtc
-    program = nvrtc.createProgram(text, "kernel.cu", (), ())
-    try:
-        nvrtc.compileProgram(program, (f"--gpu-architecture={target}", "--std=c++17"))
-        if target.startswith("compute_"):
-            return bytes(nvrtc.getPTX(program)).rstrip(b"\0") + b"\0"  # the driver reads a string
-        return bytes(nvrtc.getCUBIN(program))
-    except nvrtc.NVRTCError as e:
-        lines = [line.strip() for line in nvrtc.getProgramLog(program).splitlines()]
-        said = " ".join(line for line in lines if "error" in line) or " ".join(lines)
-        raise CompileError(f"{e}: {said}"[:MESSAGE_LENGTH]) from None
-    finally:
-        nvrtc.destroyProgram(program)
 
 
 NVRTC = NvrtcSource()

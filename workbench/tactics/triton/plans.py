@@ -7,7 +7,7 @@ from math import prod
 
 from workbench.body import Array, Body
 from workbench.datatypes import DataType
-from workbench.formats import CHW32, HWC, LINEAR, Format, vectorised
+from workbench.formats import CHW32, HWC, LINEAR, Format
 from workbench.operators.windows import Window
 from workbench.tactics.product import Product, product_of, windows
 from workbench.tactics.scalar_text import Untranslatable
@@ -219,14 +219,16 @@ def _convolution(product: Product, form: str) -> Plan:
     batch, channels = x[:2]
     height, width = (x[2], x[3]) if len(x) == 4 else (1, x[2])
     groups = int(anchor.attributes["group"])
-    if form == BLOCKS and (groups > 1 or not all(vectorised(*_stored(body, n)) for n in layouts)):
+    held = all(layout.holds(*_stored(body, n)) for n, layout in layouts.items())
+    if form == BLOCKS and (groups > 1 or not held):
         raise Untranslatable("blocks of channels hold INT8 images of one group that fill them")
     own, filters = channels // groups, out[1] // groups
     positions = (batch, int(window.output[0]), int(window.output[1]))
     taps = prod(window.kernel)
     before: tuple[Kernel, ...] = ()
     workspace: dict[str, int] = {}
-    if form not in ("", BLOCKS):
+    moved = form not in ("", BLOCKS)
+    if moved:
         copied, before, workspace = copied_image(
             product, window, layouts, positions, folded=form.startswith("folded")
         )
@@ -240,7 +242,7 @@ def _convolution(product: Product, form: str) -> Plan:
 
     def right(tile: Tile) -> tuple[Side, Packs]:
         deep = -(-own_depth // tile.depth) * tile.depth
-        if form not in ("", BLOCKS):
+        if moved:
             arranged = folded_weights if form.startswith("folded") else copied_weights
             pack = arranged(product, tile, window, pixel)
         else:

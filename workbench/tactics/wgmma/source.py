@@ -15,12 +15,16 @@ from workbench.devices import Buffer
 from workbench.formats import Format
 from workbench.gpu_device import gpu_of, require_aligned
 from workbench.gpu_launch import KernelLaunch, LoadedKernel
-from workbench.gpu_packages import not_installed
 from workbench.gpu_targets import HardwareCompatibilityLevel, capability_of
 from workbench.records import Refusal
 from workbench.tactics.compile_processes import CompileError
 from workbench.tactics.machine_code import brings, machine_code
-from workbench.tactics.nvrtc.source import compile_text, compilers, nvrtc_version
+from workbench.tactics.nvrtc.compiler import (
+    CompiledByNvrtc,
+    compile_text,
+    compilers,
+    nvrtc_version,
+)
 from workbench.tactics.product import evaluated
 from workbench.tactics.protocol import Call, Launch, Problem, Tactic
 from workbench.tactics.scalar_text import Untranslatable
@@ -30,7 +34,6 @@ from workbench.tactics.wgmma.matrices import Matrices, matrices_of, order, packe
 from workbench.tactics.wgmma.tensor_map import tensor_map, window_map
 from workbench.tactics.wgmma.tiles import tile_of, tiles
 
-REVISION = "1"
 CAPABILITY = 90
 TARGET = "sm_90a"
 _DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
@@ -38,19 +41,11 @@ _ALIGNED = 16
 """Bytes to which operands are aligned: so many are read at once."""
 
 
-class WgmmaSource:
+class WgmmaSource(CompiledByNvrtc):
     """Kernels as text; see ``code``."""
 
     name = "WGMMA"
-    device_kind = "gpu"
-    slow = False
-
-    def unavailable(self) -> Refusal | None:
-        return not_installed("cupy", "CuPy")
-
-    @property
-    def version(self) -> str:
-        return f"{REVISION}/{nvrtc_version()}"
+    revision = "1"
 
     def candidates(self, problem: Problem) -> Sequence[Tactic | Refusal]:
         capability = capability_of(problem.device.fingerprint)
