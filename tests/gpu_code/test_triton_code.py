@@ -143,6 +143,17 @@ def test_int8_images_that_fill_blocks_of_channels_are_offered_in_them_last():
         assert not any(CHW32 in t.inputs for t in TRITON.candidates(problem))
 
 
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_images_in_blocks_of_channels_are_read_by_16_bytes(kernel):
+    body = Convolution(8, 256, 14, 64, kernel, 1, kernel // 2, INT8).body()
+    problem, _ = problem_of(body, 90)
+    tactics = [t for t in TRITON.candidates(problem) if CHW32 in t.inputs]
+    products = [program_for(t, problem).kernels[0] for t in tactics]
+    for code in [COMPILERS.submit(k, "compute_90") for k in products]:
+        ptx = unpack_code(code.result())[1].decode()
+        assert "cp.async.cg.shared.global" in ptx and "ld.global.b8" not in ptx
+
+
 def test_a_kernel_that_does_not_compile_says_why():
     problem, _ = problem_of(COMPILED["product"].body(), 90)
     kernel = program_for(offered(problem)[0], problem).kernels[0]

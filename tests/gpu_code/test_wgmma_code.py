@@ -18,7 +18,7 @@ from workbench.tactics.nvrtc.source import compile_text
 from workbench.tactics.protocol import Problem
 from workbench.tactics.wgmma import WGMMA
 from workbench.tactics.wgmma.code import product_text
-from workbench.tactics.wgmma.matrices import matrices_of, order, packed_weights
+from workbench.tactics.wgmma.matrices import matrices_of, ordered, packed_weights
 from workbench.tactics.wgmma.source import TARGET
 from workbench.tactics.wgmma.tiles import SHARED, tile_of
 
@@ -96,7 +96,7 @@ def test_what_is_gathered_and_packed_multiplies_to_the_convolution(name, monkeyp
     values = {i.name: whole(i.type.shape, rng) for i in body.inputs}
     (x, w), (wanted,) = values.values(), body.evaluate(values).values()
     found = matrices_of(body, {body.inputs[1].name: w})
-    packed = packed_weights(found, w)
+    packed = packed_weights(found, w).reshape(found.placed, found.taps, found.depth)
     pixels = np.moveaxis(x, 1, -1)
     sums = np.zeros((found.rows, len(packed)), np.float32)
     if found.windows is None:
@@ -117,7 +117,8 @@ def test_what_is_gathered_and_packed_multiplies_to_the_convolution(name, monkeyp
             padded = np.pad(pixels, ((0, 0), (9, 9), (9, 9), (0, 0)))
             part = padded[:, spots[0] + down + 9][:, :, spots[1] + right + 9]
             sums += part.reshape(found.rows, -1) @ packed[:, tap].T
-    made = sums[:, np.argsort(order(found.columns))][:, : found.columns]
+    places = np.argsort(ordered(np.arange(found.placed)), axis=None)
+    made = sums[:, places][:, : found.columns]
     np.testing.assert_array_equal(
         made, np.moveaxis(wanted, 1, -1).reshape(found.rows, found.columns)
     )

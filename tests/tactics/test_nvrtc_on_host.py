@@ -164,6 +164,16 @@ def test_a_tensor_is_rewritten_from_each_layout_to_each_other(source, target):
     assert np.array_equal(found["output"], values["input"])
 
 
+@pytest.mark.parametrize("shape", [(0, 4, 5, 9), (2, 0, 5, 9), (2, 4, 0, 9)])
+@pytest.mark.parametrize(("source", "target"), [(LINEAR, HWC), (HWC, LINEAR)])
+def test_a_tensor_without_elements_is_rewritten_to_none(shape, source, target):
+    body = reformat_body(TensorType(DataType.FLOAT, shape))
+    text = reformat_kernel(body, source, target)
+    assert isinstance(text, KernelText), text
+    found = run_on_host(body, text, sample_inputs(body, seed=0), {"input": source}, target)
+    assert found["output"].shape == shape
+
+
 def test_what_does_not_fill_blocks_of_channels_is_not_rewritten_to_them():
     for dtype, channels in ((DataType.INT8, 48), (DataType.HALF, 64)):
         refused = NVRTC.reformat(TensorType(dtype, (2, channels, 5, 5)), LINEAR, CHW32)

@@ -6,18 +6,18 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.tactics.wgmma.matrices import GROUP, OWN, order
+from workbench.tactics.wgmma.matrices import GROUP, OWN, ordered
 from workbench.tactics.wgmma.tiles import SHARED, tiles
 
 
 @given(st.integers(1, 200))
 def test_a_threads_sums_are_of_columns_side_by_side(groups: int):
     columns = groups * GROUP
-    placed = order(columns)
-    assert sorted(placed) == list(range(columns))
+    placed = ordered(np.arange(columns))
+    assert sorted(placed.flat) == list(range(columns))
     for thread in range(4):
         # Of 8 columns of the instruction, a thread has two: twice its place among four threads.
-        sums = placed.reshape(groups, 4, 4, 2)[:, :, thread].reshape(groups, OWN)
+        sums = placed[:, :, thread].reshape(groups, OWN)
         first = np.arange(groups)[:, None] * GROUP + thread * OWN
         assert (sums == first + np.arange(OWN)).all()
 

@@ -222,10 +222,11 @@ def variant_of(name: str, layout: str, parameters: Any) -> Variant:
 def reformat_kernel(body: Body, source: Format, target: Format) -> KernelText | Refusal:
     """Copy a tensor from one layout to another: a square of 32 x 32 elements a block.
 
-    It goes by way of shared memory, so that both reads and writes run along memory.
+    It goes by way of shared memory, so that both reads and writes run along memory. Where channels
+    lie together in both layouts, or nothing has to be copied, elements are read where they lie.
     """
     shape = body.inputs[0].type.shape
-    if LINEAR not in (source, target):  # channels lie together in both
+    if LINEAR not in (source, target) or not prod(shape):
         widest, *_ = _widths(body, target)
         return pointwise_kernel(body, target, widest, {body.inputs[0].name: source})
     other = source if target == LINEAR else target

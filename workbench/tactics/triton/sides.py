@@ -146,6 +146,11 @@ class Image:
             return text
         return f"({text} // {self.block} * {self.plane} + {text} % {self.block})"
 
+    def first_of_group(self, text: str) -> str:
+        """The same of a channel that is the first of its group: the compiler sees its multiples,
+        without which it reads byte by byte."""
+        return f"{text} * {self.plane // self.block}" if self.block else text
+
 
 @dataclass(frozen=True, eq=False)
 class WindowSide:
@@ -211,7 +216,7 @@ class WindowSide:
         lines.append(f"tc = {channel}")
         masks = self._masks(tile)
         if self._direct:
-            pixels = f"(ab + tr * {i.row} + ts * {i.pixel} + {i.channel('tc')})[:, None]"
+            pixels = f"(ab + tr * {i.row} + ts * {i.pixel} + {i.first_of_group('tc')})[:, None]"
             at = f"{pixels} + {i.channel('rk')}[None, :]"
             rest = masked(" & ".join(masks), self.product.kind)
             return [*lines, f"a = tl.load({self._pointer(arguments)} + ({at}){rest})"]

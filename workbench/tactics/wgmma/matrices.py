@@ -11,6 +11,7 @@ import numpy as np
 from workbench.body import Array, Body
 from workbench.datatypes import DataType
 from workbench.formats import HWC, LINEAR, Format
+from workbench.host_threads import copy_to
 from workbench.tactics.nvrtc.elements import Index
 from workbench.tactics.nvrtc.frame import logical
 from workbench.tactics.product import Product, product_of, windows
@@ -72,6 +73,11 @@ class Matrices:
     @property
     def taps(self) -> int:
         return prod(self.windows.kernel) if self.windows else 1
+
+    @property
+    def placed(self) -> int:
+        """The columns, and those of zeros that fill their last group."""
+        return -(-self.columns // GROUP) * GROUP
 
     @property
     def blocks(self) -> int:
@@ -169,27 +175,29 @@ def _rows(product: Product) -> Matrices:
 
 
 # -- weights ------------------------------------------------------------------------------
-def order(columns: int) -> Array:
-    """Which column stands where, so that what a thread's sums belong to lies side by side.
+def ordered(columns: Array) -> Array:
+    """[columns, ...] of whole groups, so that what a thread's sums belong to lies side by side.
 
     Of 32 columns that are multiplied side by side, a thread of four sums up 0, 1, 8, 9, 16, 17, 24
-    and 25 places from its own first (PTX ISA, wgmma: the register fragment of D).
+    and 25 places from its own first (PTX ISA, wgmma: the register fragment of D). A view, whose
+    first four axes are the columns': groups, eights, threads, pairs.
     """
-    place = np.arange(-(-columns // GROUP) * GROUP)
-    group, within = place // GROUP, place % GROUP
-    block, thread, one = within // 8, within % 8 // 2, within % 2
-    return group * GROUP + thread * OWN + 2 * block + one
+    return columns.reshape(-1, GROUP // OWN, OWN // 2, 2, *columns.shape[1:]).swapaxes(1, 2)
 
 
 def packed_weights(matrices: Matrices, stored: Array) -> Array:
-    """The weights as [columns in that order, taps, depth], columns of zeros to a whole group."""
+    """The weights ``ordered`` as [columns, taps, depth], columns of zeros to a whole group.
+
+    A view of what is stored where no columns are added: the host's processors bring it into order
+    on its way to the device.
+    """
     depth, columns, taps = matrices.depth, matrices.columns, matrices.taps
     if matrices.filters_first:
         rows = stored.reshape(columns, depth, taps).transpose(0, 2, 1)
     else:
         rows = stored.reshape(depth, columns).T[:, None]
-    placed = order(columns)
-    packed = np.zeros((placed.size, taps, depth), stored.dtype)
-    there = placed < columns
-    packed[there] = rows[placed[there]]
-    return packed
+    if matrices.placed > columns:
+        whole = np.zeros((matrices.placed, taps, depth), stored.dtype)
+        copy_to(whole[:columns], rows)
+        rows = whole
+    return ordered(rows)

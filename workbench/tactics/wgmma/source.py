@@ -30,7 +30,7 @@ from workbench.tactics.protocol import Call, Launch, Problem, Tactic
 from workbench.tactics.scalar_text import Untranslatable
 from workbench.tactics.wgmma.code import THREADS, ProductText, product_text
 from workbench.tactics.wgmma.epilogue import finish
-from workbench.tactics.wgmma.matrices import Matrices, matrices_of, order, packed_weights
+from workbench.tactics.wgmma.matrices import Matrices, matrices_of, packed_weights
 from workbench.tactics.wgmma.tensor_map import tensor_map, window_map
 from workbench.tactics.wgmma.tiles import tile_of, tiles
 
@@ -127,8 +127,8 @@ def _call(tactic: Tactic, problem: Problem) -> Call:
     }
     weights = _weights(matrices, problem)
     row_bytes = matrices.depth * matrices.product.kind.itemsize
-    count, driver = order(matrices.columns).size, device.library
-    columns = tensor_map(driver, weights.address, count, matrices.taps * row_bytes, tile.columns)
+    driver, whole = device.library, matrices.taps * row_bytes
+    columns = tensor_map(driver, weights.address, matrices.placed, whole, tile.columns)
     blocks = min(text.tiles, device.processors)
 
     def bind(
