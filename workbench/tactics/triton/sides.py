@@ -147,8 +147,10 @@ class Image:
         return f"({text} // {self.block} * {self.plane} + {text} % {self.block})"
 
     def first_of_group(self, text: str) -> str:
-        """The same of a channel that is the first of its group: the compiler sees its multiples,
-        without which it reads byte by byte."""
+        """The same of a channel that is the first of its group.
+
+        Triton sees what this is a multiple of; what it does not see so, it reads byte by byte.
+        """
         return f"{text} * {self.plane // self.block}" if self.block else text
 
 
