@@ -2,6 +2,7 @@
 
     python benchmarks/gpu/power.py OUT.json vit:32:fp16 resnet50:128:fp16 [--level 2]
 
+Writes OUT.json, and OUT.md, a page to read.
 A job is ``model:batch:type`` of compare.py, fp16, bf16, fp32 or tf32. Its engine runs in bursts
 (BURST runs after REST_S seconds of none) and then for ``--seconds`` without a rest; each phase has
 a row: the runs' times in µs, and minimum, median and maximum of the streaming multiprocessors'
@@ -143,6 +144,36 @@ def measured(job: Job, options: Any) -> list[Row]:
     return rows
 
 
+def markdown(table: Row) -> str:
+    """The page: the device, and a row a phase."""
+    versions = ", ".join(f"{n} {v}" for n, v in table["versions"].items())
+    lines = [
+        "# What power costs",
+        "",
+        f"Written by `benchmarks/gpu/power.py`, whose first lines say how; {table['date']}, "
+        f"{table['device']}, driver {table['driver']}; {versions}. The board may draw "
+        f"{table['power_limit_w']:.0f} W and clock its multiprocessors at "
+        f"{table['highest_clock_mhz']:,.0f} MHz. Median, and in brackets the range. After a rest "
+        "the clock and the draw are mostly those of the rest.",
+        "",
+        "| Model | Batch | Type | Runs | µs a run | Clock, MHz | Draw, W | Held back by |",
+        "|---|--:|---|---|--:|--:|--:|---|",
+    ]
+    for r in table["rows"]:
+        limits = ", ".join(f"{n} ({share:.0%} of samples)" for n, share in r["limits"].items())
+        cells = (
+            *(r["model"], str(r["batch"]), r["type"].upper(), r["phase"]),
+            *(_range(r[k]) for k in ("us", "clock_mhz", "draw_w")),
+            limits or "nothing",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _range(values: Row) -> str:
+    return f"{values['median']:,.0f} ({values['min']:,.0f} to {values['max']:,.0f})"
+
+
 def main() -> int:
     """Measure every job and write the rows."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -172,6 +203,7 @@ def main() -> int:
         "rows": rows,
     }
     write_atomically(options.out, (json.dumps(table, indent=1) + "\n").encode())
+    write_atomically(options.out.with_suffix(".md"), markdown(table).encode())
     return 0
 
 
