@@ -2,13 +2,13 @@
 
     python benchmarks/gpu/power.py OUT.json vit:32:fp16 resnet50:128:fp16 [--level 2]
 
-Writes OUT.json, and OUT.md, a page to read.
-A job is ``model:batch:type`` of compare.py, fp16, bf16, fp32 or tf32. Its engine runs in bursts
-(BURST runs after REST_S seconds of none) and then for ``--seconds`` without a rest; each phase has
-a row: the runs' times in µs, and minimum, median and maximum of the streaming multiprocessors'
-clock (MHz) and of the board's draw (W) in the samples taken while it ran. A burst is shorter than a
-sample, so that its phase's lowest clock and draw are those of the rest. ``limits`` are the reasons
-that the driver gave for holding the clock back, with the share of samples that had each.
+Writes OUT.json, and OUT.md, a page to read. A job is ``model:batch:type`` of compare.py: fp16,
+bf16, fp32 or tf32. Its engine runs in bursts (BURST runs after REST_S seconds of none) and then for
+``--seconds`` without a rest. Each phase has a row: the runs' times in µs, and minimum, median and
+maximum of the streaming multiprocessors' clock (MHz) and of the board's draw (W) in the samples
+taken while it ran. A burst is shorter than the time between two samples, so that its phase's lowest
+draw is that of the rest. ``limits`` are the reasons that the driver gave for holding the clock
+back, with the share of samples that had each.
 Needs: torch, onnxscript, cupy, nvidia-smi, and the extra ``gpu``.
 """
 
@@ -76,7 +76,7 @@ class Sampler:
             (float(c), float(w), int(r, 16)) for c, w, r in (t for t in lines if len(t) == 3)
         ]
         if not samples:
-            return {"samples": 0}
+            raise RuntimeError(f"nvidia-smi gave no samples: {self._text[:200]!r}")
         held = Counter(n for _, _, r in samples for bit, n in LIMITS.items() if r & bit)
         return {
             "samples": len(samples),

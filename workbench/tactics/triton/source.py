@@ -30,7 +30,7 @@ from workbench.tactics.triton.plans import FORMS, layouts_of, offered_tiles, pla
 from workbench.tactics.triton.product_code import program_of
 from workbench.tactics.triton.tiles import ROUNDED, tile_of
 
-REVISION = "10"
+REVISION = "11"
 ATTENTION, DEPTHWISE = "attention", "depthwise"
 FP8_SINCE = 89
 OLDEST = 80
