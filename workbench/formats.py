@@ -20,6 +20,7 @@ class Format:
     (nChw16c for 16, TensorRT's kCHW32 for 32); 0: not blocked. Who writes a tensor writes the zeros
     too; who reads it may rely on them.
     owner, digest: an opaque layout that only tactic source ``owner`` can read.
+    only: the one type of which tensors have this layout, if their channels fill its groups.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Format:
     block: int = 0
     owner: str = ""
     digest: str = ""
+    only: DataType | None = None
 
     def fits(self, rank: int) -> bool:
         """Whether a tensor of this rank can have this layout."""
@@ -34,11 +36,11 @@ class Format:
 
     def holds(self, dtype: DataType, shape: tuple[Any, ...]) -> bool:
         """Whether a tensor of this type and shape can have this layout."""
-        if self != CHW32:
+        if self.only is None:
             return self.fits(len(shape))
         channels = shape[1] if len(shape) >= 3 else 0
         filled = isinstance(channels, int) and channels > 0 and channels % self.block == 0
-        return dtype is DataType.INT8 and filled
+        return dtype is self.only and filled
 
     def physical_shape(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
         """Shape of the stored array, outermost first."""
@@ -84,7 +86,7 @@ class Format:
 LINEAR = Format("LINEAR")
 HWC = Format("HWC", channels_last=True)
 CHW16 = Format("CHW16", block=16)
-CHW32 = Format("CHW32", block=32)
+CHW32 = Format("CHW32", block=32, only=DataType.INT8)
 
 FORMATS: tuple[Format, ...] = (LINEAR, HWC, CHW16)
 """The layouts that every source may read and write on a CPU."""

@@ -77,11 +77,10 @@ class Gpu:
         import cupy
         import triton
 
-        asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"]
-        told = subprocess.run(asked, capture_output=True, text=True, check=True)
+        (driver,) = told_by_driver("driver_version")
         return {
             "device": torch.cuda.get_device_name(),
-            "driver": told.stdout.strip(),
+            "driver": driver,
             "versions": {
                 "torch": torch.__version__,
                 "cuda": torch.version.cuda,
@@ -90,6 +89,19 @@ class Gpu:
                 "cupy": cupy.__version__,
             },
         }
+
+
+def query(*fields: str) -> list[str]:
+    """nvidia-smi's command for fields of PyTorch's current GPU, which it may number otherwise."""
+    uuid = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
+    asked = f"--query-gpu={','.join(fields)}"
+    return ["nvidia-smi", f"--id=GPU-{uuid}", asked, "--format=csv,noheader,nounits"]
+
+
+def told_by_driver(*fields: str) -> list[str]:
+    """Their values now."""
+    told = subprocess.run(query(*fields), capture_output=True, text=True, check=True)
+    return [value.strip() for value in told.stdout.split(",")]
 
 
 class Host:

@@ -31,7 +31,8 @@ from typing import Any
 
 import torch
 from compare import Job, Ours
-from places import Gpu
+from places import Gpu, query, told_by_driver
+from table import measured_on
 
 from workbench.files import write_atomically
 
@@ -46,7 +47,7 @@ LIMITS = {
     0x80: "power brake",
 }
 """nvidia-smi's clocks_event_reasons that slow a busy GPU (NVML's nvmlClocksEventReason...)."""
-QUERY = "clocks.sm,power.draw.instant,clocks_event_reasons.active"
+FIELDS = ("clocks.sm", "power.draw.instant", "clocks_event_reasons.active")
 Row = dict[str, Any]
 
 
@@ -54,8 +55,8 @@ class Sampler:
     """nvidia-smi beside a phase: ``with Sampler() as s: ...; s.facts()``."""
 
     def __enter__(self) -> Sampler:
-        words = [f"--query-gpu={QUERY}", "--format=csv,noheader,nounits", f"-lms={EVERY_MS}"]
-        self._process = subprocess.Popen(_nvidia_smi(*words), stdout=subprocess.PIPE, text=True)
+        command = [*query(*FIELDS), f"-lms={EVERY_MS}"]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         self._first = self._process.stdout.readline()  # it samples from now on
         return self
@@ -71,12 +72,10 @@ class Sampler:
 
     def facts(self) -> Row:
         """Clock, draw and limits of what was sampled."""
-        lines = [t.split(",") for t in self._text.splitlines()]
-        samples = [
-            (float(c), float(w), int(r, 16)) for c, w, r in (t for t in lines if len(t) == 3)
-        ]
+        whole, _, _ = self._text.rpartition("\n")  # it may have been stopped within a line
+        samples = [_sample(line) for line in whole.splitlines()]
         if not samples:
-            raise RuntimeError(f"nvidia-smi gave no samples: {self._text[:200]!r}")
+            raise RuntimeError(f"nvidia-smi gave no sample within {EVERY_MS} ms: raise --seconds")
         held = Counter(n for _, _, r in samples for bit, n in LIMITS.items() if r & bit)
         return {
             "samples": len(samples),
@@ -86,10 +85,16 @@ class Sampler:
         }
 
 
-def _nvidia_smi(*words: str) -> list[str]:
-    """Its command for PyTorch's current GPU, which it may number otherwise."""
-    uuid = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
-    return ["nvidia-smi", f"--id=GPU-{uuid}", *words]
+def _sample(line: str) -> tuple[float, float, int]:
+    """MHz, W, and the reasons' bits."""
+    try:
+        clock, draw, reasons = line.split(",")
+        return float(clock), float(draw), int(reasons, 16)
+    except ValueError:
+        raise RuntimeError(
+            f"nvidia-smi says {line!r} for {', '.join(FIELDS)}: this GPU or driver has no such "
+            "counters, and its power can't be measured so"
+        ) from None
 
 
 def _spread(values: Sequence[float]) -> Row:
@@ -146,15 +151,13 @@ def measured(job: Job, options: Any) -> list[Row]:
 
 def markdown(table: Row) -> str:
     """The page: the device, and a row a phase."""
-    versions = ", ".join(f"{n} {v}" for n, v in table["versions"].items())
     lines = [
         "# What power costs",
         "",
-        f"Written by `benchmarks/gpu/power.py`, whose first lines say how; {table['date']}, "
-        f"{table['device']}, driver {table['driver']}; {versions}. The board may draw "
-        f"{table['power_limit_w']:.0f} W and clock its multiprocessors at "
-        f"{table['highest_clock_mhz']:,.0f} MHz. Median, and in brackets the range. After a rest "
-        "the clock and the draw are mostly those of the rest.",
+        "Written by `benchmarks/gpu/power.py`, whose first lines say how; "
+        f"{measured_on(table)}. The board may draw {table['power_limit_w']:.0f} W and clock its "
+        f"multiprocessors at {table['highest_clock_mhz']:,.0f} MHz. Median, and in brackets the "
+        "range. After a rest the clock and the draw are mostly those of the rest.",
         "",
         "| Model | Batch | Type | Runs | µs a run | Clock, MHz | Draw, W | Held back by |",
         "|---|--:|---|---|--:|--:|--:|---|",
@@ -175,22 +178,17 @@ def _range(values: Row) -> str:
 
 
 def main() -> int:
-    """Measure every job and write the rows."""
+    """Measure every job; what is measured is written after each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("jobs", nargs="+", help="model:batch:type")
     parser.add_argument("--level", type=int, default=2, help="builder_optimization_level")
     parser.add_argument("--seconds", type=float, default=10, help="of runs without a rest")
     options = parser.parse_args()
-    place, rows = Gpu(), list[Row]()
-    query = ["--query-gpu=power.limit,clocks.max.sm", "--format=csv,noheader,nounits"]
-    told = subprocess.run(_nvidia_smi(*query), capture_output=True, text=True, check=True)
-    limit, clock = map(float, told.stdout.split(","))
-    with tempfile.TemporaryDirectory() as folder:
-        for text in options.jobs:
-            rows += measured(Job(text, Path(folder), place), options)
+    limit, clock = map(float, told_by_driver("power.limit", "clocks.max.sm"))
+    rows: list[Row] = []
     table = {
-        **place.facts(),
+        **Gpu().facts(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "power_limit_w": limit,
         "highest_clock_mhz": clock,
@@ -202,8 +200,11 @@ def main() -> int:
         },
         "rows": rows,
     }
-    write_atomically(options.out, (json.dumps(table, indent=1) + "\n").encode())
-    write_atomically(options.out.with_suffix(".md"), markdown(table).encode())
+    with tempfile.TemporaryDirectory() as folder:
+        for text in options.jobs:
+            rows += measured(Job(text, Path(folder), Gpu()), options)
+            write_atomically(options.out, (json.dumps(table, indent=1) + "\n").encode())
+            write_atomically(options.out.with_suffix(".md"), markdown(table).encode())
     return 0
 
 

@@ -95,16 +95,21 @@ def _order(key: tuple[Any, ...]) -> tuple[Any, ...]:
     return list(TYPES).index(key[2]), place, key[1], last
 
 
+def measured_on(table: Table) -> str:
+    """When, on what and with which versions a table was measured."""
+    versions = ", ".join(f"{n} {v}" for n, v in table["versions"].items())
+    driver = table.get("driver", "unknown")
+    return f"{table['date']}, {table['device']}, driver {driver}; {versions}"
+
+
 def markdown(table: Table) -> str:
     """The page: the machine, a table a type, the fastest type of each model, what failed."""
-    versions = ", ".join(f"{n} {v}" for n, v in table["versions"].items())
     level = table["protocol"]["builder_optimization_level"]
     lines = [
         "# The GPU engine against PyTorch",
         "",
         f"Written by `benchmarks/gpu/compare.py` and `table.py`, whose first lines say how; "
-        f"{table['date']}, {table['device']}, driver {table.get('driver', 'unknown')}; {versions}; "
-        f"builder_optimization_level {level}.",
+        f"{measured_on(table)}; builder_optimization_level {level}.",
         "",
         "Medians of a whole run as one CUDA graph, ours and the peers in turns, in µs; in brackets "
         "the minimum. Ratio: the peer's median divided by ours. Compile: torch.compile in its mode "
